@@ -1,0 +1,1 @@
+"""Ports to the systems that leeward drives, and one folder for each system."""

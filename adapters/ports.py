@@ -1,0 +1,185 @@
+"""The ports: what a fabric must be able to do. Each docstring is the contract.
+
+All calls block and are thread-safe; callers run them in threads. Every call may be repeated after a crash: doing
+again what is done already succeeds. Errors are those of :mod:`vault.errors`; which class an error has decides
+whether it is retried, so adapters map their system's errors with care.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from replication.ports import ChangeSource, ReplicaStore, Report
+from vault.domain import (
+    Answering,
+    Finding,
+    MachineDescription,
+    PowerState,
+    RecoveredMachine,
+    RecoveryPoint,
+    Relationship,
+    Value,
+)
+
+Beat = Callable[[str], None]
+"""Called often by a call that waits, with what it waits for. It may raise to end the waiting."""
+
+
+class ScriptResult(Value):
+    exit_code: int
+    output: str
+    """stdout and stderr as they came, at most 64 KiB of the end."""
+
+
+class Hypervisor(Protocol):
+    """One site's fabric.
+
+    Any call may raise ``Unreachable`` (recoverable: the host or service does not answer) or
+    ``AuthenticationRefused`` / ``AuthorizationRefused`` (never retried).
+    """
+
+    site: str
+
+    def check(self) -> list[Finding]:
+        """Can the fabric be reached, are the credentials accepted, how much space is left? Never raises for a
+        fabric that does not answer: that is a finding."""
+
+    def discover(self) -> list[MachineDescription]: ...
+
+    def describe(self, machine: str) -> MachineDescription:
+        """Raises ``NotFound``."""
+
+    def free_space(self) -> int:
+        """Bytes that replicas and machines of this site may still use."""
+
+    def start(self, machine: str) -> None:
+        """Power on. Already running: nothing happens."""
+
+    def shut_down(self, machine: str, timeout_s: float, beat: Beat) -> PowerState:
+        """Ask the guest to stop, and power off when it has not after ``timeout_s``. Returns the state it *saw*
+        afterwards: ``OFF`` is the proof a planned failover needs. Already off, or not there: ``OFF``."""
+
+    def power_off(self, machine: str) -> None: ...
+
+    def wait_until_answering(self, machine: str, timeout_s: float, beat: Beat) -> Answering:
+        """Wait until a started machine's guest answers.
+
+        Raises ``Unreachable`` after ``timeout_s``, ``InvalidState`` when the machine is off or its guest gave up
+        (with what the guest said)."""
+
+    def network_kind(self, network: str) -> str:
+        """``production`` or ``isolated``. Raises ``NotFound`` naming the site's networks."""
+
+    def create_from_replica(
+        self, machine: str, like: str, store: ReplicaStore, point: RecoveryPoint, network: str, report: Report
+    ) -> MachineDescription:
+        """Make a powered-off machine whose disks are ``store`` at ``point``, connected to ``network``.
+
+        ``like`` names the protected machine whose settings (guest load, sizes …) it takes. A half-made machine of
+        an earlier try is replaced; a complete one made from the same point is kept. Raises ``InvalidState`` when a
+        *different* machine has the name, ``NoSpace`` when it would not fit."""
+
+    def remove(self, machine: str) -> None:
+        """Power off and delete the machine with its disks. Not there: nothing happens."""
+
+    def run_in_guest(
+        self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
+    ) -> ScriptResult: ...
+
+    def change_source(self, machine: str) -> ChangeSource:
+        """The machine's tracked changes."""
+
+    def replica_store(self, machine: str) -> ReplicaStore:
+        """Where this site keeps replicas that other sites send."""
+
+    def retire_into_replica(self, machine: str, store: ReplicaStore, epoch: str) -> None:
+        """Reverse replication: turn the powered-off old source's disks into an unseeded replica (``store.adopt``)
+        and unregister the machine, so that it can never be started beside the new source.
+
+        Without disks to adopt (the site lost them) the replica starts empty."""
+
+
+class Capabilities(Value):
+    """What a kind of replication can do, as data: plans and policies are checked against it before a run."""
+
+    commits_by_itself: bool = False
+    """SAN: the commit is automatic (requirements §C.5)."""
+    reverses_after_commit: bool = False
+    """Reverse replication begins by itself after the commit (target Azure)."""
+    app_consistent_points: bool = True
+    minimum_frequency_s: float = 1
+
+
+class ReplicationProvider(Protocol):
+    """How one machine's bytes get to where it can be recovered (design §5): fabric, array or stream replication.
+
+    ``relationship.source_site`` is the side that runs now. Calls marked [source] run at a worker of the source site,
+    [target] at the target site: a dead site's calls simply find no worker.
+    """
+
+    capabilities: Capabilities
+
+    def check_source(self, relationship: Relationship) -> list[Finding]:
+        """[source] Can the machine be protected, or failed over, from here?"""
+
+    def check_target(self, relationship: Relationship) -> list[Finding]:
+        """[target] Can the machine be protected to, or recovered, here? Checks network, login, free space."""
+
+    def enable(self, relationship: Relationship) -> None:
+        """[source] Create the relationship: start tracking, make the (unseeded) replica."""
+
+    def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        """[source] Copy snapshot of all disks, one after another, then the changes logged meanwhile.
+
+        Resumes where an earlier try ended. Returns the first recovery point after which deltas can go on."""
+
+    def finalize(self, relationship: Relationship) -> None:
+        """[source] Delete the initial snapshot and check that the replica is complete."""
+
+    def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
+        """[source] One delta cycle: a new recovery point at the target; prunes by the retention.
+
+        Raises ``ResynchronizationRequired``."""
+
+    def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        """[source] Compare source and replica and send only what differs; existing recovery points stay."""
+
+    def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        """[source] After the source was shut down: everything it ever acknowledged is in the returned point.
+
+        Raises ``InvalidState`` while the source runs."""
+
+    def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
+        """[target] Oldest first."""
+
+    def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
+        """[target] Make the powered-off replica machine from the chosen point, on the mapped network.
+
+        All recovery points stay until :meth:`commit`."""
+
+    def cancel_failover(self, relationship: Relationship) -> None:
+        """[target] Remove what :meth:`fail_over` made; the recovery points are as before."""
+
+    def start_test(
+        self, relationship: Relationship, choice: str, name: str, report: Report
+    ) -> RecoveredMachine:
+        """[target] Make ``name``, a powered-off copy on the isolated test network; replication goes on."""
+
+    def end_test(self, relationship: Relationship, name: str) -> None:
+        """[target] Remove the test machine. Idempotent."""
+
+    def commit(self, relationship: Relationship, point_id: str) -> None:
+        """[target] The failover is final: drop the replica's other recovery points."""
+
+    def prepare_reverse(self, reversed_relationship: Relationship, epoch: str) -> None:
+        """[target of the reversed relationship] Retire the old source into the base of a replica."""
+
+    def retire_replica(self, relationship: Relationship) -> None:
+        """[target] After reverse replication is complete: the forward replica is not needed any more."""
+
+    def disable_source(self, relationship: Relationship) -> None:
+        """[source] Stop tracking. Idempotent."""
+
+    def disable_target(self, relationship: Relationship) -> None:
+        """[target] Delete the replica. Idempotent."""

@@ -1,0 +1,1 @@
+"""The data plane: change logs, block streams, recovery points, replica stores. No Temporal import here."""

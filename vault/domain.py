@@ -1,0 +1,190 @@
+"""The domain types that every package shares (design §3). No behaviour beyond what the words mean."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+MachineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""A machine's name in the vault: safe as a file name and in a workflow id."""
+
+
+class Value(BaseModel):
+    """An immutable value; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PowerState(StrEnum):
+    OFF = "off"
+    RUNNING = "running"
+
+
+class NetworkKind(StrEnum):
+    PRODUCTION = "production"
+    ISOLATED = "isolated"
+
+
+class Severity(StrEnum):
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Finding(Value):
+    """One line of a check: what was looked at, how it went, what to do."""
+
+    severity: Severity
+    subject: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f" — {self.remedy}" if self.remedy else ""
+        return f"{self.subject}: {self.what}{remedy}"
+
+
+class Disk(Value):
+    """A virtual disk as the fabric describes it. ``size`` is in bytes."""
+
+    name: str
+    size: int = Field(gt=0)
+
+
+class ConsistencyKind(StrEnum):
+    CRASH = "crash-consistent"
+    APPLICATION = "app-consistent"
+
+
+class RecoveryPoint(Value):
+    """A moment to which a machine can be recovered.
+
+    Attributes:
+        id: opaque, unique for the machine.
+        sequence: grows by one per point; a higher number is a later moment.
+        time: the moment on the source, UTC: every write acknowledged before it is in, none begun after it is.
+        bytes: bytes of changed blocks this point added (before compression).
+    """
+
+    id: str
+    sequence: int
+    time: AwareDatetime
+    kind: ConsistencyKind = ConsistencyKind.CRASH
+    bytes: int = 0
+
+
+LATEST = "latest"
+LATEST_PROCESSED = "latest-processed"
+LATEST_APP_CONSISTENT = "latest-app-consistent"
+
+
+class Retention(Value):
+    """Keep at most ``count`` recovery points and none older than ``hours``; the newest is always kept."""
+
+    count: int = Field(default=24, ge=1, le=2880)
+    hours: float = Field(default=24, gt=0, le=24 * 366)
+
+
+class Relationship(Value):
+    """The replication of one machine from where it runs to where it can be recovered.
+
+    ``source_site`` is always the side that runs now: reverse replication swaps the two.
+    """
+
+    machine: MachineName
+    source_site: str
+    target_site: str
+    target_network: str
+    test_network: str
+    frequency_s: float = Field(gt=0)
+    retention: Retention = Retention()
+    app_consistent_every_s: float | None = None
+
+    def reversed(self, target_network: str, test_network: str) -> Relationship:
+        return self.model_copy(
+            update={
+                "source_site": self.target_site,
+                "target_site": self.source_site,
+                "target_network": target_network,
+                "test_network": test_network,
+            }
+        )
+
+
+class Progress(Value):
+    """How far a long transfer is. Bytes are bytes of disk, ``bytes_sent`` are bytes on the wire."""
+
+    doing: str
+    bytes_done: int = 0
+    bytes_total: int = 0
+    bytes_sent: int = 0
+    bytes_per_second: float = 0.0
+
+    @property
+    def eta_s(self) -> float | None:
+        if self.bytes_per_second <= 0 or self.bytes_total <= 0:
+            return None
+        return max(0, self.bytes_total - self.bytes_done) / self.bytes_per_second
+
+
+class GuestTransactions(Value):
+    """What a lab guest says about the transactions on its disks (design §7).
+
+    ``held_at_boot`` is the last complete transaction found when it booted, before it wrote any of its own.
+    ``acknowledged_at_boot`` is the last one acknowledged to the outside world by any copy before that boot.
+    """
+
+    first: int
+    last: int
+    damaged: int
+    held_at_boot: int
+    acknowledged_at_boot: int
+
+    @property
+    def lost(self) -> int:
+        return max(0, self.acknowledged_at_boot - self.held_at_boot)
+
+
+class MachineDescription(Value):
+    """What a fabric says about one machine at one site."""
+
+    name: str
+    site: str
+    power: PowerState
+    disks: list[Disk]
+    network: str | None
+    address: str | None = None
+    """``host:port`` where the machine answers, when it runs."""
+
+
+class RecoveredMachine(Value):
+    """A machine made from a recovery point. ``name`` is its name at the target site."""
+
+    name: str
+    site: str
+    network: str
+    point: RecoveryPoint
+
+
+class Answering(Value):
+    """A machine that was started and answers."""
+
+    name: str
+    site: str
+    address: str
+    waited_s: float
+    transactions: GuestTransactions | None = None
+
+
+RunType = Literal["test", "cleanup", "planned", "unplanned", "failback", "commit", "reverse"]
+"""What a plan run does. ``failback`` is a planned failover in the other direction."""
+
+
+def utc(moment: datetime) -> str:
+    """The one way leeward prints a moment to people: ``2026-01-31 03:04:05Z``."""
+    from datetime import UTC
+
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

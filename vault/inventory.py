@@ -1,0 +1,165 @@
+"""The vault's inventory: what ``leeward.yaml`` says. Models only; reading the file is :mod:`vault.loading`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
+
+_DURATION = re.compile(r"^(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|min|h|d)$")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"^(?P<number>\d+(\.\d+)?)\s*(?P<unit>B|KiB|MiB|GiB|TiB)$")
+_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def parse_duration(value: Any) -> Any:
+    """``30s``, ``5m``, ``1.5h``, ``2d`` → seconds; a bare number is refused, because its unit would be a guess."""
+    if isinstance(value, str):
+        match = _DURATION.match(value.strip())
+        if match:
+            return float(match["number"]) * _SECONDS[match["unit"]]
+        raise ValueError(f"'{value}' is not a duration; write a number with a unit, like 30s, 5m or 2h")
+    raise ValueError(f"'{value}' has no unit; write a duration like 30s, 5m or 2h")
+
+
+def parse_size(value: Any) -> Any:
+    """``64MiB``, ``1.5GiB`` → bytes."""
+    if isinstance(value, str):
+        match = _SIZE.match(value.strip())
+        if match:
+            return int(float(match["number"]) * _BYTES[match["unit"]])
+    raise ValueError(f"'{value}' is not a size; write a number with a unit, like 64MiB or 20GiB")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds; written with a unit in YAML."""
+Size = Annotated[int, BeforeValidator(parse_size)]
+"""Bytes; written with a unit in YAML."""
+
+
+class Network(Value):
+    kind: NetworkKind = NetworkKind.PRODUCTION
+    description: str = ""
+
+
+class Site(Value):
+    """A place with one fabric. ``credentials`` is a reference (``env:NAME`` or ``file:PATH``), never a secret."""
+
+    fabric: Literal["lab"]
+    description: str = ""
+    networks: dict[str, Network] = Field(min_length=1)
+    credentials: str | None = Field(default=None, pattern=r"^(env|file):.+$")
+    capacity: Size | None = None
+    """Bytes that images, logs and replicas of this site may use in all; None: as much as the disk has."""
+
+
+class ResyncWindow(Value):
+    """When an automatic resynchronization may start, in UTC: outside business hours by default."""
+
+    start: str = Field(default="18:00", alias="from", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    until: str = Field(default="06:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+
+
+class InitialReplication(Value):
+    method: Literal["network"] = "network"
+    start: str = "immediately"
+    """``immediately`` or a daily UTC time ``HH:MM`` at which the copy starts."""
+
+    @model_validator(mode="after")
+    def _start_is_known(self) -> InitialReplication:
+        if self.start != "immediately" and not re.match(r"^([01]\d|2[0-3]):[0-5]\d$", self.start):
+            raise ValueError(f"'{self.start}' is neither 'immediately' nor a time like 22:00")
+        return self
+
+
+class Policy(Value):
+    """How a machine is replicated (requirements §C)."""
+
+    frequency: Duration
+    retention: Retention = Retention()
+    app_consistent_every: Duration | None = None
+    resync: Literal["window", "at-once", "manual"] = "window"
+    resync_window: ResyncWindow = ResyncWindow.model_validate({})
+    initial_replication: InitialReplication = InitialReplication()
+
+
+class NetworkMapping(Value):
+    """``source`` and ``target`` are ``site/network``; it holds in both directions.
+
+    ``test`` / ``source_test`` are the isolated networks that a test failover uses at the target / at the source side
+    (the latter after a failover, when the direction is reversed).
+    """
+
+    source: str = Field(pattern=r"^[^/]+/[^/]+$")
+    target: str = Field(pattern=r"^[^/]+/[^/]+$")
+    test: str = Field(pattern=r"^[^/]+/[^/]+$")
+    source_test: str = Field(pattern=r"^[^/]+/[^/]+$")
+
+
+class LabDisk(Value):
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    size: Size
+
+
+class LabMachine(Value):
+    """What the lab's fabric makes for a machine: its disks and the load of its guest."""
+
+    disks: list[LabDisk] = Field(min_length=1)
+    transactions_per_second: float = Field(default=50, gt=0, le=10000)
+    transaction_size: Size = 4096
+
+
+class Machine(Value):
+    site: str
+    target: str
+    network: str
+    """The production network at ``site`` that the machine is connected to."""
+    policy: str
+    description: str = ""
+    lab: LabMachine | None = None
+
+
+class Inventory(Value):
+    """The whole file. References between its parts are checked by :func:`vault.loading.load_inventory`."""
+
+    version: Literal[1]
+    sites: dict[str, Site] = Field(min_length=1)
+    policies: dict[str, Policy] = Field(min_length=1)
+    network_mappings: list[NetworkMapping] = []
+    machines: dict[MachineName, Machine] = {}
+
+    def relationship(self, name: str) -> Relationship:
+        """The machine's replication in its forward direction.
+
+        Raises:
+            KeyError: when the machine is unknown.
+            LookupError: when no network mapping leads from its network to its target site.
+        """
+        machine = self.machines[name]
+        policy = self.policies[machine.policy]
+        target, test = self.mapped_networks(machine.site, machine.network, machine.target)
+        return Relationship(
+            machine=name,
+            source_site=machine.site,
+            target_site=machine.target,
+            target_network=target,
+            test_network=test,
+            frequency_s=policy.frequency,
+            retention=policy.retention,
+            app_consistent_every_s=policy.app_consistent_every,
+        )
+
+    def mapped_networks(self, site: str, network: str, target_site: str) -> tuple[str, str]:
+        """``(production, test)`` networks at ``target_site`` for a network at ``site``, in either direction."""
+        here = f"{site}/{network}"
+        for mapping in self.network_mappings:
+            for source, target, test in (
+                (mapping.source, mapping.target, mapping.test),
+                (mapping.target, mapping.source, mapping.source_test),
+            ):
+                if source == here and target.startswith(f"{target_site}/"):
+                    return target.split("/", 1)[1], test.split("/", 1)[1]
+        raise LookupError(f"no network mapping leads from {here} to site '{target_site}'")
