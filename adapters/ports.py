@@ -137,7 +137,9 @@ class ReplicationProvider(Protocol):
     def finalize(self, relationship: Relationship) -> None:
         """[source] Delete the initial snapshot and check that the replica is complete."""
 
-    def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
+    def replicate_once(
+        self, relationship: Relationship, report: Report, *, app_consistent: bool
+    ) -> RecoveryPoint:
         """[source] One delta cycle: a new recovery point at the target; prunes by the retention.
 
         Raises ``ResynchronizationRequired``."""
