@@ -137,9 +137,7 @@ class ReplicationProvider(Protocol):
     def finalize(self, relationship: Relationship) -> None:
         """[source] Delete the initial snapshot and check that the replica is complete."""
 
-    def replicate_once(
-        self, relationship: Relationship, report: Report, *, app_consistent: bool
-    ) -> RecoveryPoint:
+    def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
         """[source] One delta cycle: a new recovery point at the target; prunes by the retention.
 
         Raises ``ResynchronizationRequired``."""
@@ -163,9 +161,7 @@ class ReplicationProvider(Protocol):
     def cancel_failover(self, relationship: Relationship) -> None:
         """[target] Remove what :meth:`fail_over` made; the recovery points are as before."""
 
-    def start_test(
-        self, relationship: Relationship, choice: str, name: str, report: Report
-    ) -> RecoveredMachine:
+    def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
         """[target] Make ``name``, a powered-off copy on the isolated test network; replication goes on."""
 
     def end_test(self, relationship: Relationship, name: str) -> None:

@@ -174,9 +174,7 @@ class ReplicaStore(Protocol):
 
     def open_segment(self, disk: str, cut: int) -> SegmentWriter: ...
 
-    def seal(
-        self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None
-    ) -> RecoveryPoint:
+    def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
         """Turn the closed segments of ``cut`` (one per disk) into a recovery point, atomically and durably.
 
         ``epoch``, when given, moves the replica to a new tracking period (after resynchronization).
@@ -194,9 +192,7 @@ class ReplicaStore(Protocol):
         """Write raw images ``<disk>.raw`` of a point into ``folder`` (verified, sparse, durable), without
         disturbing replication. A crash leaves only files ending in ``.part``; repeating starts over."""
 
-    def prune(
-        self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()
-    ) -> list[str]:
+    def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         """Drop points beyond the retention, never the newest, never one ``in_use``; return the dropped ids."""
 
     def keep_only(self, point: RecoveryPoint) -> None:
