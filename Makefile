@@ -1,0 +1,49 @@
+# What a person does with a fresh clone. Needs Python 3.11 or newer and make; everything else goes into .venv.
+
+SCENARIO ?= lab
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCHES := $(wildcard bench/bench_*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit lint format bench clean
+
+help: ## Say what there is to do
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with leeward and its tools (the other targets do it when needed)
+
+$(READY): pyproject.toml constraints.txt requirements-embedded.txt requirements-test.txt .ci/make-venv
+	@PYTHON="$(PYTHON)" sh .ci/make-venv
+	@touch $@
+
+demo: $(READY) ## Protect, test, fail over and fail back a small application: make demo SCENARIO=lab
+	@$(BIN)/leeward demo --scenario $(SCENARIO)
+
+test: lint unit ## Everything a change must pass: lint, then all tests
+
+# Tests that kill processes or measure recovery times get the machine to themselves, after the others.
+unit: $(READY)
+	$(BIN)/pytest -n $(JOBS) -m "not e2e and not chaos" --durations=15
+	$(BIN)/pytest -m "e2e or chaos" --durations=15
+
+lint: $(READY) ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Put the code into the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure
+	@test -n "$(BENCHES)" || { echo "there is no bench/bench_*.py yet"; exit 1; }
+	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python $$bench; done
+
+clean: ## Remove .venv, caches and build leftovers; leeward's data directory .leeward stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
