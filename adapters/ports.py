@@ -170,7 +170,7 @@ class ReplicationProvider(Protocol):
     def commit(self, relationship: Relationship, point_id: str) -> None:
         """[target] The failover is final: drop the replica's other recovery points."""
 
-    def prepare_reverse(self, reversed_relationship: Relationship, epoch: str) -> None:
+    def prepare_reverse(self, reversed_relationship: Relationship) -> None:
         """[target of the reversed relationship] Retire the old source into the base of a replica."""
 
     def retire_replica(self, relationship: Relationship) -> None:

@@ -7,6 +7,7 @@ call returns, which errors are recoverable. All calls block; callers run them in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -150,6 +151,9 @@ class ReplicaStore(Protocol):
     """
 
     def exists(self) -> bool: ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by the one writer. Raises ``Busy`` naming the holder when there is another."""
 
     def state(self) -> ReplicaState:
         """Raises ``NotFound`` when there is no replica."""

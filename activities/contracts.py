@@ -1,0 +1,213 @@
+"""What activities are called, what goes in and what comes out. Workflows import this and nothing else of activities.
+
+Import-light on purpose: this module is loaded inside the workflow sandbox.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import AwareDatetime, Field
+
+from plans.context import RunContext
+from vault.domain import (
+    Answering,
+    Finding,
+    PowerState,
+    Progress,
+    RecoveredMachine,
+    RecoveryPoint,
+    Relationship,
+    Value,
+)
+
+Input = TypeVar("Input", bound=Value)
+Output = TypeVar("Output", bound=Value)
+
+CONTROL_QUEUE = "control"
+
+
+def site_queue(site: str) -> str:
+    """Adapters, near the fabric, with that site's credentials."""
+    return f"site.{site}"
+
+
+def replication_queue(site: str) -> str:
+    """The data plane at a site; add worker processes to scale out."""
+    return f"replication.{site}"
+
+
+class ActivityCall(NamedTuple, Generic[Input, Output]):
+    """The typed name of an activity."""
+
+    name: str
+    takes: type[Input]
+    gives: type[Output]
+
+
+class Done(Value):
+    """Nothing to say but that it is done."""
+
+
+class OfRelationship(Value):
+    relationship: Relationship
+
+
+class Findings(Value):
+    findings: list[Finding]
+
+
+class ReadinessQuestion(Value):
+    """Ask one site about many machines at once. ``side`` says which end of each relationship the site is."""
+
+    site: str
+    side: Literal["source", "target"]
+    relationships: list[Relationship]
+
+
+class Replicate(Value):
+    """Steady-state replication: cycles until asked to stop, until a resync is needed or for ``run_for_s``."""
+
+    relationship: Relationship
+    run_for_s: float = 3600
+
+
+class ReplicationStopped(Value):
+    reason: Literal["time-is-up", "resync-required"]
+    detail: str = ""
+    last_point: RecoveryPoint | None = None
+    cycles: int = 0
+    bytes_sent: int = 0
+
+
+class ReplicationPulse(Value):
+    """Heartbeat of steady-state replication: what ``leeward status`` shows, and what a resumed try starts from."""
+
+    last_point: RecoveryPoint | None = None
+    last_app_consistent: AwareDatetime | None = None
+    cycles: int = 0
+    bytes_sent: int = 0
+    progress: Progress | None = None
+    healthy_at_attempt: int = 1
+    """The attempt in which the last cycle succeeded: failures in a row are counted from there."""
+
+
+class PointMade(Value):
+    point: RecoveryPoint
+    bytes_sent: int = 0
+
+
+class PointList(Value):
+    points: list[RecoveryPoint]
+
+
+class FailOver(Value):
+    relationship: Relationship
+    choice: str
+
+
+class StartTest(Value):
+    relationship: Relationship
+    choice: str
+    name: str
+
+
+class EndTest(Value):
+    relationship: Relationship
+    name: str
+
+
+class CommitPoint(Value):
+    relationship: Relationship
+    point_id: str
+
+
+class ShutDown(Value):
+    site: str
+    machine: str
+    timeout_s: float
+
+
+class PowerSeen(Value):
+    power: PowerState
+
+
+class StartMachine(Value):
+    """Power on and wait until the machine answers."""
+
+    site: str
+    machine: str
+    timeout_s: float
+
+
+class RunScript(Value):
+    """A plan's script. ``guest`` None: on the orchestrator; else ``(site, machine name there)``."""
+
+    name: str
+    run: str | list[str]
+    interpreter: list[str] | None = None
+    environment: dict[str, str] = {}
+    timeout_s: float = Field(gt=0)
+    guest: tuple[str, str] | None = None
+    context: RunContext
+
+
+class ScriptDone(Value):
+    exit_code: int
+    output: str
+    duration_s: float
+
+
+class HttpCheck(Value):
+    url: str
+    status: int = 200
+    contains: str | None = None
+    timeout_s: float = Field(gt=0)
+    every_s: float = Field(default=1, gt=0)
+
+
+class TcpCheck(Value):
+    address: str
+    timeout_s: float = Field(gt=0)
+    every_s: float = Field(default=1, gt=0)
+
+
+class CheckDone(Value):
+    detail: str
+    tries: int
+    duration_s: float
+
+
+class FailureDetails(Value):
+    """Travels in every activity failure, so that each layer can say what happened, where, and what to do."""
+
+    error: str
+    what: str
+    where: str = ""
+    remedy: str = ""
+    recoverable: bool = False
+    next_retry_s: float | None = None
+
+
+CHECK_READINESS = ActivityCall("check_readiness", ReadinessQuestion, Findings)
+ENABLE = ActivityCall("enable_replication", OfRelationship, Done)
+COPY_INITIAL = ActivityCall("copy_initial", OfRelationship, PointMade)
+FINALIZE = ActivityCall("finalize_replication", OfRelationship, Done)
+REPLICATE_DELTAS = ActivityCall("replicate_deltas", Replicate, ReplicationStopped)
+RESYNCHRONIZE = ActivityCall("resynchronize", OfRelationship, PointMade)
+SEND_LAST_CHANGES = ActivityCall("send_last_changes", OfRelationship, PointMade)
+RECOVERY_POINTS = ActivityCall("recovery_points", OfRelationship, PointList)
+FAIL_OVER = ActivityCall("fail_over", FailOver, RecoveredMachine)
+CANCEL_FAILOVER = ActivityCall("cancel_failover", OfRelationship, Done)
+START_TEST = ActivityCall("start_test", StartTest, RecoveredMachine)
+END_TEST = ActivityCall("end_test", EndTest, Done)
+COMMIT = ActivityCall("commit", CommitPoint, Done)
+PREPARE_REVERSE = ActivityCall("prepare_reverse", OfRelationship, Done)
+RETIRE_REPLICA = ActivityCall("retire_replica", OfRelationship, Done)
+DISABLE_SOURCE = ActivityCall("disable_source", OfRelationship, Done)
+DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Done)
+SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
+START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
+RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
+CHECK_HTTP = ActivityCall("check_http", HttpCheck, CheckDone)
+CHECK_TCP = ActivityCall("check_tcp", TcpCheck, CheckDone)

@@ -1,0 +1,208 @@
+"""The replication port as activities. [source] and [target] calls differ only in the queue they are sent to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from temporalio import activity
+
+from activities import contracts
+from activities.contracts import (
+    CommitPoint,
+    Done,
+    EndTest,
+    FailOver,
+    Findings,
+    OfRelationship,
+    PointList,
+    PointMade,
+    ReadinessQuestion,
+    Replicate,
+    ReplicationPulse,
+    ReplicationStopped,
+    StartTest,
+)
+from activities.running import BlockingRunner, Running
+from adapters.registry import Adapters
+from replication.ports import Report
+from vault.domain import Finding, Progress, RecoveredMachine, Relationship
+from vault.errors import ResynchronizationRequired
+
+
+class ProtectionActivities:
+    """Every call may be repeated after a crash: the adapters promise it."""
+
+    def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
+        self._adapters = adapters
+        self._run = runner.run
+
+    @activity.defn(name=contracts.CHECK_READINESS.name)
+    async def check_readiness(self, given: ReadinessQuestion) -> Findings:
+        def call(running: Running) -> list[Finding]:
+            findings = self._adapters.hypervisor(given.site).check()
+            for relationship in given.relationships:
+                running.beat(f"checking {relationship.machine}")
+                provider = self._adapters.provider(relationship)
+                check = provider.check_source if given.side == "source" else provider.check_target
+                findings += check(relationship)
+            return findings
+
+        return Findings(findings=await self._run(call))
+
+    @activity.defn(name=contracts.ENABLE.name)
+    async def enable_replication(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).enable(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.COPY_INITIAL.name)
+    async def copy_initial(self, given: OfRelationship) -> PointMade:
+        provider = self._adapters.provider(given.relationship)
+        sent = _Sent()
+        point = await self._run(lambda run: provider.copy_initial(given.relationship, sent.counting(run)))
+        return PointMade(point=point, bytes_sent=sent.bytes)
+
+    @activity.defn(name=contracts.FINALIZE.name)
+    async def finalize_replication(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).finalize(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.REPLICATE_DELTAS.name)
+    async def replicate_deltas(self, given: Replicate) -> ReplicationStopped:
+        return await self._run(lambda running: self._cycle(given, running))
+
+    def _cycle(self, given: Replicate, running: Running) -> ReplicationStopped:
+        provider = self._adapters.provider(given.relationship)
+        pulse = _last_pulse()
+        running.healthy_at_attempt = pulse.healthy_at_attempt
+        sent = _Sent()
+        end = datetime.now(UTC) + timedelta(seconds=given.run_for_s)
+        while True:
+            started = datetime.now(UTC)
+            app_consistent = _app_consistent_is_due(given.relationship, pulse, started)
+            already_sent, sent.bytes = pulse.bytes_sent, 0
+
+            def report(progress: Progress, base: ReplicationPulse = pulse) -> None:
+                sent.note(progress)
+                running.pulse = base.model_copy(update={"progress": progress})
+                running.check()
+
+            try:
+                point = provider.replicate_once(given.relationship, report, app_consistent=app_consistent)
+            except ResynchronizationRequired as need:
+                return ReplicationStopped(
+                    reason="resync-required", detail=str(need), last_point=pulse.last_point, cycles=pulse.cycles
+                )
+            running.healthy_at_attempt = activity.info().attempt
+            pulse = ReplicationPulse(
+                last_point=point,
+                last_app_consistent=started if app_consistent else pulse.last_app_consistent,
+                cycles=pulse.cycles + 1,
+                bytes_sent=already_sent + sent.bytes,
+                healthy_at_attempt=running.healthy_at_attempt,
+            )
+            running.pulse = pulse
+            if datetime.now(UTC) >= end:
+                return ReplicationStopped(
+                    reason="time-is-up", last_point=point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
+                )
+            elapsed = (datetime.now(UTC) - started).total_seconds()
+            running.wait(given.relationship.frequency_s - elapsed)
+
+    @activity.defn(name=contracts.RESYNCHRONIZE.name)
+    async def resynchronize(self, given: OfRelationship) -> PointMade:
+        provider = self._adapters.provider(given.relationship)
+        sent = _Sent()
+        point = await self._run(lambda run: provider.resynchronize(given.relationship, sent.counting(run)))
+        return PointMade(point=point, bytes_sent=sent.bytes)
+
+    @activity.defn(name=contracts.SEND_LAST_CHANGES.name)
+    async def send_last_changes(self, given: OfRelationship) -> PointMade:
+        provider = self._adapters.provider(given.relationship)
+        sent = _Sent()
+        point = await self._run(lambda run: provider.send_last_changes(given.relationship, sent.counting(run)))
+        return PointMade(point=point, bytes_sent=sent.bytes)
+
+    @activity.defn(name=contracts.RECOVERY_POINTS.name)
+    async def recovery_points(self, given: OfRelationship) -> PointList:
+        provider = self._adapters.provider(given.relationship)
+        return PointList(points=await self._run(lambda _: provider.recovery_points(given.relationship)))
+
+    @activity.defn(name=contracts.FAIL_OVER.name)
+    async def fail_over(self, given: FailOver) -> RecoveredMachine:
+        provider = self._adapters.provider(given.relationship)
+        return await self._run(lambda run: provider.fail_over(given.relationship, given.choice, run.report))
+
+    @activity.defn(name=contracts.CANCEL_FAILOVER.name)
+    async def cancel_failover(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).cancel_failover(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.START_TEST.name)
+    async def start_test(self, given: StartTest) -> RecoveredMachine:
+        provider = self._adapters.provider(given.relationship)
+        return await self._run(
+            lambda run: provider.start_test(given.relationship, given.choice, given.name, run.report)
+        )
+
+    @activity.defn(name=contracts.END_TEST.name)
+    async def end_test(self, given: EndTest) -> Done:
+        provider = self._adapters.provider(given.relationship)
+        await self._run(lambda _: provider.end_test(given.relationship, given.name))
+        return Done()
+
+    @activity.defn(name=contracts.COMMIT.name)
+    async def commit(self, given: CommitPoint) -> Done:
+        provider = self._adapters.provider(given.relationship)
+        await self._run(lambda _: provider.commit(given.relationship, given.point_id))
+        return Done()
+
+    @activity.defn(name=contracts.PREPARE_REVERSE.name)
+    async def prepare_reverse(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).prepare_reverse(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.RETIRE_REPLICA.name)
+    async def retire_replica(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).retire_replica(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.DISABLE_SOURCE.name)
+    async def disable_source(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).disable_source(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.DISABLE_TARGET.name)
+    async def disable_target(self, given: OfRelationship) -> Done:
+        await self._run(lambda _: self._adapters.provider(given.relationship).disable_target(given.relationship))
+        return Done()
+
+
+class _Sent:
+    """Counts the bytes on the wire over several transfers, each of which reports its own total."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def note(self, progress: Progress) -> None:
+        self.bytes = max(self.bytes, progress.bytes_sent)
+
+    def counting(self, running: Running) -> Report:
+        def report(progress: Progress) -> None:
+            self.note(progress)
+            running.report(progress)
+
+        return report
+
+
+def _last_pulse() -> ReplicationPulse:
+    """Where an earlier try of this activity had come to, when it left a heartbeat."""
+    details = activity.info().heartbeat_details
+    return ReplicationPulse.model_validate(details[0]) if details else ReplicationPulse()
+
+
+def _app_consistent_is_due(relationship: Relationship, pulse: ReplicationPulse, now: datetime) -> bool:
+    every = relationship.app_consistent_every_s
+    if every is None:
+        return False
+    last = pulse.last_app_consistent
+    return last is None or (now - last).total_seconds() >= every

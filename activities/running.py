@@ -1,0 +1,151 @@
+"""Run a blocking adapter call as an activity: in a thread, with heartbeats, stoppable, its errors translated.
+
+One mechanism for every activity. The call runs in a thread; meanwhile this coroutine sends the newest progress as
+heartbeat. When Temporal cancels the activity or the worker shuts down, the thread is told through the ``report`` it
+calls often: it raises :class:`Stopped` between two safe points, so nothing is ever torn in the middle of a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.failures import Unexpected, as_failure, as_leeward_error
+from vault.domain import Progress, Value
+
+Result = TypeVar("Result")
+
+HEARTBEATS_PER_TIMEOUT = 4
+LONGEST_HEARTBEAT_PAUSE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(BaseException):
+    """Ends a blocking call at its next report. Not an ``Exception``: adapters must not mistake it for a failure."""
+
+
+class Running:
+    """Handed to the blocking call: how it reports, waits and learns that it should stop."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self.pulse: Value | None = None
+        self.healthy_at_attempt = 1
+        """The attempt in which the call last succeeded at something: failures in a row are counted from there."""
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raises ``Stopped`` when the call should end."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def report(self, progress: Progress) -> None:
+        self.pulse = progress
+        self.check()
+
+    def beat(self, doing: str) -> None:
+        self.report(Progress(doing=doing))
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake up at once (raising ``Stopped``) when the call should end."""
+        if self._stop.wait(max(0.0, seconds)):
+            raise Stopped
+
+
+@dataclass(frozen=True)
+class _Finished(Generic[Result]):
+    value: Result
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: Exception
+
+
+class _Halted:
+    """The call ended because it was told to stop."""
+
+
+class BlockingRunner:
+    """Runs blocking calls for one worker process."""
+
+    def __init__(self, threads: Executor, time_scale: float = 1.0) -> None:
+        self._threads = threads
+        self._time_scale = time_scale
+
+    async def run(self, call: Callable[[Running], Result]) -> Result:
+        """Run ``call`` in a thread under the current activity.
+
+        Raises:
+            ApplicationError: the call failed; carries the product's retry decision.
+            asyncio.CancelledError: the activity was cancelled and the call has come to its safe end.
+        """
+        running = Running()
+        context = contextvars.copy_context()
+        work = asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, _guarded, call, running))
+        leaving = asyncio.create_task(activity.wait_for_worker_shutdown())
+        either: set[asyncio.Future[Any]] = {work, leaving}
+        try:
+            while not work.done():
+                await asyncio.wait(either, timeout=_pause(), return_when=asyncio.FIRST_COMPLETED)
+                if leaving.done():
+                    running.stop()
+                    await asyncio.wait({work})
+                elif running.pulse is None:
+                    activity.heartbeat()
+                else:
+                    activity.heartbeat(running.pulse)
+        except asyncio.CancelledError:
+            running.stop()
+            await asyncio.wait({work})
+            raise
+        finally:
+            leaving.cancel()
+        outcome = work.result()
+        if isinstance(outcome, _Finished):
+            return outcome.value
+        if isinstance(outcome, _Failed):
+            raise self._failure(outcome.error, running) from outcome.error
+        raise ApplicationError(
+            "the worker is shutting down; another one goes on",
+            type="WorkerLeaving",
+            next_retry_delay=timedelta(seconds=1),
+        )
+
+    def _failure(self, error: Exception, running: Running) -> ApplicationError:
+        known = as_leeward_error(error)
+        if isinstance(known, Unexpected):
+            log.error("activity %s failed unexpectedly", activity.info().activity_type, exc_info=error)
+        failures = activity.info().attempt - running.healthy_at_attempt + 1
+        return as_failure(known, failures_in_a_row=failures, time_scale=self._time_scale)
+
+
+def _guarded(call: Callable[[Running], Result], running: Running) -> _Finished[Result] | _Failed | _Halted:
+    try:
+        return _Finished(call(running))
+    except Stopped:
+        return _Halted()
+    except Exception as error:  # noqa: BLE001 - carried to the caller, which translates every one
+        return _Failed(error)
+
+
+def _pause() -> float:
+    """Seconds between two heartbeats: often enough that one lost heartbeat does not fail the activity."""
+    timeout = activity.info().heartbeat_timeout
+    if timeout is None:
+        return LONGEST_HEARTBEAT_PAUSE_S
+    return min(timeout.total_seconds() / HEARTBEATS_PER_TIMEOUT, LONGEST_HEARTBEAT_PAUSE_S)

@@ -1,0 +1,50 @@
+"""Finds the adapter for a site or a relationship: the one place that knows which fabrics there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapters.lab.faults import link_guard
+from adapters.lab.hypervisor import LabHypervisor
+from adapters.lab.link import over_link
+from adapters.ports import Hypervisor, ReplicationProvider
+from adapters.stream import StreamProvider
+from replication.ports import ReplicaStore
+from vault.domain import Relationship
+from vault.errors import NotFound
+from vault.inventory import Inventory
+
+
+class Adapters:
+    """The adapters that one worker process can use.
+
+    Args:
+        inventory: the vault's inventory.
+        data: leeward's data directory; the lab lives in ``data/lab``.
+    """
+
+    def __init__(self, inventory: Inventory, data: Path) -> None:
+        self._inventory = inventory
+        self._lab_root = data / "lab"
+        self._hypervisors: dict[str, Hypervisor] = {}
+        self._stream = StreamProvider(self.hypervisor, self._linked_store)
+
+    def hypervisor(self, site: str) -> Hypervisor:
+        """Raises ``NotFound`` for a site that the inventory does not name."""
+        if site not in self._inventory.sites:
+            known = ", ".join(sorted(self._inventory.sites))
+            raise NotFound(f"unknown site '{site}'", remedy=f"the inventory of this worker knows: {known}")
+        if site not in self._hypervisors:
+            self._hypervisors[site] = self._lab_hypervisor(site)
+        return self._hypervisors[site]
+
+    def provider(self, relationship: Relationship) -> ReplicationProvider:
+        """The kind of replication that this relationship uses: the lab's machines use stream replication."""
+        return self._stream
+
+    def _lab_hypervisor(self, site: str) -> Hypervisor:
+        return LabHypervisor(self._lab_root, site, self._inventory)
+
+    def _linked_store(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
+        store = self.hypervisor(target_site).replica_store(machine)
+        return over_link(store, link_guard(self._lab_root, source_site, target_site))

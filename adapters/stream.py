@@ -1,0 +1,202 @@
+"""Stream replication: leeward's own data plane moves the bytes (design §5, third family).
+
+It composes three ports: the source fabric's change source, the target site's replica store, and the target fabric that
+makes machines out of replicas. Which fabric is behind them does not matter here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from adapters.ports import Capabilities, Hypervisor
+from replication import stream
+from replication.ports import ChangeSource, ReplicaStore, Report
+from vault.domain import (
+    ConsistencyKind,
+    Finding,
+    NetworkKind,
+    PowerState,
+    RecoveredMachine,
+    RecoveryPoint,
+    Relationship,
+    Severity,
+)
+from vault.errors import InvalidState, LeewardError, NotFound
+
+FabricOf = Callable[[str], Hypervisor]
+StoreAcross = Callable[[str, str, str], ReplicaStore]
+"""``(source site, target site, machine)`` → the target's replica store as the source site reaches it."""
+
+
+class StreamProvider:
+    """Implements :class:`adapters.ports.ReplicationProvider`."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, fabric_of: FabricOf, store_across: StoreAcross) -> None:
+        self._fabric_of = fabric_of
+        self._store_across = store_across
+
+    def check_source(self, relationship: Relationship) -> list[Finding]:
+        machine = relationship.machine
+        fabric = self._fabric_of(relationship.source_site)
+        try:
+            description = fabric.describe(machine)
+        except NotFound as missing:
+            return [_failed(machine, missing)]
+        except LeewardError as error:
+            return [_failed(f"site {relationship.source_site}", error)]
+        return [_passed(machine, f"{description.power} at {relationship.source_site}, {len(description.disks)} disks")]
+
+    def check_target(self, relationship: Relationship) -> list[Finding]:
+        machine, site = relationship.machine, relationship.target_site
+        fabric = self._fabric_of(site)
+        findings = []
+        try:
+            findings += [
+                self._network_finding(fabric, relationship.target_network, NetworkKind.PRODUCTION),
+                self._network_finding(fabric, relationship.test_network, NetworkKind.ISOLATED),
+            ]
+            store = fabric.replica_store(machine)
+            if store.exists():
+                findings.append(_room_for_recovery(machine, site, store, fabric.free_space()))
+        except LeewardError as error:
+            findings.append(_failed(f"site {site}", error))
+        return findings
+
+    def _network_finding(self, fabric: Hypervisor, network: str, wanted: NetworkKind) -> Finding:
+        try:
+            kind = fabric.network_kind(network)
+        except NotFound as missing:
+            return _failed(f"network {network}", missing)
+        if kind != wanted:
+            return Finding(
+                severity=Severity.FAIL,
+                subject=f"network {network}",
+                what=f"is of kind {kind}, but the mapping needs kind {wanted}",
+                remedy="correct the network mapping in the inventory",
+            )
+        return _passed(f"network {network}", f"{kind}, present at {fabric.site}")
+
+    def enable(self, relationship: Relationship) -> None:
+        source, store = self._ends(relationship)
+        tracking = source.tracking()
+        if store.exists() and not store.state().seeded and tracking.active and store.state().epoch == tracking.epoch:
+            return
+        with store.lock():
+            store.create(source.disks(), source.start_tracking())
+
+    def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        source, store = self._ends(relationship)
+        with store.lock():
+            return stream.copy_initial(source, store, report)
+
+    def finalize(self, relationship: Relationship) -> None:
+        source, store = self._ends(relationship)
+        if not store.state().seeded:
+            raise InvalidState(
+                f"the replica of '{relationship.machine}' is not complete",
+                where=f"site {relationship.target_site}",
+                remedy=f"run the initial replication again: leeward protect {relationship.machine}",
+            )
+        source.delete_snapshot()
+
+    def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
+        source, store = self._ends(relationship)
+        kind = ConsistencyKind.APPLICATION if app_consistent else ConsistencyKind.CRASH
+        with store.lock():
+            point = stream.replicate_cut(source, store, kind, report)
+            store.prune(relationship.retention, datetime.now(UTC))
+        return point
+
+    def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        source, store = self._ends(relationship)
+        with store.lock():
+            return stream.resynchronize(source, store, report)
+
+    def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        machine, site = relationship.machine, relationship.source_site
+        if self._fabric_of(site).describe(machine).power is not PowerState.OFF:
+            raise InvalidState(
+                f"machine '{machine}' still runs; the last changes can only be sent once it is off",
+                where=f"site {site}",
+                remedy="shut it down, then try again",
+            )
+        source, store = self._ends(relationship)
+        with store.lock():
+            return stream.send_last_changes(source, store, report)
+
+    def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
+        return self._store(relationship).state().points
+
+    def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
+        return self._recover(relationship, choice, relationship.machine, relationship.target_network, report)
+
+    def cancel_failover(self, relationship: Relationship) -> None:
+        self._fabric_of(relationship.target_site).remove(relationship.machine)
+
+    def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
+        return self._recover(relationship, choice, name, relationship.test_network, report)
+
+    def end_test(self, relationship: Relationship, name: str) -> None:
+        self._fabric_of(relationship.target_site).remove(name)
+
+    def commit(self, relationship: Relationship, point_id: str) -> None:
+        store = self._store(relationship)
+        with store.lock():
+            store.keep_only(store.resolve(point_id))
+
+    def prepare_reverse(self, reversed_relationship: Relationship) -> None:
+        fabric = self._fabric_of(reversed_relationship.target_site)
+        fabric.retire_into_replica(
+            reversed_relationship.machine, fabric.replica_store(reversed_relationship.machine), epoch=""
+        )
+
+    def retire_replica(self, relationship: Relationship) -> None:
+        self._store(relationship).remove()
+
+    def disable_source(self, relationship: Relationship) -> None:
+        source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
+        source.delete_snapshot()
+        source.stop_tracking()
+
+    def disable_target(self, relationship: Relationship) -> None:
+        self._store(relationship).remove()
+
+    def _recover(
+        self, relationship: Relationship, choice: str, name: str, network: str, report: Report
+    ) -> RecoveredMachine:
+        fabric = self._fabric_of(relationship.target_site)
+        store = fabric.replica_store(relationship.machine)
+        point = store.resolve(choice)
+        fabric.create_from_replica(name, relationship.machine, store, point, network, report)
+        return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)
+
+    def _ends(self, relationship: Relationship) -> tuple[ChangeSource, ReplicaStore]:
+        source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
+        return source, self._store_across(relationship.source_site, relationship.target_site, relationship.machine)
+
+    def _store(self, relationship: Relationship) -> ReplicaStore:
+        return self._fabric_of(relationship.target_site).replica_store(relationship.machine)
+
+
+def _room_for_recovery(machine: str, site: str, store: ReplicaStore, free: int) -> Finding:
+    state = store.state()
+    needed = state.stored_bytes
+    if needed > free:
+        return Finding(
+            severity=Severity.FAIL,
+            subject=f"space at {site}",
+            what=f"recovering '{machine}' needs up to {needed:,} bytes, {free:,} are free",
+            remedy=f"free space at {site} or raise its capacity",
+        )
+    return _passed(f"space at {site}", f"{free:,} bytes free, '{machine}' needs up to {needed:,}")
+
+
+def _passed(subject: str, what: str) -> Finding:
+    return Finding(severity=Severity.PASS, subject=subject, what=what)
+
+
+def _failed(subject: str, error: LeewardError) -> Finding:
+    return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)
