@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
-from plans.context import RunContext
+from plans.context import ContextMachine, RunContext
+from plans.model import CheckStep, ManualStep, ScriptStep
 from vault.domain import (
     Answering,
     Finding,
@@ -141,41 +142,35 @@ class StartMachine(Value):
 
 
 class RunScript(Value):
-    """A plan's script. ``guest`` None: on the orchestrator; else ``(site, machine name there)``."""
+    """A plan's script. ``guest`` None: on the orchestrator; else where the machine it runs on is."""
 
-    name: str
-    run: str | list[str]
-    interpreter: list[str] | None = None
-    environment: dict[str, str] = {}
-    timeout_s: float = Field(gt=0)
-    guest: tuple[str, str] | None = None
+    step: ScriptStep
     context: RunContext
+    guest: ContextMachine | None = None
 
 
 class ScriptDone(Value):
-    exit_code: int
     output: str
     duration_s: float
 
 
-class HttpCheck(Value):
-    url: str
-    status: int = 200
-    contains: str | None = None
-    timeout_s: float = Field(gt=0)
-    every_s: float = Field(default=1, gt=0)
-
-
-class TcpCheck(Value):
-    address: str
-    timeout_s: float = Field(gt=0)
-    every_s: float = Field(default=1, gt=0)
+class RunCheck(Value):
+    step: CheckStep
+    context: RunContext
 
 
 class CheckDone(Value):
     detail: str
-    tries: int
     duration_s: float
+
+
+class RenderInstructions(Value):
+    step: ManualStep
+    context: RunContext
+
+
+class Instructions(Value):
+    text: str
 
 
 class FailureDetails(Value):
@@ -209,5 +204,5 @@ DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Done)
 SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
 START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
-CHECK_HTTP = ActivityCall("check_http", HttpCheck, CheckDone)
-CHECK_TCP = ActivityCall("check_tcp", TcpCheck, CheckDone)
+RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)
+RENDER_INSTRUCTIONS = ActivityCall("render_instructions", RenderInstructions, Instructions)

@@ -9,6 +9,11 @@ from activities.contracts import PowerSeen, ShutDown, StartMachine
 from activities.running import BlockingRunner, Running
 from adapters.registry import Adapters
 from vault.domain import Answering
+from vault.errors import NotRecoverable, Unreachable
+
+
+class DoesNotAnswer(NotRecoverable):
+    """A machine was started and had its time to answer: waiting longer is the operator's decision."""
 
 
 class MachineActivities:
@@ -28,6 +33,9 @@ class MachineActivities:
 
         def call(running: Running) -> Answering:
             fabric.start(given.machine)
-            return fabric.wait_until_answering(given.machine, given.timeout_s, running.beat)
+            try:
+                return fabric.wait_until_answering(given.machine, given.timeout_s, running.beat)
+            except Unreachable as silent:
+                raise DoesNotAnswer(silent.what, where=silent.where, remedy=silent.remedy) from silent
 
         return await self._run(call)

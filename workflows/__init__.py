@@ -1,0 +1,1 @@
+"""Durable workflows: the machine (entity), one module per lifecycle phase, the recovery plan and its groups."""

@@ -1,0 +1,131 @@
+"""How workflows call activities: one retry policy, one way to read a failure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    FailureError,
+    TimeoutError,
+    TimeoutType,
+    is_cancelled_exception,
+)
+
+from activities.contracts import ActivityCall
+from vault.domain import Value
+from vault.errors import BadInput, InvalidState, LeewardError, Unreachable
+from workflows.model import Timings
+
+Input = TypeVar("Input", bound=Value)
+Output = TypeVar("Output", bound=Value)
+
+ONE_TASK = timedelta(hours=1)
+LONG_TRANSFER = timedelta(days=14)
+
+UNTIL_DONE = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=1)
+)
+"""Only for workers that died (heartbeat timeouts): adapter errors bring their own next try (activities/failures.py)."""
+ONCE = RetryPolicy(maximum_attempts=1)
+
+
+async def call(
+    what: ActivityCall[Input, Output],
+    given: Input,
+    *,
+    queue: str,
+    summary: str,
+    timings: Timings,
+    at_most: timedelta = ONE_TASK,
+    once: bool = False,
+    site_must_answer: bool = False,
+) -> Output:
+    """Run an activity and wait for it.
+
+    Args:
+        summary: what the Temporal UI shows beside the activity's name.
+        at_most: longest time that one try may take.
+        once: do not try again, whatever the error.
+        site_must_answer: fail when no worker takes the task within ``timings.site_answer_s``.
+
+    Raises:
+        ActivityError: see :func:`reason`.
+    """
+    result: Output = await workflow.execute_activity(
+        what.name,
+        given,
+        result_type=what.gives,
+        task_queue=queue,
+        summary=summary,
+        heartbeat_timeout=timedelta(seconds=timings.heartbeat_s),
+        start_to_close_timeout=at_most,
+        schedule_to_start_timeout=timedelta(seconds=timings.site_answer_s) if site_must_answer else None,
+        retry_policy=ONCE if once else UNTIL_DONE,
+    )
+    return result
+
+
+def reason(error: BaseException) -> str:
+    """The sentence inside a failure: what happened, where, what to do."""
+    while isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
+        if isinstance(error, ActivityError) and _nobody_took_it(error.cause):
+            return (
+                f"no worker took '{error.activity_type}': its site does not answer — "
+                "start a worker at that site, or recover without it (unplanned failover)"
+            )
+        error = error.cause
+    if isinstance(error, ApplicationError):
+        return error.message
+    if isinstance(error, CancelledError):
+        return "cancelled"
+    return str(error) or type(error).__name__
+
+
+def site_is_unreachable(error: BaseException) -> bool:
+    """Whether a call failed because the site, or the way to it, is gone."""
+    if not isinstance(error, ActivityError):
+        return False
+    cause = error.cause
+    return isinstance(cause, TimeoutError) or (
+        isinstance(cause, ApplicationError) and cause.type == Unreachable.__name__
+    )
+
+
+def refused(error: LeewardError) -> ApplicationError:
+    """A workflow's own refusal: never retried, and worded like every other error."""
+    return ApplicationError(str(error), type=type(error).__name__, non_retryable=True)
+
+
+def invalid_state(what: str, remedy: str) -> ApplicationError:
+    return refused(InvalidState(what, remedy=remedy))
+
+
+def bad_input(what: str, remedy: str) -> ApplicationError:
+    return refused(BadInput(what, remedy=remedy))
+
+
+def is_cancellation(error: BaseException) -> bool:
+    return is_cancelled_exception(error)
+
+
+def _nobody_took_it(cause: BaseException) -> bool:
+    return isinstance(cause, TimeoutError) and cause.type == TimeoutType.SCHEDULE_TO_START
+
+
+__all__ = [
+    "FailureError",
+    "bad_input",
+    "call",
+    "invalid_state",
+    "is_cancellation",
+    "reason",
+    "refused",
+    "site_is_unreachable",
+]

@@ -1,0 +1,270 @@
+"""Failing over: planned, unplanned, commit, and reverse replication (requirements §C.5-7).
+
+Each workflow reads top to bottom as the runbook an operator would follow on paper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+
+from activities import contracts
+from activities.contracts import CommitPoint, FailOver, OfRelationship, PointMade
+from vault.domain import LATEST, RecoveredMachine, utc
+from vault.lifecycle import JobKind
+from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason
+from workflows.ids import machine_id
+from workflows.jobs import (
+    Story,
+    check_source,
+    check_target,
+    refuse_on_failures,
+    shut_down,
+    source_replication_queue,
+    start,
+    target_site_queue,
+)
+from workflows.model import HeldJob, JobInput, JobResult
+
+
+@workflow.defn(name=JobKind.PLANNED_FAILOVER.value)
+class PlannedFailover:
+    """Shut the source down, send the last changes, start the replica: no data lost.
+
+    Until the replica is started everything can be undone, and is, on failure or when abandoned: the half-made replica
+    machine is removed and the source started again. Starting the replica is the point of no return.
+    """
+
+    @workflow.init
+    def __init__(self, given: JobInput) -> None:
+        self._proceed = not given.request.hold_before_start
+        self._abandoned: str | None = None
+
+    @workflow.signal
+    def proceed(self, _: HeldJob) -> None:
+        self._proceed = True
+
+    @workflow.signal
+    def abandon(self, held: HeldJob) -> None:
+        if not self._proceed:
+            self._abandoned = held.reason or "abandoned by the operator"
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        findings = await check_source(relationship, given.timings) + await check_target(relationship, given.timings)
+        refuse_on_failures(findings, f"planned failover of '{relationship.machine}'")
+        outage_began = workflow.now()
+        try:
+            await shut_down(relationship.source_site, relationship.machine, given.timings, once=False)
+            story.tell(f"{relationship.machine} is off at {relationship.source_site}: seen")
+            last = await _send_last_changes(given, once=False)
+            story.tell(f"last changes sent: {last.bytes_sent:,} bytes; recovery point of {utc(last.point.time)}")
+            recovered = await _make_replica_machine(given, last.point.id)
+            story.tell(f"replica machine made at {relationship.target_site}, network {recovered.network}, still off")
+            await self._hold(given, story)
+        except (FailureError, asyncio.CancelledError) as error:
+            await _restore_source(given, story, error)
+            raise
+        answering, trouble = await start(relationship.target_site, recovered.name, given)
+        story.tell(trouble or f"{recovered.name} answers at {relationship.target_site}")
+        return JobResult(
+            sentences=story.sentences,
+            point=last.point,
+            recovered=recovered,
+            answering=answering,
+            trouble=trouble,
+            source_proven_off=True,
+            outage_began=outage_began,
+            answered_at=workflow.now() if answering else None,
+            bytes_sent=last.bytes_sent,
+        )
+
+    async def _hold(self, given: JobInput, story: Story) -> None:
+        if self._proceed:
+            return
+        story.tell("ready; waiting for its turn to start")
+        held = HeldJob(request_id=given.request.id)
+        await workflow.get_external_workflow_handle(machine_id(given.relationship.machine)).signal("job_held", held)
+        await workflow.wait_condition(lambda: self._proceed or self._abandoned is not None)
+        if self._abandoned is not None:
+            raise ApplicationError(self._abandoned, type="Abandoned", non_retryable=True)
+
+
+@workflow.defn(name=JobKind.UNPLANNED_FAILOVER.value)
+class UnplannedFailover:
+    """Recover from a chosen recovery point; the source may be gone.
+
+    Tries to shut the source down and to send its last changes while it can be reached. Without proof that the source
+    is off, it goes on only when the operator said so (``source_unreachable``): never two copies on production networks.
+    """
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        refuse_on_failures(
+            await check_target(relationship, given.timings), f"unplanned failover of '{relationship.machine}'"
+        )
+        outage_began = workflow.now()
+        proven_off = await self._try_to_shut_down(given, story)
+        sent = 0
+        if proven_off and given.request.point == LATEST:
+            sent = await self._try_to_send_last_changes(given, story)
+        recovered = await _make_replica_machine(given, given.request.point)
+        story.tell(f"replica machine made at {relationship.target_site} from the point of {utc(recovered.point.time)}")
+        answering, trouble = await start(relationship.target_site, recovered.name, given)
+        story.tell(trouble or f"{recovered.name} answers at {relationship.target_site}")
+        return JobResult(
+            sentences=story.sentences,
+            point=recovered.point,
+            recovered=recovered,
+            answering=answering,
+            trouble=trouble,
+            source_proven_off=proven_off,
+            outage_began=outage_began,
+            answered_at=workflow.now() if answering else None,
+            bytes_sent=sent,
+        )
+
+    async def _try_to_shut_down(self, given: JobInput, story: Story) -> bool:
+        relationship = given.relationship
+        try:
+            await shut_down(relationship.source_site, relationship.machine, given.timings, once=True)
+        except FailureError as error:
+            if is_cancellation(error):
+                raise
+            why = reason(error)
+            if not given.request.source_unreachable:
+                raise invalid_state(
+                    f"cannot prove that '{relationship.machine}' is off at {relationship.source_site}: {why}",
+                    "make sure that it cannot run there, then say so with --source-unreachable; nothing was changed",
+                ) from error
+            story.tell(f"source not reached ({why}); the operator says that it is down")
+            return False
+        story.tell(f"{relationship.machine} is off at {relationship.source_site}: seen")
+        return True
+
+    async def _try_to_send_last_changes(self, given: JobInput, story: Story) -> int:
+        try:
+            last = await _send_last_changes(given, once=True)
+        except ActivityError as error:
+            if is_cancellation(error):
+                raise
+            story.tell(f"last changes could not be sent: {reason(error)}; recovering from what is at the target")
+            return 0
+        story.tell(f"last changes sent: {last.bytes_sent:,} bytes")
+        return last.bytes_sent
+
+
+@workflow.defn(name=JobKind.COMMIT.value)
+class Commit:
+    """Make the failover final: the recovery point that was chosen stays, the others are dropped."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        if given.failed_over_to is None:
+            raise invalid_state(f"'{relationship.machine}' was not failed over", "see leeward status")
+        point = given.failed_over_to
+        await call(
+            contracts.COMMIT,
+            CommitPoint(relationship=relationship, point_id=point.id),
+            queue=target_site_queue(relationship),
+            summary=f"commit to the recovery point of {utc(point.time)}",
+            timings=given.timings,
+        )
+        story.tell(f"committed to the recovery point of {utc(point.time)}; other recovery points dropped")
+        return JobResult(sentences=story.sentences, point=point)
+
+
+@workflow.defn(name=JobKind.REVERSE.value)
+class ReverseReplication:
+    """Protect the recovered machine in the other direction; the old source's disks become the replica's base."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, forward, backward = Story(), given.relationship, given.reverse
+        findings = await check_source(backward, given.timings) + await check_target(backward, given.timings)
+        refuse_on_failures(findings, f"reverse replication of '{backward.machine}'")
+        await shut_down(backward.target_site, backward.machine, given.timings, once=False)
+        story.tell(f"old copy at {backward.target_site} is off: seen")
+        await call(
+            contracts.PREPARE_REVERSE,
+            OfRelationship(relationship=backward),
+            queue=target_site_queue(backward),
+            summary=f"turn the old disks at {backward.target_site} into a replica",
+            timings=given.timings,
+        )
+        story.tell(f"old copy at {backward.target_site} retired; its disks are the base of the new replica")
+        await call(
+            contracts.ENABLE,
+            OfRelationship(relationship=backward),
+            queue=source_replication_queue(backward),
+            summary=f"track changes at {backward.source_site}",
+            timings=given.timings,
+        )
+        made = await call(
+            contracts.COPY_INITIAL,
+            OfRelationship(relationship=backward),
+            queue=source_replication_queue(backward),
+            summary="compare both sides, send the differences",
+            timings=given.timings,
+            at_most=LONG_TRANSFER,
+        )
+        story.tell(f"differences sent: {made.bytes_sent:,} bytes")
+        await call(
+            contracts.FINALIZE,
+            OfRelationship(relationship=backward),
+            queue=source_replication_queue(backward),
+            summary="delete the snapshot, check that the replica is complete",
+            timings=given.timings,
+        )
+        await call(
+            contracts.RETIRE_REPLICA,
+            OfRelationship(relationship=forward),
+            queue=target_site_queue(forward),
+            summary=f"delete the used-up replica at {forward.target_site}",
+            timings=given.timings,
+        )
+        story.tell(f"protected from {backward.source_site} to {backward.target_site}")
+        return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
+
+
+async def _send_last_changes(given: JobInput, *, once: bool) -> PointMade:
+    return await call(
+        contracts.SEND_LAST_CHANGES,
+        OfRelationship(relationship=given.relationship),
+        queue=source_replication_queue(given.relationship),
+        summary=f"send the last changes of {given.relationship.machine}",
+        timings=given.timings,
+        at_most=LONG_TRANSFER,
+        once=once,
+        site_must_answer=once,
+    )
+
+
+async def _make_replica_machine(given: JobInput, choice: str) -> RecoveredMachine:
+    return await call(
+        contracts.FAIL_OVER,
+        FailOver(relationship=given.relationship, choice=choice),
+        queue=target_site_queue(given.relationship),
+        summary=f"make {given.relationship.machine} at {given.relationship.target_site} from '{choice}'",
+        timings=given.timings,
+    )
+
+
+async def _restore_source(given: JobInput, story: Story, error: BaseException) -> None:
+    """Undo in reverse order: remove what was made at the target, start the source again."""
+    relationship = given.relationship
+    story.tell(f"undoing: {reason(error)}")
+    await call(
+        contracts.CANCEL_FAILOVER,
+        OfRelationship(relationship=relationship),
+        queue=target_site_queue(relationship),
+        summary=f"remove the replica machine at {relationship.target_site}",
+        timings=given.timings,
+    )
+    _, trouble = await start(relationship.source_site, relationship.machine, given)
+    story.tell(trouble or f"{relationship.machine} runs again at {relationship.source_site}")

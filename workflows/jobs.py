@@ -1,0 +1,111 @@
+"""What all job workflows share: the story they tell, checks before anything changes, starting a machine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from activities import contracts
+from activities.contracts import ReadinessQuestion, ShutDown, StartMachine, replication_queue, site_queue
+from vault.domain import Answering, Finding, PowerState, Relationship, Severity
+from vault.errors import InvalidState
+from workflows.calls import call, reason, refused
+from workflows.model import JobInput, Timings
+
+GRACE = timedelta(minutes=1)
+
+
+class Story:
+    """The sentences an operator reads afterwards; the newest is shown in the Temporal UI while the job runs."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def tell(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+        workflow.set_current_details("\n".join(f"- {line}" for line in self.sentences))
+
+
+def source_site_queue(relationship: Relationship) -> str:
+    return site_queue(relationship.source_site)
+
+
+def target_site_queue(relationship: Relationship) -> str:
+    return site_queue(relationship.target_site)
+
+
+def source_replication_queue(relationship: Relationship) -> str:
+    return replication_queue(relationship.source_site)
+
+
+async def check_target(relationship: Relationship, timings: Timings) -> list[Finding]:
+    question = ReadinessQuestion(site=relationship.target_site, side="target", relationships=[relationship])
+    answer = await call(
+        contracts.CHECK_READINESS,
+        question,
+        queue=target_site_queue(relationship),
+        summary=f"is {relationship.target_site} ready?",
+        timings=timings,
+        once=True,
+        site_must_answer=True,
+    )
+    return answer.findings
+
+
+async def check_source(relationship: Relationship, timings: Timings) -> list[Finding]:
+    question = ReadinessQuestion(site=relationship.source_site, side="source", relationships=[relationship])
+    answer = await call(
+        contracts.CHECK_READINESS,
+        question,
+        queue=source_site_queue(relationship),
+        summary=f"is {relationship.source_site} ready?",
+        timings=timings,
+        once=True,
+        site_must_answer=True,
+    )
+    return answer.findings
+
+
+def refuse_on_failures(findings: list[Finding], doing: str) -> None:
+    """Raises when a check failed. Called before anything was changed, and says so."""
+    failures = [str(finding) for finding in findings if finding.severity is Severity.FAIL]
+    if failures:
+        raise refused(InvalidState(f"{doing} refused, nothing was changed: {'; '.join(failures)}"))
+
+
+async def shut_down(site: str, machine: str, timings: Timings, *, once: bool) -> None:
+    """Shut a machine down and insist on the proof that it is off."""
+    seen = await call(
+        contracts.SHUT_DOWN,
+        ShutDown(site=site, machine=machine, timeout_s=timings.shut_down_s),
+        queue=site_queue(site),
+        summary=f"shut down {machine} at {site}",
+        timings=timings,
+        at_most=timedelta(seconds=timings.shut_down_s) + GRACE,
+        once=once,
+        site_must_answer=once,
+    )
+    if seen.power is not PowerState.OFF:
+        raise refused(InvalidState(f"machine '{machine}' is still {seen.power}", where=f"site {site}"))
+
+
+async def start(site: str, machine: str, given: JobInput) -> tuple[Answering | None, str | None]:
+    """Power a machine on and wait until it answers; ``(answer, None)`` or ``(None, what went wrong)``.
+
+    It does not raise, because at this point the machine exists and may be running: that has to be told as it is.
+    """
+    timeout = given.request.boot_timeout_s or given.timings.boot_s
+    try:
+        answer = await call(
+            contracts.START_MACHINE,
+            StartMachine(site=site, machine=machine, timeout_s=timeout),
+            queue=site_queue(site),
+            summary=f"start {machine} at {site} and wait until it answers",
+            timings=given.timings,
+            at_most=timedelta(seconds=timeout) + GRACE,
+        )
+    except ActivityError as error:
+        return None, reason(error)
+    return answer, None

@@ -1,0 +1,436 @@
+"""The machine: an entity workflow, the only writer of one protected machine's state (design §4).
+
+Two lanes. The *main lane* runs phase-changing jobs one at a time and, while the machine is protected, the one long
+activity of steady-state replication between them. The *test lane* runs test failovers and their clean-up beside
+replication. All decisions about what may start when are in :mod:`vault.lifecycle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.workflow import ActivityCancellationType, ParentClosePolicy
+
+from activities import contracts
+from activities.contracts import OfRelationship, PointList, Replicate, ReplicationStopped, replication_queue, site_queue
+from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal
+from workflows.attributes import HEALTH, PHASE, SITE, attributes
+from workflows.calls import call, is_cancellation, reason
+from workflows.ids import job_id
+from workflows.model import (
+    DescribeTo,
+    Health,
+    HeldJob,
+    JobAccepted,
+    JobEvent,
+    JobInput,
+    JobRecord,
+    JobRequest,
+    JobResult,
+    MachineDescribed,
+    MachineSettings,
+    MachineState,
+    TestCopy,
+)
+from workflows.protection import time_until
+
+JOBS_REMEMBERED = 20
+REQUESTS_REMEMBERED = 50
+FOLLOWED_BY = {JobKind.ENABLE: JobKind.INITIAL_REPLICATION, JobKind.INITIAL_REPLICATION: JobKind.FINALIZE}
+"""Jobs that go on by themselves, so that one ``leeward protect`` leads to a protected machine."""
+REPLICATION_TURN = timedelta(hours=1)
+
+
+@workflow.defn(name="Machine")
+class MachineWorkflow:
+    """Runs as ``machine/<name>`` for as long as the machine is protected."""
+
+    @workflow.init
+    def __init__(self, state: MachineState) -> None:
+        self.state = state
+        self._waiting: JobRequest | None = None
+        self._test_waiting: JobRequest | None = None
+        self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
+        self._requests: dict[str, JobRequest] = {}
+        self._resume_asked = False
+
+    # -- what people and plans ask ------------------------------------------------------------------------------
+
+    @workflow.query
+    def describe(self) -> MachineState:
+        return self.state
+
+    @workflow.update
+    async def request(self, wanted: JobRequest) -> JobAccepted:
+        """Start a job; answers as soon as it is accepted, with the id of its workflow."""
+        if wanted.id not in self.state.seen_requests:
+            self._accept(wanted)
+        return JobAccepted(job_id=self._job_ids()[wanted.id])
+
+    @request.validator
+    def _may_request(self, wanted: JobRequest) -> None:
+        why_not = self._refusal(wanted)
+        if why_not is not None:
+            raise ApplicationError(why_not, type="Refused", non_retryable=True)
+
+    @workflow.update
+    async def resume_replication(self) -> MachineState:
+        """Replication that an error halted starts again."""
+        self._resume_asked = True
+        self._set_health(Health())
+        self._update(halted=False)
+        return self.state
+
+    @workflow.update
+    async def recovery_points(self) -> PointList:
+        """The recovery points at the target, oldest first."""
+        relationship = self.state.relationship
+        return await call(
+            contracts.RECOVERY_POINTS,
+            OfRelationship(relationship=relationship),
+            queue=site_queue(relationship.target_site),
+            summary="list the recovery points",
+            timings=self.state.timings,
+            once=True,
+            site_must_answer=True,
+        )
+
+    @workflow.update
+    async def configure(self, settings: MachineSettings) -> MachineState:
+        """Take over changed settings from the inventory; they hold from the next replication turn on."""
+        self._update(
+            forward=settings.forward, backward=settings.backward, policy=settings.policy, timings=settings.timings
+        )
+        return self.state
+
+    @workflow.signal
+    async def ask(self, wanted: JobRequest) -> None:
+        """A plan's request; the answer is a ``job_event`` signal to ``wanted.reply_to``."""
+        why_not = self._refusal(wanted)
+        if why_not is not None:
+            await self._reply(wanted, "refused", why_not)
+        elif wanted.id not in self.state.seen_requests:
+            self._accept(wanted)
+
+    @workflow.signal
+    async def describe_to(self, asked: DescribeTo) -> None:
+        described = MachineDescribed(
+            machine=self.state.name,
+            phase=self.state.phase,
+            reversed=self.state.reversed,
+            relationship=self.state.relationship,
+            test=self.state.test,
+            recovered=self.state.recovered,
+            health=self.state.health,
+        )
+        await _signal(asked.reply_to, "machine_described", described)
+
+    @workflow.signal
+    async def job_held(self, held: HeldJob) -> None:
+        self._record(held.request_id, state="held")
+        await self._reply(self._requests[held.request_id], "held", "ready; waiting for its turn to start")
+
+    @workflow.signal
+    async def proceed(self, held: HeldJob) -> None:
+        await self._tell_held_job("proceed", held)
+
+    @workflow.signal
+    async def abandon(self, held: HeldJob) -> None:
+        await self._tell_held_job("abandon", held)
+
+    # -- the two lanes ------------------------------------------------------------------------------------------
+
+    @workflow.run
+    async def run(self, _: MachineState) -> None:
+        self._show()
+        test_lane = asyncio.create_task(self._test_lane())
+        while not self._is_over():
+            if self._waiting is not None:
+                await self._run_job(self._take_waiting())
+            elif self.state.phase is Phase.PROTECTED and not self.state.halted:
+                await self._replicate()
+            elif self.state.phase is Phase.RESYNC_REQUIRED and self.state.policy.resync != "manual":
+                await self._wait_for_resync()
+            else:
+                await workflow.wait_condition(lambda: self._waiting is not None or self._resume_asked)
+                self._resume_asked = False
+            if workflow.info().is_continue_as_new_suggested() and self._is_quiet():
+                test_lane.cancel()
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                workflow.continue_as_new(self.state)
+        test_lane.cancel()
+        await workflow.wait_condition(workflow.all_handlers_finished)
+
+    async def _test_lane(self) -> None:
+        while True:
+            await workflow.wait_condition(lambda: self._test_waiting is not None)
+            wanted = self._test_waiting
+            if wanted is not None:
+                await self._run_job(wanted)
+            self._test_waiting = None
+
+    async def _replicate(self) -> None:
+        """Steady state: one long activity; it ends when a job wants the machine, or for a new turn."""
+        relationship = self.state.relationship
+        turn = workflow.start_activity(
+            contracts.REPLICATE_DELTAS.name,
+            Replicate(relationship=relationship, run_for_s=REPLICATION_TURN.total_seconds()),
+            result_type=ReplicationStopped,
+            task_queue=replication_queue(relationship.source_site),
+            summary=f"replicate {relationship.machine} to {relationship.target_site}",
+            heartbeat_timeout=timedelta(seconds=self.state.timings.heartbeat_s),
+            start_to_close_timeout=REPLICATION_TURN * 2,
+            retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        await workflow.wait_condition(lambda: turn.done() or self._waiting is not None)
+        if not turn.done():
+            turn.cancel()
+        try:
+            stopped = await turn
+        except ActivityError as error:
+            if is_cancellation(error):
+                return
+            self._update(halted=True)
+            self._set_health(Health(level="critical", reason=f"replication halted: {reason(error)}"))
+            return
+        if stopped.last_point is not None:
+            self._update(last_point=stopped.last_point)
+        if stopped.reason == "resync-required":
+            self._enter(Phase.RESYNC_REQUIRED)
+            self._set_health(Health(level="warning", reason=stopped.detail))
+
+    async def _wait_for_resync(self) -> None:
+        """An automatic resynchronization starts by itself when the policy's window opens."""
+        policy = self.state.policy
+        now = workflow.now()
+        opens_in = timedelta(0)
+        if policy.resync == "window" and not _inside(
+            policy.resync_window.start, policy.resync_window.until, now.strftime("%H:%M")
+        ):
+            opens_in = time_until(policy.resync_window.start, now)
+        try:
+            await workflow.wait_condition(
+                lambda: self._waiting is not None,
+                timeout=opens_in,
+                timeout_summary=f"resynchronization window opens at {policy.resync_window.start} UTC",
+            )
+        except TimeoutError:
+            request_id = f"resync/{self.state.jobs_started + 1}"
+            self._accept(
+                JobRequest(id=request_id, kind=JobKind.RESYNCHRONIZE, requested_by=f"policy ({policy.resync})")
+            )
+
+    # -- one job ------------------------------------------------------------------------------------------------
+
+    async def _run_job(self, wanted: JobRequest) -> None:
+        came_from = self.state.phase
+        transition = LIFECYCLE[wanted.kind]
+        if transition.during is not None:
+            self._enter(transition.during)
+        try:
+            result = await self._run_child(wanted)
+        except (ChildWorkflowError, ApplicationError) as error:
+            message = reason(error)
+            if transition.during is not None:
+                self._enter(transition.failed or came_from)
+            self._record(wanted.id, state="failed", message=message)
+            self._set_health(Health(level="warning", reason=f"{wanted.kind} failed: {message}"))
+            await self._reply(wanted, "failed", message)
+            return
+        self._take_over(wanted, result)
+        if transition.done is not None:
+            self._enter(transition.done)
+        self._record(wanted.id, state="done", message=result.trouble or (result.sentences or ["done"])[-1])
+        self._set_health(Health(level="warning", reason=result.trouble) if result.trouble else Health())
+        await self._reply(wanted, "finished", result.trouble or "", result)
+        follower = FOLLOWED_BY.get(wanted.kind)
+        if follower is not None:
+            self._accept(wanted.model_copy(update={"id": f"{wanted.id}+", "kind": follower}))
+
+    async def _run_child(self, wanted: JobRequest) -> JobResult:
+        state = self.state
+        workflow_id = next(record.id for record in state.jobs if record.request_id == wanted.id)
+        given = JobInput(
+            request=wanted,
+            relationship=state.relationship,
+            reverse=state.reverse_relationship,
+            policy=state.policy,
+            timings=state.timings,
+            failed_over_to=state.failed_over_to,
+            test_machine=state.test.machine if state.test else None,
+        )
+        child = await workflow.start_child_workflow(
+            wanted.kind.value,
+            given,
+            result_type=JobResult,
+            id=workflow_id,
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            search_attributes=attributes(
+                machine=state.name,
+                plan=wanted.plan,
+                site=state.active_site,
+                phase=wanted.kind.value,
+                run_type=wanted.run_type,
+            ),
+            static_summary=f"{wanted.kind.value} of {state.name}, asked by {wanted.requested_by}",
+        )
+        self._running[wanted.id] = child
+        try:
+            result: JobResult = await child
+            return result
+        finally:
+            del self._running[wanted.id]
+
+    def _take_over(self, wanted: JobRequest, result: JobResult) -> None:
+        """What the finished job changed about the machine, beyond its phase."""
+        if result.point is not None and wanted.kind not in BESIDE_REPLICATION:
+            self._update(last_point=result.point)
+        if wanted.kind is JobKind.TEST_FAILOVER and result.recovered is not None:
+            made = result.recovered
+            self._update(test=TestCopy(machine=made.name, site=made.site, network=made.network, point=made.point))
+        elif wanted.kind is JobKind.CLEANUP_TEST:
+            self._update(test=None)
+        elif wanted.kind in {JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER}:
+            self._update(failed_over_to=result.point, recovered=result.recovered)
+        elif wanted.kind is JobKind.REVERSE:
+            self._update(reversed=not self.state.reversed, failed_over_to=None, recovered=None)
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------
+
+    def _refusal(self, wanted: JobRequest) -> str | None:
+        if wanted.id in self.state.seen_requests:
+            return None
+        why_not = refusal(self.state.name, self.state.phase, wanted.kind)
+        if why_not is not None:
+            return f"{why_not.what} — {why_not.remedy}"
+        busy = self._test_waiting if wanted.kind in BESIDE_REPLICATION else self._waiting
+        if busy is not None:
+            return f"machine '{self.state.name}' is about to run {busy.kind} — try again when it is done"
+        if wanted.kind is JobKind.TEST_FAILOVER and self.state.test is not None:
+            return (
+                f"machine '{self.state.name}' already has a test copy, {self.state.test.machine} — "
+                "clean it up first: leeward plan cleanup PLAN"
+            )
+        return None
+
+    def _accept(self, wanted: JobRequest) -> None:
+        number = self.state.jobs_started + 1
+        record = JobRecord(
+            id=job_id(self.state.name, number, wanted.kind.value),
+            kind=wanted.kind,
+            request_id=wanted.id,
+            requested_by=wanted.requested_by,
+            plan=wanted.plan,
+            state="running",
+            started=workflow.now(),
+        )
+        self._requests[wanted.id] = wanted
+        self._update(
+            jobs_started=number,
+            jobs=[*self.state.jobs, record][-JOBS_REMEMBERED:],
+            seen_requests=[*self.state.seen_requests, wanted.id][-REQUESTS_REMEMBERED:],
+        )
+        if wanted.kind in BESIDE_REPLICATION:
+            self._test_waiting = wanted
+        else:
+            self._waiting = wanted
+
+    def _take_waiting(self) -> JobRequest:
+        wanted, self._waiting = self._waiting, None
+        assert wanted is not None
+        return wanted
+
+    def _job_ids(self) -> dict[str, str]:
+        return {record.request_id: record.id for record in self.state.jobs}
+
+    def _record(self, request_id: str, *, state: str, message: str = "") -> None:
+        finished = workflow.now() if state in {"done", "failed"} else None
+        self._update(
+            jobs=[
+                record.model_copy(update={"state": state, "message": message, "finished": finished})
+                if record.request_id == request_id
+                else record
+                for record in self.state.jobs
+            ]
+        )
+
+    async def _tell_held_job(self, what: str, held: HeldJob) -> None:
+        child = self._running.get(held.request_id)
+        if child is None:
+            workflow.logger.warning("%s: request %s is not running any more", what, held.request_id)
+            return
+        if held.reply_to is not None:
+            request = self._requests[held.request_id]
+            self._requests[held.request_id] = request.model_copy(update={"reply_to": held.reply_to})
+        self._record(held.request_id, state="running")
+        await child.signal(what, held)
+
+    async def _reply(self, wanted: JobRequest, kind: str, message: str, result: JobResult | None = None) -> None:
+        reply_to = self._requests.get(wanted.id, wanted).reply_to
+        if reply_to is None:
+            return
+        event = JobEvent.model_validate(
+            {
+                "request_id": wanted.id,
+                "machine": self.state.name,
+                "kind": kind,
+                "message": message,
+                "phase": self.state.phase,
+                "result": result,
+            }
+        )
+        await _signal(reply_to, "job_event", event)
+
+    def _update(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)
+
+    def _enter(self, phase: Phase) -> None:
+        self._update(phase=phase)
+        self._show()
+
+    def _set_health(self, health: Health) -> None:
+        self._update(health=health)
+        self._show()
+
+    def _show(self) -> None:
+        state = self.state
+        workflow.upsert_search_attributes(
+            [
+                PHASE.value_set(state.phase.value),
+                HEALTH.value_set(state.health.level),
+                SITE.value_set(state.active_site),
+            ]
+        )
+        relationship = state.relationship
+        why = f" — {state.health.reason}" if state.health.reason else ""
+        workflow.set_current_details(
+            f"**{state.name}**: {state.phase.value}, {relationship.source_site} → {relationship.target_site}\n\n"
+            f"health: {state.health.level}{why}"
+        )
+
+    def _is_over(self) -> bool:
+        """Unprotected with nothing to do: the entity ends; ``leeward protect`` makes a new one."""
+        return self.state.phase is Phase.UNPROTECTED and self.state.jobs_started > 0 and self._is_quiet()
+
+    def _is_quiet(self) -> bool:
+        return self.state.phase in IDLE and self._waiting is None and self._test_waiting is None and not self._running
+
+
+async def _signal(workflow_id: str, signal: str, value: object) -> None:
+    """Signal another workflow; one that is gone by now does not want to know any more."""
+    try:
+        await workflow.get_external_workflow_handle(workflow_id).signal(signal, value)
+    except FailureError as error:
+        workflow.logger.warning("%s to %s was not delivered: %s", signal, workflow_id, error)
+
+
+def _inside(start: str, until: str, clock: str) -> bool:
+    """Whether ``clock`` (``HH:MM``) is in the window, which may pass midnight."""
+    if start <= until:
+        return start <= clock < until
+    return clock >= start or clock < until

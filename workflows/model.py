@@ -1,0 +1,348 @@
+"""What goes into and comes out of workflows, updates, signals and queries. Import-light, all immutable values."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from plans.context import ContextMachine, RunContext
+from plans.model import Direction, OnFailure, Plan
+from plans.stages import Stage
+from vault.domain import (
+    LATEST,
+    Answering,
+    MachineName,
+    RecoveredMachine,
+    RecoveryPoint,
+    Relationship,
+    RunType,
+    Value,
+)
+from vault.inventory import Policy
+from vault.lifecycle import JobKind, Phase
+
+
+class Timings(Value):
+    """How long things may take. Values are seconds; ``time_scale`` shortens waits between retries (lab only)."""
+
+    time_scale: float = 1.0
+    heartbeat_s: float = 30
+    site_answer_s: float = 60
+    """A site is unreachable when none of its workers takes a task for so long."""
+    shut_down_s: float = 300
+    boot_s: float = 600
+
+
+class JobRequest(Value):
+    """Ask a machine to run one lifecycle job.
+
+    ``id`` makes the request idempotent: the same id never runs twice. ``reply_to`` names the workflow that gets
+    :class:`JobEvent` signals.
+    """
+
+    id: str
+    kind: JobKind
+    requested_by: str
+    plan: str | None = None
+    run_type: RunType | None = None
+    reply_to: str | None = None
+    point: str = LATEST
+    source_unreachable: bool = False
+    hold_before_start: bool = False
+    """Planned failover: after the last changes were sent, wait until told to proceed (or to abandon)."""
+    boot_timeout_s: float | None = None
+
+
+class JobResult(Value):
+    """What a job did, with the evidence."""
+
+    sentences: list[str] = []
+    """What was done, in an operator's words, in order."""
+    point: RecoveryPoint | None = None
+    recovered: RecoveredMachine | None = None
+    answering: Answering | None = None
+    trouble: str | None = None
+    """Set when the job's point of no return was passed but something after it went wrong."""
+    source_proven_off: bool | None = None
+    outage_began: AwareDatetime | None = None
+    answered_at: AwareDatetime | None = None
+    bytes_sent: int = 0
+
+
+class JobInput(Value):
+    """Input of every job workflow."""
+
+    request: JobRequest
+    relationship: Relationship
+    reverse: Relationship
+    """The relationship after the direction has changed."""
+    policy: Policy
+    timings: Timings
+    failed_over_to: RecoveryPoint | None = None
+    """What commit commits to."""
+    test_machine: str | None = None
+
+
+class JobEvent(Value):
+    """A machine's answer to a request that had ``reply_to``."""
+
+    request_id: str
+    machine: str
+    kind: Literal["refused", "held", "finished", "failed"]
+    message: str = ""
+    phase: Phase
+    result: JobResult | None = None
+
+
+class JobRecord(Value):
+    """A job as the machine remembers it."""
+
+    id: str
+    kind: JobKind
+    request_id: str
+    requested_by: str
+    plan: str | None = None
+    state: Literal["running", "held", "done", "failed"]
+    started: AwareDatetime
+    finished: AwareDatetime | None = None
+    message: str = ""
+
+
+class Health(Value):
+    level: Literal["ok", "warning", "critical"] = "ok"
+    reason: str = ""
+
+
+class TestCopy(Value):
+    """A test failover that has not been cleaned up yet."""
+
+    __test__ = False
+
+    machine: str
+    site: str
+    network: str
+    point: RecoveryPoint
+
+
+class MachineState(Value):
+    """Everything that the machine's workflow knows; it survives continue-as-new as this one value."""
+
+    name: MachineName
+    forward: Relationship
+    backward: Relationship
+    policy: Policy
+    timings: Timings
+    phase: Phase = Phase.UNPROTECTED
+    reversed: bool = False
+    """False: it runs at its home site and replicates forward. True: the other way round."""
+    health: Health = Health()
+    halted: bool = False
+    """Replication stopped by an error that is not recoverable; waits for the operator."""
+    test: TestCopy | None = None
+    last_point: RecoveryPoint | None = None
+    failed_over_to: RecoveryPoint | None = None
+    recovered: RecoveredMachine | None = None
+    jobs_started: int = 0
+    jobs: list[JobRecord] = Field(default=[], max_length=20)
+    seen_requests: list[str] = Field(default=[], max_length=50)
+
+    @property
+    def relationship(self) -> Relationship:
+        return self.backward if self.reversed else self.forward
+
+    @property
+    def reverse_relationship(self) -> Relationship:
+        return self.forward if self.reversed else self.backward
+
+    @property
+    def active_site(self) -> str:
+        """Where the machine's production copy is (or should be) running."""
+        if self.phase in {Phase.COMMIT_PENDING, Phase.COMMITTING, Phase.FAILED_OVER, Phase.REVERSING}:
+            return self.relationship.target_site
+        return self.relationship.source_site
+
+
+class MachineSettings(Value):
+    """What the inventory says about a machine, as the machine's workflow takes it over."""
+
+    name: MachineName
+    forward: Relationship
+    backward: Relationship
+    policy: Policy
+    timings: Timings
+
+
+class JobAccepted(Value):
+    job_id: str
+    """The id of the job's workflow."""
+
+
+class HeldJob(Value):
+    """Tells a held job to go on, or to undo what it did."""
+
+    request_id: str
+    reply_to: str | None = None
+    reason: str = ""
+
+
+class DescribeTo(Value):
+    """Ask a machine to signal its description to a workflow."""
+
+    reply_to: str
+
+
+class MachineDescribed(Value):
+    machine: str
+    phase: Phase
+    reversed: bool
+    relationship: Relationship
+    test: TestCopy | None = None
+    recovered: RecoveredMachine | None = None
+    health: Health
+
+
+class Steer(Value):
+    """An operator's decision about one step of a plan run. ``step`` is the id of its row."""
+
+    action: Literal["approve", "retry", "skip"]
+    step: str
+    by: str
+    note: str = ""
+
+
+class Cancel(Value):
+    by: str
+    note: str = ""
+
+
+class Decision(Value):
+    """A steering that happened: who, when, what."""
+
+    action: Literal["approve", "retry", "skip", "cancel"]
+    step: str | None = None
+    by: str
+    at: AwareDatetime
+    note: str = ""
+
+
+StepState = Literal["pending", "running", "waiting", "failed", "done", "skipped", "cancelled", "refused"]
+
+
+class StepRow(Value):
+    """One line of a run's step table."""
+
+    id: str
+    """``<stage>/<step>``: what approve, retry and skip take."""
+    kind: Literal["machine", "script", "manual", "check", "wait", "readiness"]
+    name: str
+    state: StepState = "pending"
+    detail: str = ""
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
+    machine: str | None = None
+    output: str = ""
+    result: JobResult | None = None
+
+
+class StageRow(Value):
+    """One stage of a run: a group being shut down, recovered, committed …"""
+
+    id: str
+    title: str
+    state: StepState = "pending"
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
+    steps: list[StepRow] = []
+
+
+class PlanRequest(Value):
+    """Start one run of a plan."""
+
+    plan: Plan
+    run_id: str
+    run_type: RunType
+    requested_by: str
+    point: str = LATEST
+    source_unreachable: bool = False
+    timings: Timings = Timings()
+
+
+class RunFacts(Value):
+    """What every stage of a run has to know about the run."""
+
+    plan: str
+    run_id: str
+    run_type: RunType
+    direction: Direction
+    requested_by: str
+    point: str
+    source_unreachable: bool
+    timings: Timings
+    variables: dict[str, str]
+
+    def context(self, group: str, machines: dict[str, ContextMachine]) -> RunContext:
+        return RunContext(
+            plan=self.plan,
+            run_id=self.run_id,
+            run_type=self.run_type,
+            direction=self.direction,
+            group=group,
+            variables=self.variables,
+            machines=machines,
+        )
+
+
+class StageInput(Value):
+    facts: RunFacts
+    stage: Stage
+    row_id: str
+    plan_on_failure: OnFailure
+    group_on_failure: OnFailure | None = None
+    machines: dict[str, ContextMachine] = {}
+    """Machines that earlier stages recovered."""
+    held: dict[str, str] = {}
+    """Machines that hold their planned failover → request id."""
+
+
+class StageResult(Value):
+    row: StageRow
+    machines: dict[str, ContextMachine] = {}
+    held: dict[str, str] = {}
+
+
+class ReadinessInput(Value):
+    facts: RunFacts
+    machines: list[str]
+
+
+class Readiness(Value):
+    row: StageRow
+    direction: Direction | None = None
+    problems: list[str] = []
+    machines: dict[str, ContextMachine] = {}
+
+
+class StageNews(Value):
+    """A stage's newest table, sent to the run."""
+
+    row: StageRow
+
+
+RunState = Literal["running", "waiting", "completed", "failed", "refused", "cancelled"]
+
+
+class RunStatus(Value):
+    """The whole table of a plan run, for ``plan status``, ``plan watch`` and reports."""
+
+    plan: str
+    run_id: str
+    run_type: RunType
+    state: RunState
+    direction: str
+    requested_by: str
+    started: AwareDatetime
+    finished: AwareDatetime | None = None
+    message: str = ""
+    stages: list[StageRow] = []
+    decisions: list[Decision] = []

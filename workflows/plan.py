@@ -1,0 +1,295 @@
+"""A plan run: ``plan/<plan>``; the fixed id is the lock that lets a plan run only once at a time (design §4)."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError
+from temporalio.workflow import ParentClosePolicy
+
+from plans.context import ContextMachine
+from plans.model import Plan, default_direction
+from plans.stages import Stage, StageKind, stages
+from workflows.attributes import PHASE, attributes
+from workflows.calls import is_cancellation, reason
+from workflows.ids import machine_id, stage_id
+from workflows.model import (
+    Cancel,
+    Decision,
+    HeldJob,
+    JobEvent,
+    PlanRequest,
+    Readiness,
+    ReadinessInput,
+    RunFacts,
+    RunState,
+    RunStatus,
+    StageInput,
+    StageNews,
+    StageResult,
+    StageRow,
+    Steer,
+    StepRow,
+)
+
+STEERABLE = frozenset({"failed", "waiting"})
+MOST_ROWS_SHOWN = 200
+"""Rows of the step table in the Temporal UI; larger plans show the stages only."""
+
+
+@workflow.defn(name="PlanRun")
+class PlanRun:
+    @workflow.init
+    def __init__(self, given: PlanRequest) -> None:
+        self._given = given
+        self._status = RunStatus(
+            plan=given.plan.name,
+            run_id=given.run_id,
+            run_type=given.run_type,
+            state="running",
+            direction=default_direction(given.run_type),
+            requested_by=given.requested_by,
+            started=workflow.now(),
+        )
+        self._current: workflow.ChildWorkflowHandle[StageInput, StageResult] | None = None
+        self._cancelled: Cancel | None = None
+        self._held: dict[str, str] = {}
+        self._restored: dict[str, JobEvent] = {}
+        self._machines: dict[str, ContextMachine] = {}
+
+    # -- what operators say --------------------------------------------------------------------------------------
+
+    @workflow.query
+    def status(self) -> RunStatus:
+        return self._status
+
+    @workflow.update
+    async def steer(self, steer: Steer) -> Decision:
+        """Approve, retry or skip the step that waits."""
+        decision = Decision(action=steer.action, step=steer.step, by=steer.by, note=steer.note, at=workflow.now())
+        self._decide(decision)
+        assert self._current is not None
+        await self._current.signal("steer", steer)
+        return decision
+
+    @steer.validator
+    def _may_steer(self, steer: Steer) -> None:
+        row = self._row(steer.step)
+        waiting = ", ".join(f"'{row.id}' ({row.state})" for row in self._waiting_rows()) or "none"
+        if row is None:
+            raise _refused(f"no step '{steer.step}' in this run — steps that wait: {waiting}")
+        if row.state not in STEERABLE or self._current is None:
+            raise _refused(f"step '{steer.step}' is {row.state}, it does not wait for you — steps that wait: {waiting}")
+        if steer.action == "approve" and row.state != "waiting":
+            raise _refused(f"step '{steer.step}' failed; approve is for manual steps — retry or skip it")
+        if steer.action == "retry" and row.state != "failed":
+            raise _refused(f"step '{steer.step}' waits for approval; there is nothing to retry — approve or skip it")
+
+    @workflow.update
+    async def cancel(self, cancel: Cancel) -> Decision:
+        """End the run: machines that are not recovered yet are put back, those that are stay where they are."""
+        decision = Decision(action="cancel", by=cancel.by, note=cancel.note, at=workflow.now())
+        self._decide(decision)
+        self._cancelled = cancel
+        if self._current is not None:
+            await self._current.signal("cancel")
+        return decision
+
+    @cancel.validator
+    def _may_cancel(self, cancel: Cancel) -> None:  # noqa: ARG002 - the validator has the update's signature
+        if self._cancelled is not None:
+            raise _refused(f"the run is being cancelled already, by {self._cancelled.by}")
+
+    @workflow.signal
+    def stage_news(self, news: StageNews) -> None:
+        self._put(news.row)
+
+    @workflow.signal
+    def job_event(self, event: JobEvent) -> None:
+        self._restored[event.machine] = event
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    @workflow.run
+    async def run(self, given: PlanRequest) -> RunStatus:
+        steps = stages(given.plan, given.run_type)
+        self._outline(steps)
+        try:
+            facts = await self._check_readiness(given)
+            for index, stage in enumerate(stages(given.plan, given.run_type, facts.direction), start=1):
+                if self._cancelled is not None:
+                    break
+                result = await self._run_stage(index, stage, facts, given.plan)
+                if result.row.state in {"failed", "cancelled"}:
+                    break
+        except asyncio.CancelledError:
+            self._cancelled = self._cancelled or Cancel(by="a cancellation request to Temporal")
+        except ChildWorkflowError as error:
+            if not is_cancellation(error):
+                return await self._finish("failed", reason(error))
+            self._cancelled = self._cancelled or Cancel(by="a cancellation request to Temporal")
+        return await self._conclude()
+
+    async def _conclude(self) -> RunStatus:
+        put_back = await self._restore_held()
+        if self._cancelled is not None:
+            note = f" ({self._cancelled.note})" if self._cancelled.note else ""
+            return await self._finish("cancelled", f"cancelled by {self._cancelled.by}{note}{put_back}")
+        failed = [stage.title for stage in self._status.stages if stage.state == "failed"]
+        if failed:
+            return await self._finish("failed", f"stopped at '{failed[0]}'{put_back}")
+        return await self._finish("completed", _what_next(self._given))
+
+    async def _check_readiness(self, given: PlanRequest) -> RunFacts:
+        facts = RunFacts(
+            plan=given.plan.name,
+            run_id=given.run_id,
+            run_type=given.run_type,
+            direction=default_direction(given.run_type),
+            requested_by=given.requested_by,
+            point=given.point,
+            source_unreachable=given.source_unreachable,
+            timings=given.timings,
+            variables={name: str(value) for name, value in given.plan.variables_in(given.run_type).items()},
+        )
+        readiness: Readiness = await workflow.execute_child_workflow(
+            "PlanReadiness",
+            ReadinessInput(facts=facts, machines=given.plan.machines),
+            result_type=Readiness,
+            id=stage_id(given.plan.name, 0, "check readiness"),
+            search_attributes=attributes(plan=given.plan.name, run_type=given.run_type, phase="check readiness"),
+            static_summary=f"is everything ready for {given.run_type} of {given.plan.name}?",
+        )
+        self._put(readiness.row)
+        if readiness.problems:
+            self._update(state="refused", finished=workflow.now(), message="; ".join(readiness.problems))
+            raise ApplicationError(
+                f"refused, nothing was changed: {'; '.join(readiness.problems)}", type="Refused", non_retryable=True
+            )
+        self._machines = dict(readiness.machines)
+        direction = readiness.direction or facts.direction
+        self._update(direction=direction)
+        return facts.model_copy(update={"direction": direction})
+
+    async def _run_stage(self, index: int, stage: Stage, facts: RunFacts, plan: Plan) -> StageResult:
+        group = next((group for group in plan.groups if group.name == stage.group), None)
+        workflow.upsert_search_attributes([PHASE.value_set(stage.title)])
+        self._current = await workflow.start_child_workflow(
+            "PlanStage",
+            StageInput(
+                facts=facts,
+                stage=stage,
+                row_id=_row_id(stage),
+                plan_on_failure=plan.on_failure,
+                group_on_failure=group.on_failure if group else None,
+                machines=self._machines,
+                held=self._held,
+            ),
+            result_type=StageResult,
+            id=stage_id(plan.name, index, stage.title),
+            parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
+            search_attributes=attributes(plan=plan.name, run_type=facts.run_type, phase=stage.title),
+            static_summary=f"{stage.title} ({facts.run_type} of {plan.name})",
+        )
+        if self._cancelled is not None:
+            await self._current.signal("cancel")
+        try:
+            result: StageResult = await self._current
+        finally:
+            self._current = None
+        self._put(result.row)
+        self._machines |= result.machines
+        if stage.kind is StageKind.RECOVER:
+            started = {row.machine for row in result.row.steps if row.result is not None}
+            self._held = {machine: held for machine, held in self._held.items() if machine not in started}
+        self._held |= result.held
+        return result
+
+    async def _restore_held(self) -> str:
+        """Compensation: machines that were shut down but not started at the target run at their source again.
+
+        They start in the plan's order, so that a database is up before its applications.
+        """
+        if not self._held:
+            return ""
+        held = [machine for machine in self._given.plan.machines if machine in self._held]
+        reason_why = "the plan run did not finish"
+        for machine in held:
+            word = HeldJob(request_id=self._held[machine], reply_to=workflow.info().workflow_id, reason=reason_why)
+            try:
+                await workflow.get_external_workflow_handle(machine_id(machine)).signal("abandon", word)
+            except FailureError as error:
+                return f"; '{machine}' could not be put back: {reason(error)}"
+            await workflow.wait_condition(lambda machine=machine: machine in self._restored)  # type: ignore[misc]
+        self._held = {}
+        return f"; put back at their source: {', '.join(held)}"
+
+    async def _finish(self, state: RunState, message: str) -> RunStatus:
+        self._update(state=state, message=message, finished=workflow.now())
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self._status
+
+    # -- the table -----------------------------------------------------------------------------------------------
+
+    def _outline(self, steps: list[Stage]) -> None:
+        """What the run is going to do, before it does it."""
+        rows = [StageRow(id="readiness", title="check readiness")]
+        rows += [StageRow(id=_row_id(stage), title=stage.title) for stage in steps]
+        self._update(stages=rows)
+
+    def _put(self, row: StageRow) -> None:
+        known = {stage.id for stage in self._status.stages}
+        rows = [row if stage.id == row.id else stage for stage in self._status.stages]
+        if row.id not in known:
+            rows.append(row)
+        waiting = any(step.state in STEERABLE for stage in rows for step in stage.steps if stage.state == "running")
+        self._update(stages=rows, state="waiting" if waiting else "running")
+
+    def _update(self, **changes: object) -> None:
+        self._status = self._status.model_copy(update=changes)
+        workflow.set_current_details(markdown(self._status))
+
+    def _decide(self, decision: Decision) -> None:
+        self._update(decisions=[*self._status.decisions, decision])
+
+    def _row(self, step: str) -> StepRow | None:
+        return next((row for stage in self._status.stages for row in stage.steps if row.id == step), None)
+
+    def _waiting_rows(self) -> list[StepRow]:
+        return [row for stage in self._status.stages for row in stage.steps if row.state in STEERABLE]
+
+
+def _row_id(stage: Stage) -> str:
+    return stage.title
+
+
+def _refused(message: str) -> ApplicationError:
+    return ApplicationError(message, type="Refused", non_retryable=True)
+
+
+def _what_next(given: PlanRequest) -> str:
+    plan = given.plan.name
+    if given.run_type in {"planned", "unplanned", "failback"} and given.plan.commit == "manual":
+        return f"commit pending — leeward plan commit {plan}"
+    if given.run_type == "test":
+        return f"test copies run — leeward plan cleanup {plan}"
+    if given.run_type == "commit" and given.plan.reverse_replication == "manual":
+        return f"committed — leeward plan reverse {plan}"
+    return "done"
+
+
+def markdown(status: RunStatus) -> str:
+    """The step table that the Temporal UI shows with the run."""
+    head = f"**{status.run_type}** of **{status.plan}**: {status.state} ({status.direction})"
+    lines = [head, "", "| stage | step | state | detail |", "|---|---|---|---|"]
+    many = sum(len(stage.steps) for stage in status.stages) > MOST_ROWS_SHOWN
+    for stage in status.stages:
+        lines.append(f"| **{stage.title}** | | {stage.state} | |")
+        if not many:
+            lines += [f"| | {row.name} | {row.state} | {_one_line(row.detail)} |" for row in stage.steps]
+    return "\n".join(lines + (["", status.message] if status.message else []))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")[:200]

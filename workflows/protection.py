@@ -1,0 +1,140 @@
+"""Protecting a machine: enable, initial replication, finalize, resynchronize, disable (requirements §C.1-4)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+
+from activities import contracts
+from activities.contracts import OfRelationship
+from vault.lifecycle import JobKind
+from workflows.calls import LONG_TRANSFER, call
+from workflows.jobs import (
+    Story,
+    check_source,
+    check_target,
+    refuse_on_failures,
+    source_replication_queue,
+    source_site_queue,
+    target_site_queue,
+)
+from workflows.model import JobInput, JobResult
+
+
+@workflow.defn(name=JobKind.ENABLE.value)
+class EnableProtection:
+    """Check the prerequisites on both sides, then create the replication relationship."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        findings = await check_source(relationship, given.timings) + await check_target(relationship, given.timings)
+        refuse_on_failures(findings, f"protecting '{relationship.machine}'")
+        story.tell(
+            f"{len(findings)} prerequisites checked at {relationship.source_site} and {relationship.target_site}"
+        )
+        await call(
+            contracts.ENABLE,
+            OfRelationship(relationship=relationship),
+            queue=source_replication_queue(relationship),
+            summary=f"create the relationship {relationship.source_site} → {relationship.target_site}",
+            timings=given.timings,
+        )
+        story.tell("replication relationship created; changes are tracked from now on")
+        return JobResult(sentences=story.sentences)
+
+
+@workflow.defn(name=JobKind.INITIAL_REPLICATION.value)
+class InitialReplication:
+    """Copy all disks from one snapshot, one after another, then the changes that were logged meanwhile."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        start = given.policy.initial_replication.start
+        if start != "immediately":
+            opens_in = time_until(start, workflow.now())
+            story.tell(f"waiting for the scheduled start at {start} UTC")
+            await workflow.sleep(opens_in, summary=f"initial replication is scheduled for {start} UTC")
+        made = await call(
+            contracts.COPY_INITIAL,
+            OfRelationship(relationship=relationship),
+            queue=source_replication_queue(relationship),
+            summary=f"copy the disks of {relationship.machine} to {relationship.target_site}",
+            timings=given.timings,
+            at_most=LONG_TRANSFER,
+        )
+        story.tell(f"disks copied: {made.bytes_sent:,} bytes sent; first recovery point {made.point.id}")
+        return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
+
+
+@workflow.defn(name=JobKind.FINALIZE.value)
+class FinalizeProtection:
+    """Clean up after the initial replication; the machine is protected from here on."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        await call(
+            contracts.FINALIZE,
+            OfRelationship(relationship=relationship),
+            queue=source_replication_queue(relationship),
+            summary="delete the snapshot, check that the replica is complete",
+            timings=given.timings,
+        )
+        story.tell("snapshot deleted, replica complete: the machine is protected")
+        return JobResult(sentences=story.sentences)
+
+
+@workflow.defn(name=JobKind.RESYNCHRONIZE.value)
+class Resynchronize:
+    """Compare block checksums on both sides and send only what differs; recovery points stay."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        made = await call(
+            contracts.RESYNCHRONIZE,
+            OfRelationship(relationship=relationship),
+            queue=source_replication_queue(relationship),
+            summary=f"compare {relationship.machine} with its replica, send the differences",
+            timings=given.timings,
+            at_most=LONG_TRANSFER,
+        )
+        story.tell(f"resynchronized: {made.bytes_sent:,} bytes sent; recovery point {made.point.id}")
+        return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
+
+
+@workflow.defn(name=JobKind.DISABLE.value)
+class DisableProtection:
+    """Stop tracking at the source and delete the replica with its recovery points."""
+
+    @workflow.run
+    async def run(self, given: JobInput) -> JobResult:
+        story, relationship = Story(), given.relationship
+        of_relationship = OfRelationship(relationship=relationship)
+        await call(
+            contracts.DISABLE_SOURCE,
+            of_relationship,
+            queue=source_site_queue(relationship),
+            summary=f"stop tracking at {relationship.source_site}",
+            timings=given.timings,
+        )
+        story.tell(f"tracking stopped at {relationship.source_site}")
+        await call(
+            contracts.DISABLE_TARGET,
+            of_relationship,
+            queue=target_site_queue(relationship),
+            summary=f"delete the replica at {relationship.target_site}",
+            timings=given.timings,
+        )
+        story.tell(f"replica and recovery points deleted at {relationship.target_site}")
+        return JobResult(sentences=story.sentences)
+
+
+def time_until(clock: str, now: datetime) -> timedelta:
+    """From ``now`` to the next ``HH:MM`` UTC."""
+    hour, minute = (int(part) for part in clock.split(":"))
+    at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return at - now if at > now else at + timedelta(days=1) - now

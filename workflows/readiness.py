@@ -1,0 +1,143 @@
+"""Before a run changes anything: is every machine in the right phase, is every site ready? (child of the plan run)"""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, FailureError
+
+from activities import contracts
+from activities.contracts import ReadinessQuestion, site_queue
+from plans.context import ContextMachine
+from plans.model import Direction
+from vault.domain import Relationship, RunType, Severity
+from vault.lifecycle import JobKind, refusal
+from workflows.calls import call, reason
+from workflows.ids import machine_id
+from workflows.model import DescribeTo, MachineDescribed, Readiness, ReadinessInput, StageRow, StepRow
+
+MAIN_JOB: dict[RunType, JobKind] = {
+    "test": JobKind.TEST_FAILOVER,
+    "cleanup": JobKind.CLEANUP_TEST,
+    "planned": JobKind.PLANNED_FAILOVER,
+    "unplanned": JobKind.UNPLANNED_FAILOVER,
+    "failback": JobKind.PLANNED_FAILOVER,
+    "commit": JobKind.COMMIT,
+    "reverse": JobKind.REVERSE,
+}
+ASKS_THE_TARGET = frozenset({"test", "planned", "unplanned", "failback"})
+ASKS_THE_SOURCE = frozenset({"planned", "failback"})
+
+
+@workflow.defn(name="PlanReadiness")
+class PlanReadiness:
+    """Collects every reason against the run, so that the operator sees all of them at once."""
+
+    def __init__(self) -> None:
+        self._described: dict[str, MachineDescribed] = {}
+        self._problems: list[str] = []
+
+    @workflow.signal
+    def machine_described(self, described: MachineDescribed) -> None:
+        self._described[described.machine] = described
+
+    @workflow.run
+    async def run(self, given: ReadinessInput) -> Readiness:
+        began = workflow.now()
+        await asyncio.gather(*(self._ask(machine) for machine in given.machines))
+        self._check_phases(given)
+        direction = self._direction(given)
+        if not self._problems:
+            await self._check_sites(given)
+        state = "refused" if self._problems else "done"
+        sentence = "; ".join(self._problems) or f"{len(given.machines)} machines and their sites are ready"
+        step = StepRow.model_validate(
+            {"id": "readiness/check", "kind": "readiness", "name": "check readiness", "state": state}
+        ).model_copy(update={"detail": sentence, "started": began, "finished": workflow.now()})
+        row = StageRow.model_validate({"id": "readiness", "title": "check readiness", "state": state, "steps": [step]})
+        return Readiness(
+            row=row.model_copy(update={"started": began, "finished": workflow.now()}),
+            direction=direction,
+            problems=self._problems,
+            machines={name: _where(described) for name, described in self._described.items()},
+        )
+
+    async def _ask(self, machine: str) -> None:
+        handle = workflow.get_external_workflow_handle(machine_id(machine))
+        try:
+            await handle.signal("describe_to", DescribeTo(reply_to=workflow.info().workflow_id))
+        except FailureError:
+            self._problems.append(f"machine '{machine}' is not protected — leeward protect {machine}")
+            return
+        await workflow.wait_condition(lambda: machine in self._described)
+
+    def _check_phases(self, given: ReadinessInput) -> None:
+        job = MAIN_JOB[given.facts.run_type]
+        for machine, described in sorted(self._described.items()):
+            why_not = refusal(machine, described.phase, job)
+            if why_not is not None:
+                self._problems.append(f"{why_not.what} — {why_not.remedy}")
+            if given.facts.run_type == "test" and described.test is not None:
+                self._problems.append(
+                    f"machine '{machine}' already has a test copy — leeward plan cleanup {given.facts.plan}"
+                )
+
+    def _direction(self, given: ReadinessInput) -> Direction | None:
+        """All machines of a run must go the same way, and the way its type says."""
+        run_type = given.facts.run_type
+        ways = {described.reversed for described in self._described.values()}
+        if len(ways) > 1:
+            away = sorted(name for name, described in self._described.items() if described.reversed)
+            self._problems.append(
+                f"the plan's machines do not run at the same side: {', '.join(away)} were failed over — "
+                "bring them to one side first"
+            )
+            return None
+        is_reversed = ways == {True}
+        if run_type == "planned" and is_reversed:
+            self._problems.append(f"the machines run at the recovery site — leeward plan failback {given.facts.plan}")
+        if run_type == "failback" and not is_reversed and self._described:
+            self._problems.append(
+                "the machines already run at their primary site — nothing to fail back; see leeward status"
+            )
+        return "recovery-to-primary" if is_reversed else "primary-to-recovery"
+
+    async def _check_sites(self, given: ReadinessInput) -> None:
+        relationships = [described.relationship for described in self._described.values()]
+        if given.facts.run_type in ASKS_THE_TARGET:
+            for site in sorted({relationship.target_site for relationship in relationships}):
+                there = [relationship for relationship in relationships if relationship.target_site == site]
+                await self._check_site(given, ReadinessQuestion(site=site, side="target", relationships=there))
+        if given.facts.run_type in ASKS_THE_SOURCE:
+            for site in sorted({relationship.source_site for relationship in relationships}):
+                there = [relationship for relationship in relationships if relationship.source_site == site]
+                await self._check_site(given, ReadinessQuestion(site=site, side="source", relationships=there))
+
+    async def _check_site(self, given: ReadinessInput, question: ReadinessQuestion) -> None:
+        try:
+            answer = await call(
+                contracts.CHECK_READINESS,
+                question,
+                queue=site_queue(question.site),
+                summary=f"is {question.site} ready as {question.side}?",
+                timings=given.facts.timings,
+                once=True,
+                site_must_answer=True,
+            )
+        except ActivityError as error:
+            self._problems.append(f"site {question.site}: {reason(error)}")
+            return
+        for finding in answer.findings:
+            if finding.severity is Severity.FAIL and str(finding) not in self._problems:
+                self._problems.append(str(finding))
+
+
+def _where(described: MachineDescribed) -> ContextMachine:
+    """Where the machine is before the run; recovered machines replace their entry."""
+    relationship: Relationship = described.relationship
+    if described.recovered is not None:
+        return ContextMachine(
+            name=described.recovered.name, site=described.recovered.site, network=described.recovered.network
+        )
+    return ContextMachine(name=described.machine, site=relationship.source_site)
