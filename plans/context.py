@@ -1,15 +1,23 @@
-"""What a script of a plan is told about the run it belongs to. Import-light: it travels in Temporal payloads."""
+"""What a step of a plan is told about the run it belongs to. Import-light: it travels in Temporal payloads."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from plans.model import Direction, Scalar
 from vault.domain import RunType, Value
 
 
-class ContextMachine(Value):
-    """One machine of the run as it is known at this moment; ``address`` is ``host:port`` once it answers."""
+class MachineInRun(Value):
+    """What a run knows about one of its machines.
+
+    Attributes:
+        name: the machine's name at the site where it is (being) recovered; a test copy has its own.
+        address: ``host:port`` where it answers; None until it was recovered.
+        recovery_point: the id of the point it was made from.
+    """
 
     name: str
-    """Its name at ``site``: differs from the protected machine's name in a test failover."""
     site: str
     network: str | None = None
     address: str | None = None
@@ -17,15 +25,25 @@ class ContextMachine(Value):
 
 
 class RunContext(Value):
-    """In the spirit of Site Recovery's RecoveryPlanContext: plan, run, type, direction, group and machines.
+    """What a step is told about its run, in the spirit of Site Recovery's RecoveryPlanContext.
 
-    ``machines`` is keyed by the protected machine's name in the vault.
+    ``machines`` is keyed by the machine's name in the vault. The JSON of this value is what a script finds in the
+    file that ``LEEWARD_CONTEXT`` names.
     """
 
     plan: str
     run_id: str
     run_type: RunType
-    direction: str
-    group: str
-    variables: dict[str, str] = {}
-    machines: dict[str, ContextMachine] = {}
+    direction: Direction
+    group: str = ""
+    variables: dict[str, Scalar] = {}
+    machines: dict[str, MachineInRun] = {}
+
+    def names(self) -> dict[str, Any]:
+        """What templates can use: the fields by name, and each variable also by itself unless a field has its name."""
+        fields = self.model_dump()
+        return {**self.variables, **fields}
+
+    def names(self) -> dict[str, Any]:
+        """What templates can use: the fields by name, and each variable also by itself unless a field has its name."""
+        return {**self.variables, **self.model_dump()}

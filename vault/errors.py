@@ -7,6 +7,7 @@ the schedule in :mod:`vault.retry`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -39,6 +40,14 @@ class NotRecoverable(LeewardError):
 
 class BadInput(NotRecoverable):
     """A file, an option or a request is wrong. Nothing has been changed."""
+
+
+class InputErrors(BadInput):
+    """Everything that is wrong with one file, at once: ``errors`` in the order of the file, ``str`` one a line."""
+
+    def __init__(self, errors: Sequence[BadInput]) -> None:
+        super().__init__("\n".join(str(error) for error in errors))
+        self.errors = list(errors)
 
 
 class NotFound(NotRecoverable):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, model_validator
 
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
 
-_DURATION = re.compile(r"^(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|min|h|d)$")
+_DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"^(?P<number>\d+(\.\d+)?)\s*(?P<unit>B|KiB|MiB|GiB|TiB)$")
+_SIZE = re.compile(r"^(?P<number>\d{1,18}(\.\d{1,18})?)\s*(?P<unit>B|KiB|MiB|GiB|TiB)$", re.ASCII)
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -21,8 +22,8 @@ def parse_duration(value: Any) -> Any:
         match = _DURATION.match(value.strip())
         if match:
             return float(match["number"]) * _SECONDS[match["unit"]]
-        raise ValueError(f"'{value}' is not a duration; write a number with a unit, like 30s, 5m or 2h")
-    raise ValueError(f"'{value}' has no unit; write a duration like 30s, 5m or 2h")
+        raise ValueError(f"'{value[:60]}' is not a duration; write a number with a unit, like 30s, 5m or 2h")
+    raise ValueError(f"'{str(value)[:60]}' has no unit; write a duration like 30s, 5m or 2h")
 
 
 def parse_size(value: Any) -> Any:
@@ -30,14 +31,35 @@ def parse_size(value: Any) -> Any:
     if isinstance(value, str):
         match = _SIZE.match(value.strip())
         if match:
-            return int(float(match["number"]) * _BYTES[match["unit"]])
-    raise ValueError(f"'{value}' is not a size; write a number with a unit, like 64MiB or 20GiB")
+            return int(Decimal(match["number"]) * _BYTES[match["unit"]])
+    raise ValueError(f"'{str(value)[:60]}' is not a size; write a number with a unit, like 64MiB or 20GiB")
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-"""Seconds; written with a unit in YAML."""
-Size = Annotated[int, BeforeValidator(parse_size)]
-"""Bytes; written with a unit in YAML."""
+def format_duration(seconds: float) -> str:
+    """Seconds in the notation that :func:`parse_duration` reads, exactly: ``90s``."""
+    return f"{Decimal(repr(seconds)):f}s".replace(".0s", "s")
+
+
+def format_size(size: int) -> str:
+    """Bytes in the notation that :func:`parse_size` reads, exactly: ``4096B``."""
+    return f"{size}B"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
+"""Seconds; written with a unit in YAML and JSON, so that what was written can be read again."""
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size, json_schema_input_type=str),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
+]
+"""Bytes; written with a unit in YAML and JSON, so that what was written can be read again."""
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+PositiveSize = Annotated[Size, Field(gt=0)]
+TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
 class Network(Value):
@@ -50,7 +72,7 @@ class Site(Value):
 
     fabric: Literal["lab"]
     description: str = ""
-    networks: dict[str, Network] = Field(min_length=1)
+    networks: dict[MachineName, Network] = Field(min_length=1)
     credentials: str | None = Field(default=None, pattern=r"^(env|file):.+$")
     capacity: Size | None = None
     """Bytes that images, logs and replicas of this site may use in all; None: as much as the disk has."""
@@ -59,7 +81,9 @@ class Site(Value):
 class ResyncWindow(Value):
     """When an automatic resynchronization may start, in UTC: outside business hours by default."""
 
-    start: str = Field(default="18:00", alias="from", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    start: str = Field(
+        default="18:00", validation_alias=AliasChoices("from", "start"), pattern=r"^([01]\d|2[0-3]):[0-5]\d$"
+    )
     until: str = Field(default="06:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
 
 
@@ -71,16 +95,16 @@ class InitialReplication(Value):
     @model_validator(mode="after")
     def _start_is_known(self) -> InitialReplication:
         if self.start != "immediately" and not re.match(r"^([01]\d|2[0-3]):[0-5]\d$", self.start):
-            raise ValueError(f"'{self.start}' is neither 'immediately' nor a time like 22:00")
+            raise ValueError(f"'{self.start[:60]}' is neither 'immediately' nor a time like 22:00")
         return self
 
 
 class Policy(Value):
     """How a machine is replicated (requirements §C)."""
 
-    frequency: Duration
+    frequency: PositiveDuration
     retention: Retention = Retention()
-    app_consistent_every: Duration | None = None
+    app_consistent_every: PositiveDuration | None = None
     resync: Literal["window", "at-once", "manual"] = "window"
     resync_window: ResyncWindow = ResyncWindow.model_validate({})
     initial_replication: InitialReplication = InitialReplication()
@@ -101,7 +125,7 @@ class NetworkMapping(Value):
 
 class LabDisk(Value):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    size: Size
+    size: PositiveSize
 
 
 class LabMachine(Value):
@@ -109,7 +133,7 @@ class LabMachine(Value):
 
     disks: list[LabDisk] = Field(min_length=1)
     transactions_per_second: float = Field(default=50, gt=0, le=10000)
-    transaction_size: Size = 4096
+    transaction_size: PositiveSize = 4096
 
 
 class Machine(Value):
@@ -126,8 +150,8 @@ class Inventory(Value):
     """The whole file. References between its parts are checked by :func:`vault.loading.load_inventory`."""
 
     version: Literal[1]
-    sites: dict[str, Site] = Field(min_length=1)
-    policies: dict[str, Policy] = Field(min_length=1)
+    sites: dict[MachineName, Site] = Field(min_length=1)
+    policies: dict[MachineName, Policy] = Field(min_length=1)
     network_mappings: list[NetworkMapping] = []
     machines: dict[MachineName, Machine] = {}
 

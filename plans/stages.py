@@ -1,0 +1,140 @@
+"""What a run of a plan does, in order: one pure function that the workflow, ``plan show`` and a dry run all use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from graphlib import CycleError, TopologicalSorter
+
+from plans.model import Direction, Group, Plan, PlanMachine, Step, default_direction
+from vault.domain import RunType, Value
+
+
+class StageKind(StrEnum):
+    BEGIN = "begin"
+    """The plan's own ``before`` steps; no machines."""
+    SHUT_DOWN = "shut down"
+    RECOVER = "recover"
+    """Make and start the machines: for real, or isolated copies in a test."""
+    CLEAN_UP = "clean up"
+    COMMIT = "commit"
+    REVERSE = "reverse replication of"
+    END = "end"
+    """The plan's own ``after`` steps; no machines."""
+
+
+class Stage(Value):
+    """One part of a run: ``before`` steps, then what ``kind`` says with ``machines``, then ``after`` steps.
+
+    ``run_type`` is the run that the stage's steps were chosen for: in a planned run with automatic commit, the commit
+    stages carry the steps for ``commit``.
+    """
+
+    kind: StageKind
+    run_type: RunType
+    group: str = ""
+    """Empty for the plan's own steps."""
+    machines: list[PlanMachine] = []
+    before: list[Step] = []
+    after: list[Step] = []
+
+    @property
+    def title(self) -> str:
+        """``shut down database``; what operators see."""
+        return f"{self.kind} {self.group}".rstrip()
+
+    @property
+    def waves(self) -> list[list[PlanMachine]]:
+        """The machines in the order their dependencies ask for: each wave may run at once, after the one before it.
+
+        Shutting down and cleaning up go the other way round.
+        """
+        forward = start_waves(self.machines)
+        return forward[::-1] if self.kind in (StageKind.SHUT_DOWN, StageKind.CLEAN_UP) else forward
+
+
+def stages(plan: Plan, run_type: RunType, direction: Direction | None = None) -> list[Stage]:
+    """The ordered stages of a run; empty ones are left out.
+
+    Args:
+        direction: chooses among steps that say ``directions``; None: back for a failback, else forth.
+    """
+    return list(_stages(plan, run_type, direction or default_direction(run_type)))
+
+
+def start_waves(machines: list[PlanMachine]) -> list[list[PlanMachine]]:
+    """Machines by their dependencies among each other; those to other machines hold already and do not count.
+
+    Raises:
+        ValueError: naming machines that wait for each other in a circle.
+    """
+    entries = {entry.machine: entry for entry in machines}
+    order = {name: index for index, name in enumerate(entries)}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for entry in entries.values():
+        sorter.add(entry.machine, *(name for name in entry.depends_on if name in entries))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise ValueError(f"these machines depend on each other in a circle: {', '.join(error.args[1])}") from None
+    waves: list[list[PlanMachine]] = []
+    while sorter.is_active():
+        ready = sorter.get_ready()
+        waves.append([entries[name] for name in sorted(ready, key=order.__getitem__)])
+        sorter.done(*ready)
+    return waves
+
+
+def _stages(plan: Plan, run_type: RunType, direction: Direction) -> Iterator[Stage]:
+    yield from _plan_steps(StageKind.BEGIN, plan.before, run_type, direction)
+    if run_type in ("planned", "failback"):
+        for group in reversed(plan.groups):
+            yield Stage(kind=StageKind.SHUT_DOWN, run_type=run_type, group=group.name, machines=group.machines)
+    yield from _by_group(_MAIN_KIND[run_type], plan, run_type, direction)
+    if run_type in ("planned", "unplanned", "failback") and plan.commit == "automatic":
+        yield from _by_group(StageKind.COMMIT, plan, "commit", direction)
+    if _reverses_by_itself(plan, run_type):
+        yield from _by_group(StageKind.REVERSE, plan, "reverse", direction)
+    yield from _plan_steps(StageKind.END, plan.after, run_type, direction)
+
+
+_MAIN_KIND: dict[RunType, StageKind] = {
+    "test": StageKind.RECOVER,
+    "planned": StageKind.RECOVER,
+    "unplanned": StageKind.RECOVER,
+    "failback": StageKind.RECOVER,
+    "cleanup": StageKind.CLEAN_UP,
+    "commit": StageKind.COMMIT,
+    "reverse": StageKind.REVERSE,
+}
+
+
+def _reverses_by_itself(plan: Plan, run_type: RunType) -> bool:
+    """Reverse replication follows the commit. Not after an unplanned failover: its old source may be gone."""
+    if plan.reverse_replication != "automatic":
+        return False
+    return run_type == "commit" or (run_type in ("planned", "failback") and plan.commit == "automatic")
+
+
+def _by_group(kind: StageKind, plan: Plan, run_type: RunType, direction: Direction) -> Iterator[Stage]:
+    groups: list[Group] = plan.groups[::-1] if kind is StageKind.CLEAN_UP else plan.groups
+    for group in groups:
+        yield Stage(
+            kind=kind,
+            run_type=run_type,
+            group=group.name,
+            machines=group.machines,
+            before=applicable(group.before, run_type, direction),
+            after=applicable(group.after, run_type, direction),
+        )
+
+
+def _plan_steps(kind: StageKind, steps: list[Step], run_type: RunType, direction: Direction) -> Iterator[Stage]:
+    chosen = applicable(steps, run_type, direction)
+    if chosen:
+        yield Stage(kind=kind, run_type=run_type, before=chosen)
+
+
+def applicable(steps: list[Step], run_type: RunType, direction: Direction) -> list[Step]:
+    """The steps that say they belong to such a run, in their order."""
+    return [step for step in steps if run_type in step.runs and direction in step.directions]

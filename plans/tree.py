@@ -1,0 +1,98 @@
+"""A plan and a run as trees of labels, for whoever draws them; nothing here knows about terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plans.model import ORCHESTRATOR, RECOVERING, CheckStep, Direction, Plan, PlanMachine, ScriptStep, Step, WaitStep
+from plans.stages import Stage, StageKind, stages
+from vault.domain import RunType, Value
+from vault.inventory import format_duration
+
+
+class TreeNode(Value):
+    """One line of a tree.
+
+    Attributes:
+        kind: ``plan``, ``group``, ``stage``, ``before``, ``machines``, ``after``, ``machine`` or a step's kind.
+        detail: what there is to know beside the label; may be empty.
+    """
+
+    kind: str
+    label: str
+    detail: str = ""
+    children: list[TreeNode] = []
+
+
+def plan_tree(plan: Plan) -> TreeNode:
+    """What the file says: groups with their steps and machines."""
+    children = [*_section("before", plan.before)]
+    for group in plan.groups:
+        parts = [*_section("before", group.before), *_machines(group.machines), *_section("after", group.after)]
+        rule = f"a failed step: {group.on_failure}" if group.on_failure else ""
+        children.append(TreeNode(kind="group", label=group.name, detail=rule, children=parts))
+    children.extend(_section("after", plan.after))
+    rules = f"a failed step: {plan.on_failure}; commit: {plan.commit}; reverse replication: {plan.reverse_replication}"
+    return TreeNode(kind="plan", label=plan.name, detail=rules, children=children)
+
+
+def run_tree(plan: Plan, run_type: RunType, direction: Direction | None = None) -> TreeNode:
+    """What a run would do, stage by stage: the dry run."""
+    return TreeNode(
+        kind="plan",
+        label=plan.name,
+        detail=f"{run_type} run",
+        children=[_stage(stage) for stage in stages(plan, run_type, direction)],
+    )
+
+
+def _stage(stage: Stage) -> TreeNode:
+    children = [*map(_step, stage.before)]
+    for wave in stage.waves:
+        children.extend(_machine(entry, starts=stage.kind is StageKind.RECOVER) for entry in wave)
+    children.extend(map(_step, stage.after))
+    return TreeNode(kind="stage", label=stage.title, children=children)
+
+
+def _section(name: str, steps: list[Step]) -> Iterable[TreeNode]:
+    if steps:
+        yield TreeNode(kind=name, label=name, children=[_step(step) for step in steps])
+
+
+def _machines(machines: list[PlanMachine]) -> Iterable[TreeNode]:
+    yield TreeNode(kind="machines", label="machines", children=[_machine(entry, starts=True) for entry in machines])
+
+
+def _machine(entry: PlanMachine, *, starts: bool) -> TreeNode:
+    notes = []
+    if starts and not entry.start:
+        notes.append("stays off")
+    if starts and entry.start_delay:
+        notes.append(f"starts after {format_duration(entry.start_delay)}")
+    if starts and entry.depends_on:
+        notes.append(f"after {', '.join(entry.depends_on)}")
+    return TreeNode(kind="machine", label=entry.machine, detail="; ".join(notes))
+
+
+def _step(step: Step) -> TreeNode:
+    notes = [_what(step)]
+    if tuple(step.runs) != RECOVERING:
+        notes.append(f"only {', '.join(step.runs)}")
+    if len(step.directions) == 1:
+        notes.append(step.directions[0])
+    if step.on_failure:
+        notes.append(f"if it fails: {step.on_failure}")
+    return TreeNode(kind=step.kind, label=step.name, detail="; ".join(note for note in notes if note))
+
+
+def _what(step: Step) -> str:
+    """Where or on what the step acts, in a few words."""
+    if isinstance(step, ScriptStep):
+        return f"on {'the orchestrator' if step.on == ORCHESTRATOR else step.on}"
+    if isinstance(step, WaitStep):
+        return format_duration(step.duration)
+    if isinstance(step, CheckStep):
+        if step.http is not None:
+            return f"http {step.http.url or f'{step.http.machine}{step.http.path}'}"
+        return f"tcp {step.tcp}"
+    return "an operator approves"
