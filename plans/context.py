@@ -43,7 +43,3 @@ class RunContext(Value):
         """What templates can use: the fields by name, and each variable also by itself unless a field has its name."""
         fields = self.model_dump()
         return {**self.variables, **fields}
-
-    def names(self) -> dict[str, Any]:
-        """What templates can use: the fields by name, and each variable also by itself unless a field has its name."""
-        return {**self.variables, **self.model_dump()}

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from plans.context import ContextMachine, RunContext
+from plans.context import MachineInRun, RunContext
 from plans.model import (
     ORCHESTRATOR,
     CheckStep,
@@ -270,7 +270,7 @@ def sample_context(
     if recovered is None:
         recovered = [entry for group_ in plan.groups for entry in group_.machines]
     answering = {entry.machine for entry in recovered if entry.start}
-    machines: dict[str, ContextMachine] = {}
+    machines: dict[str, MachineInRun] = {}
     for number, name in enumerate(plan.machines, start=1):
         if name not in inventory.machines:
             continue
@@ -281,7 +281,7 @@ def sample_context(
             site, production = machine.site, machine.network
             _, test = inventory.mapped_networks(machine.target, target, machine.site)
         in_test = run_type in ("test", "cleanup")
-        machines[name] = ContextMachine(
+        machines[name] = MachineInRun(
             name=f"{name}-test" if in_test else name,
             site=site,
             network=test if in_test else production,
