@@ -120,12 +120,28 @@ class ReplicaState(Value):
     """True once a complete image exists; before that there is no recovery point."""
     seeded_bytes: dict[str, int]
     """Per disk: every block below this offset is durable and verified (initial replication resumes here)."""
+    seed_moment: datetime | None = None
+    """The snapshot that an unfinished initial replication copies."""
     epoch: str = ""
     """The tracking period of the source that the replica follows."""
     last_cut: int = 0
-    """The number of the last cut that is sealed here."""
+    """The number of the last cut of ``epoch`` that is sealed here; 0: the image the epoch began with."""
     points: list[RecoveryPoint] = []
     stored_bytes: int = 0
+
+
+class BlockChecksums(Protocol):
+    """What a replica's disk holds, told by checksums: a comparison needs no blocks to cross the wire."""
+
+    def allocated(self) -> Iterator[tuple[int, int]]:
+        """As :meth:`BlockReader.allocated`. May be read while the base image is written behind it."""
+
+    def checksums(self, offset: int, length: int, block: int) -> list[bytes]:
+        """16-byte checksums (xxh3-128) of consecutive ``block``-sized blocks, the last one may be shorter.
+
+        A damaged block is given as ``b""``: it equals nothing, so a resynchronization replaces it."""
+
+    def close(self) -> None: ...
 
 
 class SegmentWriter(Protocol):
@@ -133,7 +149,8 @@ class SegmentWriter(Protocol):
 
     bytes_sent: int
 
-    def add(self, extent: Extent) -> None: ...
+    def add(self, extent: Extent) -> None:
+        """The extent's bytes must not change afterwards."""
 
     def close(self) -> None:
         """All extents are durable and checksummed; the segment can be sealed."""
@@ -152,8 +169,11 @@ class ReplicaStore(Protocol):
 
     def exists(self) -> bool: ...
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Held by the one writer. Raises ``Busy`` naming the holder when there is another."""
+    def lock(self, purpose: str = "replication") -> AbstractContextManager[None]:
+        """Be the only writer inside the ``with`` block; clears the leftovers of a crash. Re-entrant in one thread.
+
+        Calls that change the replica take it by themselves when it is not held; a segment is opened and sealed
+        under one hold. Raises ``Busy`` naming the holder and its purpose when there is another."""
 
     def state(self) -> ReplicaState:
         """Raises ``NotFound`` when there is no replica."""
@@ -164,8 +184,12 @@ class ReplicaStore(Protocol):
         A new epoch on an unseeded replica restarts its progress but keeps its blocks, so that equal blocks need
         not be sent again. Raises ``InvalidState`` when a seeded replica exists or disks changed size."""
 
-    def base_checksums(self, disk: str, offset: int, length: int, block: int) -> list[bytes]:
-        """16-byte checksums (xxh3-128) of consecutive ``block``-sized blocks of the base image."""
+    def begin_seed(self, moment: datetime | None) -> None:
+        """The unseeded base is a copy of the snapshot of ``moment`` from here on. Another moment than the known one
+        restarts the progress: a base never mixes two moments."""
+
+    def open_checksums(self, disk: str) -> BlockChecksums:
+        """The base image of an unseeded replica, else the newest recovery point (verified)."""
 
     def write_base(self, disk: str, extent: Extent) -> None:
         """Write into the base image of an *unseeded* replica. Durable after ``checkpoint_base``."""
@@ -176,12 +200,13 @@ class ReplicaStore(Protocol):
     def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
         """The base image is whole: it becomes the first recovery point. Idempotent."""
 
-    def open_segment(self, disk: str, cut: int) -> SegmentWriter: ...
+    def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
+        """Stage the changes of one disk in the next cut, or, with a new ``epoch``, in that epoch's cut 0."""
 
     def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
         """Turn the closed segments of ``cut`` (one per disk) into a recovery point, atomically and durably.
 
-        ``epoch``, when given, moves the replica to a new tracking period (after resynchronization).
+        ``epoch``, when given, moves the replica to a new tracking period (after resynchronization), whose cut 0 it is.
         Sealing a cut that is sealed already returns its point. Raises ``InvalidState`` when a disk's segment is
         missing or ``cut`` does not follow ``last_cut``."""
 
@@ -194,13 +219,13 @@ class ReplicaStore(Protocol):
 
     def materialise(self, point: RecoveryPoint, folder: Path, report: Report) -> list[Path]:
         """Write raw images ``<disk>.raw`` of a point into ``folder`` (verified, sparse, durable), without
-        disturbing replication. A crash leaves only files ending in ``.part``; repeating starts over."""
+        disturbing replication. Unfinished files end in ``.part``; repeating starts over."""
 
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         """Drop points beyond the retention, never the newest, never one ``in_use``; return the dropped ids."""
 
     def keep_only(self, point: RecoveryPoint) -> None:
-        """Commit: drop all other recovery points."""
+        """Commit: drop all other recovery points. Deltas can only go on when it is the newest one."""
 
     def adopt(self, images: dict[str, Path], disks: list[Disk], epoch: str) -> None:
         """Make an unseeded replica out of existing raw images by *moving* them (reverse replication: the old

@@ -1,0 +1,155 @@
+"""Where the files of a local replica are, and how they are opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from replication import files, locking, manifest
+from replication.base_image import BaseImage
+from replication.checksums import BLOCK
+from replication.manifest import Layer, Manifest
+from replication.segment_reader import SegmentReader
+from replication.view import LayeredView
+from vault.domain import Disk
+from vault.errors import BadInput, Damaged, InvalidState, NotFound
+
+_DISK_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+
+
+class Layout:
+    """``manifest.json``, ``base-<disk>.raw`` + ``.sums``, ``segments/<sequence>-<disk>.seg``, two lock files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest = root / "manifest.json"
+        self.segments = root / "segments"
+        self.writer_lock = root / "writer.lock"
+        self.readers_lock = root / "readers.lock"
+
+    def base(self, disk: str) -> Path:
+        return self.root / f"base-{disk}.raw"
+
+    def sums(self, disk: str) -> Path:
+        return self.root / f"base-{disk}.sums"
+
+    def segment(self, sequence: int, disk: str) -> Path:
+        return self.segments / f"{sequence:010d}-{disk}.seg"
+
+    def load(self) -> Manifest:
+        try:
+            return manifest.load(self.manifest)
+        except NotFound as error:
+            raise NotFound("there is no replica here", where=str(self.root)) from error
+
+    def make_base(self, disk: Disk) -> None:
+        BaseImage.make(self.base(disk.name), self.sums(disk.name), disk.size)
+
+    def open_base(self, disk: Disk, *, writable: bool = False) -> BaseImage:
+        return BaseImage(self.base(disk.name), self.sums(disk.name), disk.size, writable=writable)
+
+    def open_segment(self, layer: Layer, disk: str) -> SegmentReader:
+        """Raises ``Damaged`` when the file is missing or is not the one that was sealed."""
+        path = self.segment(layer.sequence, disk)
+        try:
+            reader = SegmentReader(path)
+        except NotFound as error:
+            raise Damaged("a sealed segment is missing", where=str(path)) from error
+        if reader.sealed.identity != layer.segments[disk].identity:
+            reader.close()
+            raise Damaged("another segment lies in the place of the sealed one", where=str(path))
+        return reader
+
+    def open_view(self, disk: str, point_id: str | None) -> LayeredView:
+        """Keeps merges away until it is closed: what it reads does not change under it."""
+        with ExitStack() as opened:
+            readers = locking.share(self.readers_lock)
+            opened.callback(os.close, readers)
+            known = self.load()
+            if not known.points:
+                raise InvalidState("the replica has no recovery point yet", where=str(self.root))
+            points = [point for point in known.points if point_id in (None, point.id)]
+            if not points:
+                raise NotFound(f"the recovery point {point_id} does not exist any more", where=str(self.root))
+            base = self.open_base(known.disk(disk))
+            opened.callback(base.close)
+            layers: list[SegmentReader] = []
+            for layer in known.layers:
+                if layer.sequence <= points[-1].sequence:
+                    layers.append(self.open_segment(layer, disk))
+                    opened.callback(layers[-1].close)
+            settled = len(known.settled_layers) if known.merging else 0
+            unsettled = frozenset(block for layer in layers[:settled] for block in touched_blocks(layer))
+            view = LayeredView(base, layers, unsettled=unsettled, closing=lambda: os.close(readers))
+            opened.pop_all()
+        return view
+
+    def delete_unlisted(self, known: Manifest) -> None:
+        """Leftovers of a crash: half-written files, and segments that were never sealed or are merged already."""
+        listed = {self.segment(layer.sequence, disk) for layer in known.layers for disk in layer.segments}
+        for path in (*self.root.glob("*.part"), *self.segments.glob("*")):
+            if path not in listed:
+                files.delete(path)
+
+    def delete_segments(self, layers: list[Layer]) -> None:
+        for layer in layers:
+            for disk in layer.segments:
+                files.delete(self.segment(layer.sequence, disk))
+
+    def delete_everything(self) -> None:
+        """The manifest goes first: without it the rest does not count. The writer's lock goes last."""
+        files.delete(self.manifest)
+        files.sync_folder(self.root)
+        for path in (*self.segments.glob("*"), *self.root.glob("base-*"), *self.root.glob("*.part")):
+            files.delete(path)
+        with suppress(FileNotFoundError):
+            self.segments.rmdir()
+        files.delete(self.readers_lock)
+        files.delete(self.writer_lock)
+        with suppress(FileNotFoundError):
+            self.root.rmdir()
+
+    def stored_bytes(self) -> int:
+        total = 0
+        for path in (*self.root.glob("base-*"), *self.segments.glob("*")):
+            with suppress(FileNotFoundError):  # pruned by another process meanwhile
+                total += files.space_used(path)
+        return total
+
+
+def touched_blocks(layer: SegmentReader) -> Iterator[int]:
+    """Numbers of the base image's blocks that a layer's extents lie in."""
+    for offset, length in zip(layer.index.offset, layer.index.length, strict=True):
+        yield from range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
+
+
+def check_disks(disks: list[Disk]) -> None:
+    """Raises ``BadInput`` for names that are no safe file names, or appear twice."""
+    names = [disk.name for disk in disks]
+    for name in names:
+        if not _DISK_NAME.match(name) or names.count(name) > 1:
+            raise BadInput(
+                f"'{name}' cannot name a disk of a replica",
+                remedy="give every disk its own name of letters, digits, '.', '_' and '-'",
+            )
+
+
+def check_same_disks(known: list[Disk], now: list[Disk], where: str) -> None:
+    """Raises ``InvalidState`` when disks came, went, or changed their size."""
+    sizes = {disk.name: disk.size for disk in known}
+    new_sizes = {disk.name: disk.size for disk in now}
+    for name in sizes.keys() | new_sizes.keys():
+        if sizes.get(name) == new_sizes.get(name):
+            continue
+        if name not in new_sizes:
+            what = f"the disk '{name}' is gone from the machine"
+        elif name not in sizes:
+            what = f"the disk '{name}' was added to the machine"
+        else:
+            what = f"the disk '{name}' has {new_sizes[name]} bytes now, its replica has {sizes[name]}"
+        raise InvalidState(
+            what, where=where, remedy="disable the machine's protection and enable it again for its new disks"
+        )

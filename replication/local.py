@@ -1,0 +1,377 @@
+"""A replica store in local files: the lab's, and a master target's.
+
+A *forward journal*: base images at the oldest kept recovery point, and one layer of sealed segments for each later
+point (``docs/decisions/003-forward-journal.md``). Formats are in ``docs/formats.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime
+from pathlib import Path
+
+from replication import adoption, files, locking, manifest, retention
+from replication.base_image import BaseImage
+from replication.checksums import checksum64, is_zero
+from replication.layout import Layout, check_disks, check_same_disks
+from replication.manifest import Layer, Manifest, StoredSegment
+from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
+from replication.progress import Meter
+from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
+from replication.view import SeedView, ViewChecksums, copy_sparse
+from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
+from vault.errors import Busy, InvalidState, ResynchronizationRequired
+
+
+class LocalReplicaStore:
+    """A :class:`replication.ports.ReplicaStore` in the folder ``root``.
+
+    Args:
+        reserve: called with the bytes about to be added to the store; raises ``NoSpace`` to refuse them.
+    """
+
+    def __init__(self, root: Path, *, machine: str, reserve: Callable[[int], None] | None = None) -> None:
+        self._files = Layout(root)
+        self._machine = machine
+        self._reserve = reserve
+        self._lock = locking.WriterLock(self._files.writer_lock, entered=self._entered, left=self._left)
+        self._known: Manifest | None = None
+        self._bases: dict[str, BaseImage] = {}
+        self._staged: dict[str, tuple[SegmentHeader, Sealed]] = {}
+
+    # --- state ------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        return self._files.manifest.is_file()
+
+    def lock(self, purpose: str = "replication") -> AbstractContextManager[None]:
+        return self._lock.hold(purpose)
+
+    def state(self) -> ReplicaState:
+        known = self._manifest()
+        return ReplicaState(
+            disks=known.disks,
+            seeded=known.seeded,
+            seeded_bytes=known.seeded_bytes,
+            seed_moment=known.seed_moment,
+            epoch=known.epoch,
+            last_cut=known.last_cut,
+            points=known.points,
+            stored_bytes=self._files.stored_bytes(),
+        )
+
+    def resolve(self, choice: str) -> RecoveryPoint:
+        return retention.resolve(self._manifest().points, choice, str(self._files.root))
+
+    # --- seeding ----------------------------------------------------------------------------------------------
+
+    def create(self, disks: list[Disk], epoch: str) -> None:
+        check_disks(disks)
+        with self.lock("creating the replica"):
+            if self.exists():
+                known = self._unseeded()
+                check_same_disks(known.disks, disks, str(self._files.root))
+                if known.epoch != epoch:
+                    self._save(self._fresh(known.disks, epoch))
+                return
+            files.make_folder(self._files.segments)
+            for disk in disks:
+                self._files.make_base(disk)
+            self._save(self._fresh(disks, epoch))
+
+    def begin_seed(self, moment: datetime | None) -> None:
+        with self.lock("seeding"):
+            known = self._unseeded()
+            if known.seed_moment != moment or moment is None:
+                self._save(known.with_(seed_moment=moment, seeded_bytes=dict.fromkeys(known.seeded_bytes, 0)))
+
+    def open_checksums(self, disk: str) -> BlockChecksums:
+        known = self._manifest()
+        if known.seeded:
+            return ViewChecksums(self._files.open_view(disk, None))
+        return ViewChecksums(SeedView(self._files.open_base(known.disk(disk))))
+
+    def write_base(self, disk: str, extent: Extent) -> None:
+        with self.lock("seeding"):
+            self._unseeded()
+            if self._reserve and not is_zero(extent.data):
+                self._reserve(len(extent.data))
+            base = self._base(disk)
+            if extent.offset + len(extent.data) > base.size:
+                raise InvalidState(
+                    f"{len(extent.data)} bytes at {extent.offset} lie beyond the disk's {base.size} bytes",
+                    where=str(self._files.base(disk)),
+                )
+            base.write(extent)
+
+    def checkpoint_base(self, disk: str, offset: int) -> None:
+        with self.lock("seeding"):
+            known = self._unseeded()
+            reached = known.seeded_bytes[disk]
+            if offset <= reached:
+                return
+            base = self._base(disk)
+            base.settle(reached, offset - reached)
+            base.sync()
+            self._save(known.with_(seeded_bytes={**known.seeded_bytes, disk: offset}))
+
+    def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
+        with self.lock("seeding"):
+            known = self._manifest()
+            if known.seeded:
+                return known.points[0]
+            for disk in known.disks:
+                if known.seeded_bytes[disk.name] != disk.size:
+                    raise InvalidState(
+                        f"only {known.seeded_bytes[disk.name]} of {disk.size} bytes of '{disk.name}' were copied",
+                        where=str(self._files.root),
+                        remedy="continue the initial replication",
+                    )
+            point = self._point(known, 0, known.epoch, time, kind, sum(disk.size for disk in known.disks))
+            self._save(
+                known.with_(
+                    seeded=True,
+                    seed_moment=None,
+                    base_sequence=point.sequence,
+                    next_sequence=point.sequence + 1,
+                    points=[point],
+                )
+            )
+            return point
+
+    def adopt(self, images: dict[str, Path], disks: list[Disk], epoch: str) -> None:
+        check_disks(disks)
+        with self.lock("adopting images"):
+            present = {disk.name: images[disk.name] for disk in disks if images.get(disk.name, Path()).is_file()}
+            if self.exists():
+                known = self._unseeded()
+                check_same_disks(known.disks, disks, str(self._files.root))
+                if known.epoch == epoch and not present:
+                    return
+                self._save(self._fresh(known.disks, epoch))
+            adoption.refuse_other_sizes(present, disks)
+            files.make_folder(self._files.segments)
+            for name, image in present.items():
+                adoption.move_in(image, self._files.base(name))
+            for disk in disks:
+                self._files.make_base(disk)
+            self._save(self._fresh(disks, epoch))
+
+    # --- recovery points --------------------------------------------------------------------------------------
+
+    def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
+        self._require_lock()
+        known = self._manifest()
+        epoch = epoch or known.epoch
+        self._refuse_gap(known, cut, epoch)
+        header = SegmentHeader(
+            machine=self._machine,
+            disk=disk,
+            disk_size=known.disk(disk).size,
+            sequence=known.next_sequence,
+            epoch=epoch,
+            cut=cut,
+        )
+        self._staged.pop(disk, None)
+        return SegmentFileWriter(
+            self._files.segment(known.next_sequence, disk),
+            header,
+            reserve=self._reserve,
+            closed=lambda sealed: self._staged.update({disk: (header, sealed)}),
+        )
+
+    def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
+        self._require_lock()
+        known = self._manifest()
+        epoch = epoch or known.epoch
+        if epoch == known.epoch and cut <= known.last_cut:
+            return self._sealed_already(known, cut)
+        self._refuse_gap(known, cut, epoch)
+        segments: dict[str, StoredSegment] = {}
+        for disk in known.disks:
+            header, sealed = self._staged.get(disk.name, (None, None))
+            if header is None or sealed is None or (header.epoch, header.cut) != (epoch, cut):
+                raise InvalidState(f"cut {cut} has no closed segment of '{disk.name}'", where=str(self._files.root))
+            segments[disk.name] = StoredSegment(
+                identity=sealed.identity, disk_bytes=sealed.disk_bytes, stored_bytes=sealed.stored_bytes
+            )
+        changed = sum(segment.disk_bytes for segment in segments.values())
+        point = self._point(known, cut, epoch, time, kind, changed)
+        layer = Layer(sequence=point.sequence, epoch=epoch, cut=cut, segments=segments)
+        files.sync_folder(self._files.segments)
+        self._save(
+            known.with_(
+                epoch=epoch,
+                last_cut=cut,
+                next_sequence=point.sequence + 1,
+                layers=[*known.layers, layer],
+                points=[*known.points, point],
+            )
+        )
+        self._staged.clear()
+        return point
+
+    def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
+        return self._files.open_view(disk, point.id if point else None)
+
+    def materialise(self, point: RecoveryPoint, folder: Path, report: Report) -> list[Path]:
+        with ExitStack() as opened:
+            views = {}
+            for disk in self._manifest().disks:
+                views[disk.name] = self._files.open_view(disk.name, point.id)
+                opened.callback(views[disk.name].close)
+            total = sum(length for view in views.values() for _, length in view.allocated())
+            meter = Meter(report, f"writing the disks of {self._machine} at {point.id}", total)
+            paths = {folder / f"{name}.raw": view for name, view in views.items()}
+            with files.translated(folder):
+                files.make_folder(folder)
+                for path, view in paths.items():
+                    copy_sparse(view, path.with_name(path.name + ".part"), meter.add)
+                meter.tell()
+                for path in paths:
+                    files.rename(path.with_name(path.name + ".part"), path)
+                files.sync_folder(folder)
+            return list(paths)
+
+    def prune(self, retention_: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
+        with self.lock("pruning recovery points"):
+            known = self._manifest()
+            dropped = [point.id for point in retention.expired(known.points, retention_, now, in_use)]
+            if dropped:
+                known = known.with_(points=[point for point in known.points if point.id not in dropped])
+                self._save(known)
+            if known.settled_layers:
+                with locking.exclude(self._files.readers_lock) as alone:
+                    if alone:  # else a reader is open; the layers wait for the next prune
+                        self._merge(known)
+            return dropped
+
+    def keep_only(self, point: RecoveryPoint) -> None:
+        with (
+            self.lock("dropping all other recovery points"),
+            locking.exclude(self._files.readers_lock) as alone,
+        ):
+            if not alone:
+                raise Busy(
+                    "a recovery point is being read",
+                    where=str(self._files.root),
+                    remedy="wait until the test failover or copy that reads it has its disks",
+                )
+            known = self._manifest()
+            point = retention.resolve(known.points, point.id, str(self._files.root))
+            later = [layer for layer in known.layers if layer.sequence > point.sequence]
+            kept = [layer for layer in known.layers if layer.sequence <= point.sequence]
+            followed = (known.epoch, known.last_cut) if not later else ("", 0)
+            known = known.with_(points=[point], layers=kept, epoch=followed[0], last_cut=followed[1])
+            self._save(known)
+            self._files.delete_segments(later)
+            self._merge(known)
+
+    def remove(self) -> None:
+        if not self._files.root.is_dir():
+            return
+        with self.lock("removing the replica"), files.translated(self._files.root):
+            self._close_bases()
+            self._known = None
+            self._files.delete_everything()
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _entered(self) -> None:
+        if self.exists():
+            self._known = self._files.load()
+            with files.translated(self._files.root):
+                self._files.delete_unlisted(self._known)
+
+    def _left(self) -> None:
+        self._close_bases()
+        self._known = None
+        self._staged.clear()
+
+    def _close_bases(self) -> None:
+        while self._bases:
+            self._bases.popitem()[1].close()
+
+    def _manifest(self) -> Manifest:
+        return self._known if self._lock.held and self._known else self._files.load()
+
+    def _save(self, new: Manifest) -> None:
+        manifest.save(self._files.manifest, new)
+        self._known = new
+
+    def _unseeded(self) -> Manifest:
+        known = self._manifest()
+        if known.seeded:
+            raise InvalidState(
+                "the replica is complete and has recovery points",
+                where=str(self._files.root),
+                remedy="resynchronize it, or disable the machine's protection first",
+            )
+        return known
+
+    def _require_lock(self) -> None:
+        if not self._lock.held:
+            raise InvalidState("segments are staged and sealed under one lock", where=str(self._files.root))
+
+    def _fresh(self, disks: list[Disk], epoch: str) -> Manifest:
+        zero = {disk.name: 0 for disk in disks}
+        return Manifest(machine=self._machine, disks=disks, epoch=epoch, seeded_bytes=zero)
+
+    def _base(self, disk: str) -> BaseImage:
+        if disk not in self._bases:
+            self._bases[disk] = self._files.open_base(self._manifest().disk(disk), writable=True)
+        return self._bases[disk]
+
+    def _point(
+        self, known: Manifest, cut: int, epoch: str, time: datetime, kind: ConsistencyKind, changed: int
+    ) -> RecoveryPoint:
+        sequence = known.next_sequence
+        origin = checksum64(f"{self._machine}/{epoch}/{cut}/{time.isoformat()}".encode())
+        return RecoveryPoint(
+            id=f"rp-{sequence:06d}-{origin & 0xFFFFFFFF:08x}", sequence=sequence, time=time, kind=kind, bytes=changed
+        )
+
+    def _sealed_already(self, known: Manifest, cut: int) -> RecoveryPoint:
+        """The newest cut always has its point; that of an older one may have been pruned."""
+        sequences = {layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (known.epoch, cut)}
+        if cut == known.last_cut:
+            return known.points[-1]
+        for point in known.points:
+            if point.sequence in sequences:
+                return point
+        raise InvalidState(f"the recovery point of cut {cut} was dropped already", where=str(self._files.root))
+
+    def _refuse_gap(self, known: Manifest, cut: int, epoch: str) -> None:
+        where = str(self._files.root)
+        if not known.seeded:
+            raise InvalidState("the initial replication is not complete", where=where, remedy="let it finish first")
+        expected = known.last_cut + 1 if epoch == known.epoch else 0
+        if not epoch or cut != expected:
+            raise ResynchronizationRequired(
+                f"cut {cut} of tracking period '{epoch}' does not follow cut {known.last_cut} of '{known.epoch}'",
+                where=where,
+                remedy="resynchronize the machine",
+            )
+
+    def _merge(self, known: Manifest) -> None:
+        """Bring the base images to the oldest recovery point. A crash anywhere in it is repaired by repeating it:
+        until the manifest says it is done, the layers still lie over whatever the base images hold."""
+        settled = known.settled_layers
+        if not settled:
+            return
+        repeated = known.merging
+        known = known.with_(merging=True)
+        self._save(known)
+        for layer in settled:
+            for disk in layer.segments:
+                with ExitStack() as opened:
+                    reader = self._files.open_segment(layer, disk)
+                    opened.callback(reader.close)
+                    for extents in reader.frames():
+                        self._base(disk).merge(extents, verify=not repeated)
+        for base in self._bases.values():
+            base.sync()
+        rest = [layer for layer in known.layers if layer not in settled]
+        self._save(known.with_(merging=False, base_sequence=known.points[0].sequence, layers=rest))
+        self._files.delete_segments(settled)

@@ -1,0 +1,310 @@
+"""The transfers of stream replication, over any change source and any replica store.
+
+Each reads like the phase of requirements §C it performs. All of them may be stopped at any byte, by a crash or by an
+exception out of ``report``, and called again.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import NamedTuple
+
+from replication.checksums import BLOCK, block_checksums
+from replication.layout import check_same_disks
+from replication.pipeline import Batch, batches, read_ahead
+from replication.ports import (
+    BlockChecksums,
+    BlockReader,
+    ChangeSource,
+    Cut,
+    Extent,
+    ReplicaState,
+    ReplicaStore,
+    Report,
+    SegmentWriter,
+)
+from replication.progress import Meter
+from replication.ranges import pieces, union
+from vault.domain import ConsistencyKind, Disk, RecoveryPoint
+from vault.errors import InvalidState, NotFound, ResynchronizationRequired
+
+CHECKPOINT_BYTES = 64 << 20
+CHECKPOINT_S = 5.0
+LAST_CUTS = 10
+"""How often the last changes are cut before the machine counts as still writing."""
+
+
+class Compared(NamedTuple):
+    """A stretch of a disk at the source, with the parts of it that the replica does not have."""
+
+    offset: int
+    length: int
+    differing: list[Extent]
+
+
+def copy_initial(
+    source: ChangeSource,
+    store: ReplicaStore,
+    report: Report,
+    *,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
+    checkpoint_s: float = CHECKPOINT_S,
+) -> RecoveryPoint:
+    """Initial replication (§C.2): the snapshot of all disks, one after another, then the changes logged meanwhile.
+
+    The replica was made by ``store.create`` or ``store.adopt`` with the source's tracking epoch. A repeated call
+    resumes at the last checkpoint while the snapshot exists, else starts again with a new one. Blocks that the
+    replica has already (an adopted image) are not sent. Returns the first point from which deltas can go on.
+
+    Raises:
+        ResynchronizationRequired: the replica belongs to another tracking period; create it anew with this one.
+        InvalidState: the disks changed.
+    """
+    with store.lock("initial replication"):
+        state = store.state()
+        _require_same_period(source, state)
+        if not state.seeded:
+            moment = _snapshot_to_seed(source, store)
+            _seed(source, store, report, checkpoint_bytes, checkpoint_s)
+            store.complete_seed(moment, ConsistencyKind.CRASH)
+        source.delete_snapshot()
+        return replicate_cut(source, store, ConsistencyKind.CRASH, report)
+
+
+def replicate_cut(source: ChangeSource, store: ReplicaStore, kind: ConsistencyKind, report: Report) -> RecoveryPoint:
+    """One delta (§C.4): what a crash left unsent, then all changes up to now. Returns the new point.
+
+    Raises:
+        ResynchronizationRequired: the source's changes do not follow what the replica holds.
+        InvalidState: the disks changed.
+    """
+    with store.lock("delta replication"):
+        _send_pending(source, store, report)
+        return _send_new_cut(source, store, kind, report)
+
+
+def send_last_changes(source: ChangeSource, store: ReplicaStore, report: Report) -> RecoveryPoint:
+    """Planned failover (§C.5), after the source was shut down: cuts until one is empty, the proof that nothing is left.
+
+    Raises:
+        InvalidState: the machine goes on writing.
+        ResynchronizationRequired: as :func:`replicate_cut`.
+    """
+    with store.lock("sending the last changes"):
+        _send_pending(source, store, report)
+        for _ in range(LAST_CUTS):
+            point = _send_new_cut(source, store, ConsistencyKind.CRASH, report)
+            if point.bytes == 0:
+                return point
+    raise InvalidState(
+        f"the machine still wrote {point.bytes} bytes to its disks after {LAST_CUTS} last cuts",
+        remedy="shut the machine down before its last changes are sent",
+    )
+
+
+def resynchronize(source: ChangeSource, store: ReplicaStore, report: Report) -> RecoveryPoint:
+    """Compare source and replica by checksums and send only what differs (§C.4); existing recovery points stay.
+
+    A new tracking period begins; the differences become its cut 0. Stopped in the middle, the replica is as it was.
+    A replica that is not complete yet is seeded again: that too sends only what differs.
+
+    Raises:
+        InvalidState: the disks changed.
+    """
+    with store.lock("resynchronization"):
+        state = store.state()
+        check_same_disks(state.disks, source.disks(), "resynchronization")
+        epoch = source.start_tracking()
+        if not state.seeded:
+            store.create(state.disks, epoch)
+            return copy_initial(source, store, report)
+        moment = source.take_snapshot()
+        total = sum(_bytes_to_compare(source, store, disk) for disk in state.disks)
+        meter = Meter(report, "resynchronization", total)
+        for disk in state.disks:
+            meter.now_doing(f"resynchronization of {disk.name}")
+            _stage_differences(source, store, disk, epoch, meter)
+        meter.tell()
+        store.seal(0, moment, ConsistencyKind.CRASH, epoch=epoch)
+        source.delete_snapshot()
+        return replicate_cut(source, store, ConsistencyKind.CRASH, report)
+
+
+# --- seeding ----------------------------------------------------------------------------------------------------
+
+
+def _snapshot_to_seed(source: ChangeSource, store: ReplicaStore) -> datetime:
+    """The moment of the snapshot to copy: the one the progress belongs to, or a new one with no progress.
+
+    The store forgets the old moment *before* the new snapshot is taken: a crash between the two can never make blocks
+    of two moments into one recovery point."""
+    state = store.state()
+    if state.seed_moment and _has_snapshot(source, state.disks):
+        return state.seed_moment
+    store.begin_seed(None)
+    moment = source.take_snapshot()
+    store.begin_seed(moment)
+    return moment
+
+
+def _has_snapshot(source: ChangeSource, disks: list[Disk]) -> bool:
+    try:
+        for disk in disks:
+            source.open_snapshot(disk.name).close()
+    except NotFound:
+        return False
+    return True
+
+
+def _seed(
+    source: ChangeSource, store: ReplicaStore, report: Report, checkpoint_bytes: int, checkpoint_s: float
+) -> None:
+    state = store.state()
+    meter = Meter(report, "initial replication", sum(disk.size for disk in state.disks))
+    for disk in state.disks:
+        meter.now_doing(f"initial replication of {disk.name}")
+        done = state.seeded_bytes.get(disk.name, 0)
+        meter.add(done)
+        with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
+            since, checkpointed = clock.monotonic(), done
+            for compared in read_ahead(_compare(reader, theirs, disk.size, done)):
+                sent = 0
+                for extent in compared.differing:
+                    store.write_base(disk.name, extent)
+                    sent += len(extent.data)
+                end = compared.offset + compared.length
+                meter.add(end - done, sent)
+                done = end
+                if done - checkpointed >= checkpoint_bytes or clock.monotonic() - since >= checkpoint_s:
+                    store.checkpoint_base(disk.name, done)
+                    since, checkpointed = clock.monotonic(), done
+        store.checkpoint_base(disk.name, disk.size)
+        meter.add(disk.size - done)
+    meter.tell()
+
+
+def _compare(reader: BlockReader, theirs: BlockChecksums, size: int, start: int = 0) -> Iterator[Compared]:
+    """Goes through all that either side may hold; what neither holds is zero on both and needs no look."""
+    for offset, length in _to_compare(reader, theirs, size):
+        if offset + length <= start:
+            continue
+        data = memoryview(reader.read(offset, length))
+        known = theirs.checksums(offset, length, BLOCK)
+        yield Compared(offset, length, list(_differing(offset, data, known)))
+
+
+def _to_compare(reader: BlockReader, theirs: BlockChecksums, size: int) -> Iterator[tuple[int, int]]:
+    return pieces(union(reader.allocated(), theirs.allocated()), size, BLOCK)
+
+
+def _differing(offset: int, data: memoryview, theirs: list[bytes]) -> Iterator[Extent]:
+    """Runs of blocks whose checksums differ."""
+    ours = block_checksums(data)
+    start: int | None = None
+    for at, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        if mine != other and start is None:
+            start = at * BLOCK
+        if mine == other and start is not None:
+            yield Extent(offset + start, data[start : at * BLOCK])
+            start = None
+    if start is not None:
+        yield Extent(offset + start, data[start:])
+
+
+# --- resynchronization ------------------------------------------------------------------------------------------
+
+
+def _bytes_to_compare(source: ChangeSource, store: ReplicaStore, disk: Disk) -> int:
+    with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
+        return sum(length for _, length in _to_compare(reader, theirs, disk.size))
+
+
+def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, epoch: str, meter: Meter) -> None:
+    with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
+        with _staged(store.open_segment(disk.name, 0, epoch=epoch), meter) as add:
+            for compared in read_ahead(_compare(reader, theirs, disk.size)):
+                add(compared.differing, compared.length)
+
+
+# --- deltas -----------------------------------------------------------------------------------------------------
+
+
+def _require_same_period(source: ChangeSource, state: ReplicaState) -> None:
+    check_same_disks(state.disks, source.disks(), "replication")
+    tracking = source.tracking()
+    if not tracking.active or tracking.epoch != state.epoch:
+        now = f"tracking period '{tracking.epoch}'" if tracking.active else "no tracking period"
+        raise ResynchronizationRequired(
+            f"the replica follows tracking period '{state.epoch}', but the source is in {now}",
+            remedy="resynchronize the machine",
+        )
+    if tracking.resync_required:
+        raise ResynchronizationRequired(
+            f"the source gave up tracking its changes after {tracking.log_bytes} bytes of logs",
+            remedy="resynchronize the machine",
+        )
+
+
+def _send_pending(source: ChangeSource, store: ReplicaStore, report: Report) -> None:
+    """Cuts that a crash left: those the replica holds are released, the others sent."""
+    state = store.state()
+    _require_same_period(source, state)
+    for cut in source.pending():
+        if cut.epoch == state.epoch and cut.number <= state.last_cut:
+            source.release(cut)
+        else:
+            _send(source, store, cut, report)
+
+
+def _send_new_cut(source: ChangeSource, store: ReplicaStore, kind: ConsistencyKind, report: Report) -> RecoveryPoint:
+    return _send(source, store, source.cut(kind), report)
+
+
+def _send(source: ChangeSource, store: ReplicaStore, cut: Cut, report: Report) -> RecoveryPoint:
+    state = store.state()
+    if (cut.epoch, cut.number) != (state.epoch, state.last_cut + 1):
+        raise ResynchronizationRequired(
+            f"cut {cut.number} of tracking period '{cut.epoch}' does not follow "
+            f"cut {state.last_cut} of '{state.epoch}' that the replica holds",
+            remedy="resynchronize the machine",
+        )
+    sizes = {disk.name: source.extents_size(cut, disk.name) for disk in state.disks}
+    meter = Meter(report, f"changes of cut {cut.number}", sum(sizes.values()))
+    for disk in state.disks:
+        with _staged(store.open_segment(disk.name, cut.number), meter) as add:
+            for batch in _read_batches(source, cut, disk, sizes[disk.name]):
+                add(batch.extents, batch.bytes)
+    meter.tell()
+    point = store.seal(cut.number, cut.time, cut.kind)
+    source.release(cut)
+    return point
+
+
+def _read_batches(source: ChangeSource, cut: Cut, disk: Disk, size: int) -> Iterator[Batch]:
+    if size == 0:
+        return iter(())
+    return read_ahead(batches(source.extents(cut, disk.name)))
+
+
+@contextmanager
+def _staged(segment: SegmentWriter, meter: Meter) -> Iterator[Callable[[list[Extent], int], None]]:
+    """``add(extents, bytes of disk dealt with)`` while inside; then the segment is closed, or abandoned on any error."""
+    counted = 0
+
+    def add(extents: list[Extent], done: int) -> None:
+        nonlocal counted
+        for extent in extents:
+            segment.add(extent)
+        meter.add(done, segment.bytes_sent - counted)
+        counted = segment.bytes_sent
+
+    try:
+        yield add
+        segment.close()
+        add([], 0)
+    except BaseException:
+        segment.abandon()
+        raise

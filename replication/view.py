@@ -1,0 +1,216 @@
+"""A disk at a recovery point: the base image with the layers up to that point over it; the later one wins."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from replication import files
+from replication.base_image import BaseImage
+from replication.checksums import BLOCK, block_checksums, checksum, runs, zero_checksum
+from replication.ports import BlockReader
+from replication.ranges import pieces, union
+from replication.segment_reader import NO_PAYLOAD, SegmentReader
+from vault.errors import Damaged
+
+
+class ExtentMap:
+    """Which layer answers for which bytes: sorted, disjoint ranges in compact arrays (26 bytes a range)."""
+
+    def __init__(self) -> None:
+        self.start = array("Q")
+        self.end = array("Q")
+        self.layer = array("H")
+        self.extent = array("I")
+
+    def add(self, start: int, end: int, layer: int, extent: int) -> None:
+        if self.start and self.end[-1] == start and self.layer[-1] == layer and self.extent[-1] == extent:
+            self.end[-1] = end
+            return
+        self.start.append(start)
+        self.end.append(end)
+        self.layer.append(layer)
+        self.extent.append(extent)
+
+    def overlapping(self, offset: int, end: int) -> Iterator[int]:
+        """Numbers of the ranges that overlap ``[offset, end)``, ascending."""
+        at = max(0, bisect_right(self.start, offset) - 1)
+        while at < len(self.start) and self.start[at] < end:
+            if self.end[at] > offset:
+                yield at
+            at += 1
+
+
+def overlay(layers: Sequence[SegmentReader]) -> ExtentMap:
+    """Sweep over all extents by offset; at each byte the highest layer that has it wins."""
+    result = ExtentMap()
+    active: list[tuple[int, int, int]] = []
+    position = 0
+
+    def advance(to: int) -> None:
+        nonlocal position
+        while active and position < to:
+            negative, end, extent = active[0]
+            if end <= position:
+                heapq.heappop(active)
+                continue
+            stop = min(end, to)
+            result.add(position, stop, -negative, extent)
+            position = stop
+        position = max(position, to)
+
+    by_layer = [_extents_of(reader, -number) for number, reader in enumerate(layers)]
+    for offset, negative, end, extent in heapq.merge(*by_layer):
+        advance(offset)
+        heapq.heappush(active, (negative, end, extent))
+    advance(max((end for _, end, _ in active), default=0))
+    return result
+
+
+def _extents_of(reader: SegmentReader, negative: int) -> Iterator[tuple[int, int, int, int]]:
+    index = reader.index
+    for extent, (offset, length) in enumerate(zip(index.offset, index.length, strict=True)):
+        yield offset, negative, offset + length, extent
+
+
+class LayeredView:
+    """A :class:`replication.ports.BlockReader`; every byte it gives is verified. Thread-safe.
+
+    Args:
+        unsettled: numbers of base blocks that an interrupted merge may have touched; their bytes come from layers
+            where it touched them, the rest of such a block cannot be verified until the merge was repeated.
+        closing: called once, by :meth:`close`.
+    """
+
+    def __init__(
+        self,
+        base: BaseImage,
+        layers: Sequence[SegmentReader],
+        *,
+        unsettled: frozenset[int] = frozenset(),
+        closing: Callable[[], None] | None = None,
+    ) -> None:
+        self.size = base.size
+        self._base = base
+        self._layers = layers
+        self._map = overlay(layers)
+        self._unsettled = unsettled
+        self._closing = closing
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Raises ``Damaged``."""
+        end = min(offset + length, self.size)
+        if end <= offset:
+            return b""
+        pieces: list[bytes | memoryview] = []
+        position = offset
+        for at in self._map.overlapping(offset, end):
+            start, stop = max(self._map.start[at], offset), min(self._map.end[at], end)
+            if start > position:
+                pieces.append(self._read_base(position, start - position))
+            pieces.append(self._read_extent(self._map.layer[at], self._map.extent[at], start, stop))
+            position = stop
+        if position < end:
+            pieces.append(self._read_base(position, end - position))
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+    def allocated(self) -> Iterator[tuple[int, int]]:
+        return union(self._base.data_ranges(), self._extents_with_data())
+
+    def may_hold_data(self, offset: int, length: int) -> bool:
+        """False only when the range certainly reads as zeros."""
+        return next(self._map.overlapping(offset, offset + length), None) is not None or not self._base.is_hole(
+            offset, length
+        )
+
+    def close(self) -> None:
+        """Idempotent."""
+        for layer in self._layers:
+            layer.close()
+        self._base.close()
+        if self._closing:
+            self._closing()
+            self._closing = None
+
+    def _extents_with_data(self) -> Iterator[tuple[int, int]]:
+        for start, end, layer, extent in zip(
+            self._map.start, self._map.end, self._map.layer, self._map.extent, strict=True
+        ):
+            if self._layers[layer].index.position[extent] != NO_PAYLOAD:
+                yield start, end - start
+
+    def _read_base(self, offset: int, length: int) -> bytes:
+        return self._base.read_verified(offset, length, unsettled=self._unsettled)
+
+    def _read_extent(self, layer: int, extent: int, start: int, stop: int) -> bytes | memoryview:
+        reader = self._layers[layer]
+        position = reader.index.position[extent]
+        if position == NO_PAYLOAD:
+            return bytes(stop - start)
+        begin = position + start - reader.index.offset[extent]
+        return memoryview(reader.plain(reader.index.frame[extent]))[begin : begin + stop - start]
+
+
+def copy_sparse(source: BlockReader, target: Path, done: Callable[[int, int], None]) -> None:
+    """A raw, sparse, durable file of everything ``source`` holds; ``done(range bytes, written bytes)`` as it goes.
+
+    Raises ``NoSpace``, ``Damaged``."""
+    with files.translated(target):
+        fd = files.open_file(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            files.set_size(fd, source.size)
+            for offset, length in pieces(source.allocated(), source.size, 4096):
+                written = 0
+                for start, data, zero in runs(offset, source.read(offset, length)):
+                    if not zero:
+                        files.write_at(fd, data, start)
+                        written += len(data)
+                done(length, written)
+            files.sync(fd)
+        finally:
+            os.close(fd)
+
+
+class SeedView:
+    """What an unfinished base image holds at this moment, unverified (nothing vouches for it yet)."""
+
+    def __init__(self, base: BaseImage) -> None:
+        self.size = base.size
+        self._base = base
+        self.read = base.read
+        self.allocated = base.data_ranges
+        self.close = base.close
+
+    def may_hold_data(self, offset: int, length: int) -> bool:
+        return not self._base.is_hole(offset, length)
+
+
+class ViewChecksums:
+    """A :class:`replication.ports.BlockChecksums` computed where the blocks are."""
+
+    def __init__(self, view: LayeredView | SeedView) -> None:
+        self._view = view
+        self.allocated = view.allocated
+        self.close = view.close
+
+    def checksums(self, offset: int, length: int, block: int = BLOCK) -> list[bytes]:
+        length = min(length, self._view.size - offset)
+        if not self._view.may_hold_data(offset, length):
+            return [zero_checksum(min(block, length - start)) for start in range(0, length, block)]
+        try:
+            return block_checksums(self._view.read(offset, length), block)
+        except Damaged:
+            return [
+                self._or_damaged(start, min(block, offset + length - start))
+                for start in range(offset, offset + length, block)
+            ]
+
+    def _or_damaged(self, offset: int, length: int) -> bytes:
+        try:
+            return checksum(self._view.read(offset, length))
+        except Damaged:
+            return b""
