@@ -9,7 +9,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import AwareDatetime
 
-from plans.context import ContextMachine, RunContext
+from plans.context import MachineInRun, RunContext
 from plans.model import CheckStep, ManualStep, ScriptStep
 from vault.domain import (
     Answering,
@@ -146,7 +146,7 @@ class RunScript(Value):
 
     step: ScriptStep
     context: RunContext
-    guest: ContextMachine | None = None
+    guest: MachineInRun | None = None
 
 
 class ScriptDone(Value):

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from plans.context import ContextMachine, RunContext
-from plans.model import Direction, OnFailure, Plan
+from plans.context import MachineInRun, RunContext
+from plans.model import Direction, OnFailure, Plan, Scalar
 from plans.stages import Stage
 from vault.domain import (
     LATEST,
@@ -279,9 +279,9 @@ class RunFacts(Value):
     point: str
     source_unreachable: bool
     timings: Timings
-    variables: dict[str, str]
+    variables: dict[str, Scalar]
 
-    def context(self, group: str, machines: dict[str, ContextMachine]) -> RunContext:
+    def context(self, group: str, machines: dict[str, MachineInRun]) -> RunContext:
         return RunContext(
             plan=self.plan,
             run_id=self.run_id,
@@ -299,7 +299,7 @@ class StageInput(Value):
     row_id: str
     plan_on_failure: OnFailure
     group_on_failure: OnFailure | None = None
-    machines: dict[str, ContextMachine] = {}
+    machines: dict[str, MachineInRun] = {}
     """Machines that earlier stages recovered."""
     held: dict[str, str] = {}
     """Machines that hold their planned failover → request id."""
@@ -307,7 +307,7 @@ class StageInput(Value):
 
 class StageResult(Value):
     row: StageRow
-    machines: dict[str, ContextMachine] = {}
+    machines: dict[str, MachineInRun] = {}
     held: dict[str, str] = {}
 
 
@@ -320,7 +320,7 @@ class Readiness(Value):
     row: StageRow
     direction: Direction | None = None
     problems: list[str] = []
-    machines: dict[str, ContextMachine] = {}
+    machines: dict[str, MachineInRun] = {}
 
 
 class StageNews(Value):
@@ -339,7 +339,7 @@ class RunStatus(Value):
     run_id: str
     run_type: RunType
     state: RunState
-    direction: str
+    direction: Direction
     requested_by: str
     started: AwareDatetime
     finished: AwareDatetime | None = None

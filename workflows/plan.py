@@ -8,7 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError
 from temporalio.workflow import ParentClosePolicy
 
-from plans.context import ContextMachine
+from plans.context import MachineInRun
 from plans.model import Plan, default_direction
 from plans.stages import Stage, StageKind, stages
 from workflows.attributes import PHASE, attributes
@@ -56,7 +56,7 @@ class PlanRun:
         self._cancelled: Cancel | None = None
         self._held: dict[str, str] = {}
         self._restored: dict[str, JobEvent] = {}
-        self._machines: dict[str, ContextMachine] = {}
+        self._machines: dict[str, MachineInRun] = {}
 
     # -- what operators say --------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class PlanRun:
             point=given.point,
             source_unreachable=given.source_unreachable,
             timings=given.timings,
-            variables={name: str(value) for name, value in given.plan.variables_in(given.run_type).items()},
+            variables=given.plan.variables_in(given.run_type),
         )
         readiness: Readiness = await workflow.execute_child_workflow(
             "PlanReadiness",

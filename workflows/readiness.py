@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError, FailureError
 
 from activities import contracts
 from activities.contracts import ReadinessQuestion, site_queue
-from plans.context import ContextMachine
+from plans.context import MachineInRun
 from plans.model import Direction
 from vault.domain import Relationship, RunType, Severity
 from vault.lifecycle import JobKind, refusal
@@ -133,11 +133,11 @@ class PlanReadiness:
                 self._problems.append(str(finding))
 
 
-def _where(described: MachineDescribed) -> ContextMachine:
+def _where(described: MachineDescribed) -> MachineInRun:
     """Where the machine is before the run; recovered machines replace their entry."""
     relationship: Relationship = described.relationship
     if described.recovered is not None:
-        return ContextMachine(
+        return MachineInRun(
             name=described.recovered.name, site=described.recovered.site, network=described.recovered.network
         )
-    return ContextMachine(name=described.machine, site=relationship.source_site)
+    return MachineInRun(name=described.machine, site=relationship.source_site)

@@ -22,7 +22,7 @@ from activities.contracts import (
     StartMachine,
     site_queue,
 )
-from plans.context import ContextMachine
+from plans.context import MachineInRun
 from plans.model import ORCHESTRATOR, CheckStep, ManualStep, OnFailure, PlanMachine, ScriptStep, Step, WaitStep
 from plans.stages import StageKind
 from vault.domain import Answering
@@ -250,7 +250,7 @@ class PlanStage:
         self._set(row_id, result=result)
         if result.recovered is not None:
             made = result.recovered
-            self._machines[entry.machine] = ContextMachine(
+            self._machines[entry.machine] = MachineInRun(
                 name=made.name,
                 site=made.site,
                 network=made.network,

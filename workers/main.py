@@ -1,0 +1,48 @@
+"""``python -m workers.main``: how the supervisor starts a worker process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+
+from vault.errors import LeewardError
+from vault.loading import load_inventory
+from workers.connection import connect, register_search_attributes
+from workers.settings import Settings, load_settings
+from workers.worker import Role, run_worker
+
+EXIT_BAD_INPUT = 2
+EXIT_UNREACHABLE = 4
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="leeward worker")
+    parser.add_argument("--role", action="append", choices=[role.value for role in Role], default=[])
+    parser.add_argument("--site")
+    given = parser.parse_args(arguments)
+    return serve([Role(role) for role in given.role], given.site, load_settings())
+
+
+def serve(roles: list[Role], site: str | None, settings: Settings) -> int:
+    """Run a worker until it is told to stop; the exit code says how it ended."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(_serve(roles, site, settings))
+    except LeewardError as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNREACHABLE if error.recoverable else EXIT_BAD_INPUT
+    return 0
+
+
+async def _serve(roles: list[Role], site: str | None, settings: Settings) -> None:
+    inventory = load_inventory(settings.vault)
+    client = await connect(settings)
+    if Role.CONTROL in roles:
+        await register_search_attributes(client)
+    await run_worker(client, settings, inventory, roles, site)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

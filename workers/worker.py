@@ -1,0 +1,152 @@
+"""One worker process: the roles it plays, on the task queues of its places (design §4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.contracts import CONTROL_QUEUE, replication_queue, site_queue
+from activities.machines import MachineActivities
+from activities.protection import ProtectionActivities
+from activities.running import BlockingRunner
+from activities.steps import StepActivities
+from adapters.registry import Adapters
+from vault.errors import BadInput
+from vault.inventory import Inventory
+from workers.settings import Settings
+from workflows.failover import Commit, PlannedFailover, ReverseReplication, UnplannedFailover
+from workflows.machine import MachineWorkflow
+from workflows.plan import PlanRun
+from workflows.protection import (
+    DisableProtection,
+    EnableProtection,
+    FinalizeProtection,
+    InitialReplication,
+    Resynchronize,
+)
+from workflows.readiness import PlanReadiness
+from workflows.stage import PlanStage
+from workflows.testing import CleanupTestFailover, TestFailover
+
+THREADS_PER_ROLE = 64
+"""Blocking calls at once; each replicating machine needs one at its source's replication worker."""
+GRACE = timedelta(seconds=15)
+"""How long running activities get to come to a safe point at shutdown."""
+
+WORKFLOWS: list[type] = [
+    MachineWorkflow,
+    EnableProtection,
+    InitialReplication,
+    FinalizeProtection,
+    Resynchronize,
+    DisableProtection,
+    PlannedFailover,
+    UnplannedFailover,
+    Commit,
+    ReverseReplication,
+    TestFailover,
+    CleanupTestFailover,
+    PlanReadiness,
+    PlanStage,
+    PlanRun,
+]
+
+log = logging.getLogger(__name__)
+
+
+class Role(StrEnum):
+    CONTROL = "control"
+    SITE = "site"
+    REPLICATION = "replication"
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    """Workflow modules are loaded anew in the sandbox; the value types they share with everybody are not."""
+    return SandboxedWorkflowRunner(
+        restrictions=SandboxRestrictions.default.with_passthrough_modules(
+            "vault", "plans", "activities.contracts", "workflows.model", "annotated_types", "pydantic"
+        )
+    )
+
+
+async def run_worker(
+    client: Client, settings: Settings, inventory: Inventory, roles: Sequence[Role], site: str | None
+) -> None:
+    """Run until SIGTERM or SIGINT, then let running activities come to a safe point.
+
+    Raises:
+        BadInput: when a role needs a site and none (or an unknown one) is given.
+    """
+    queues = _queues(roles, site, inventory)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with ThreadPoolExecutor(THREADS_PER_ROLE * len(queues), thread_name_prefix="activity") as threads:
+        adapters = Adapters(inventory, settings.data)
+        runner = BlockingRunner(threads, settings.time_scale)
+        activities = _activities(adapters, runner)
+        async with AsyncExitStack() as workers:
+            for queue in queues:
+                worker = make_worker(client, queue, activities, settings)
+                await workers.enter_async_context(worker)
+                log.info("worker takes tasks from '%s'", queue)
+            await stop.wait()
+            log.info("worker is stopping: running activities come to a safe point")
+
+
+def make_worker(client: Client, queue: str, activities: list[Any], settings: Settings) -> Worker:
+    throttle = timedelta(seconds=min(5.0, settings.timings().heartbeat_s / 8))
+    return Worker(
+        client,
+        task_queue=queue,
+        workflows=WORKFLOWS if queue == CONTROL_QUEUE else [],
+        activities=activities,
+        workflow_runner=sandbox(),
+        max_concurrent_activities=THREADS_PER_ROLE,
+        max_heartbeat_throttle_interval=throttle,
+        default_heartbeat_throttle_interval=throttle,
+        graceful_shutdown_timeout=GRACE,
+    )
+
+
+def _activities(adapters: Adapters, runner: BlockingRunner) -> list[Any]:
+    """Every worker knows every activity; which queue a task is on decides where it runs."""
+    protection, machines, steps = (
+        ProtectionActivities(adapters, runner),
+        MachineActivities(adapters, runner),
+        StepActivities(adapters, runner),
+    )
+    return [
+        method
+        for holder in (protection, machines, steps)
+        for name in dir(holder)
+        if hasattr(method := getattr(holder, name), "__temporal_activity_definition")
+    ]
+
+
+def _queues(roles: Sequence[Role], site: str | None, inventory: Inventory) -> list[str]:
+    if not roles:
+        raise BadInput("a worker needs a role", where="--role", remedy="give --role control, site or replication")
+    needs_site = [role for role in roles if role is not Role.CONTROL]
+    if needs_site and site is None:
+        raise BadInput(f"role {needs_site[0]} needs a site", where="--site", remedy="give --site NAME")
+    if site is not None and site not in inventory.sites:
+        known = ", ".join(sorted(inventory.sites))
+        raise BadInput(f"unknown site '{site}'", where="--site", remedy=f"the inventory knows: {known}")
+    queue_of = {
+        Role.CONTROL: CONTROL_QUEUE,
+        Role.SITE: site_queue(site or ""),
+        Role.REPLICATION: replication_queue(site or ""),
+    }
+    return [queue_of[role] for role in dict.fromkeys(roles)]
