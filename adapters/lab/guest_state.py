@@ -1,0 +1,81 @@
+"""What a guest says about its process (``guest.json``), and whether that process still lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from adapters.lab.documents import read_document, write_document
+from adapters.lab.layout import MachineFolder
+from vault.errors import NotFound
+
+FORMAT, VERSION = "leeward-lab-guest", 1
+
+BOOTING, RUNNING, STOPPED, FAILED = "booting", "running", "stopped", "failed"
+
+
+@dataclass(frozen=True)
+class GuestState:
+    """``start_ticks`` is the kernel's start time of ``pid``: together they name one process for ever.
+
+    ``reason`` is why a guest gave up. ``address`` and ``token`` are there while it is RUNNING."""
+
+    state: str
+    pid: int
+    start_ticks: int
+    reason: str = ""
+    address: str = ""
+    token: str = ""
+    booted_at_ns: int = 0
+    in_production: bool = False
+
+    def save(self, folder: MachineFolder) -> None:
+        write_document(folder.guest, FORMAT, VERSION, asdict(self), mode=0o600)
+
+    @classmethod
+    def load(cls, folder: MachineFolder) -> GuestState | None:
+        """None: no guest ever started. Raises ``Damaged``."""
+        try:
+            return cls(**read_document(folder.guest, FORMAT, VERSION))
+        except NotFound:
+            return None
+
+    def alive(self) -> bool:
+        return start_ticks(self.pid) == self.start_ticks
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """The fields of ``/proc/<pid>/stat`` after the command's name; None when there is no such process."""
+    try:
+        raw = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return raw.rpartition(")")[2].split()
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in the kernel's ticks; None when it is gone or only waits to be reaped."""
+    fields = _stat_fields(pid)
+    if fields is None or fields[0] in ("Z", "X"):
+        return None
+    return int(fields[19])
+
+
+def kill_guest(state: GuestState) -> None:
+    """SIGKILL the guest and every command it runs (its session); nothing when it is gone already."""
+    if state.alive():
+        _kill(state.pid)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = _stat_fields(int(entry.name))
+            if fields is not None and int(fields[3]) == state.pid and int(fields[19]) >= state.start_ticks:
+                _kill(int(entry.name))
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,201 @@
+"""How lab machines are made, retired and deleted: each in one atomic step, repeatable after a crash at any other.
+
+A machine is registered exactly when ``machines/<name>/`` is there. What is being made lies in ``.making-<name>``,
+what is being retired in ``.retired-<name>``, what is being deleted in ``.removed-<name>``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+
+from adapters.lab.database import Geometry, format_disks
+from adapters.lab.definition import DiskDefinition, MachineDefinition
+from adapters.lab.documents import sync_folder
+from adapters.lab.hrl import write_fully
+from adapters.lab.layout import MachineFolder
+from replication.ports import ReplicaStore, Report
+from vault.domain import Disk, RecoveryPoint
+from vault.errors import BadInput, Damaged, InvalidState, NotFound
+from vault.inventory import Inventory, LabMachine
+
+BYTES_OF_AN_EMPTY_MACHINE = 64 * 1024
+
+
+def lab_settings(inventory: Inventory, machine: str) -> LabMachine:
+    """Raises ``NotFound`` for an unknown machine, ``BadInput`` for one that the inventory does not describe."""
+    if machine not in inventory.machines:
+        known = ", ".join(inventory.machines) or "none"
+        raise NotFound(f"the inventory has no machine '{machine}'", remedy=f"it has: {known}")
+    settings = inventory.machines[machine].lab
+    if settings is None:
+        raise BadInput(f"machine '{machine}' has no 'lab' section", remedy="describe its disks in the inventory")
+    return settings
+
+
+def disks_of(inventory: Inventory, machine: str) -> list[Disk]:
+    return [Disk(name=disk.name, size=disk.size) for disk in lab_settings(inventory, machine).disks]
+
+
+def network_kind(inventory: Inventory, site: str, network: str) -> str:
+    """Raises ``NotFound`` naming the site's networks."""
+    networks = inventory.sites[site].networks
+    if network not in networks:
+        there = ", ".join(networks)
+        raise NotFound(f"there is no network '{network}'", where=f"site {site}", remedy=f"the site has: {there}")
+    return str(networks[network].kind)
+
+
+def definition_like(
+    inventory: Inventory, site: str, name: str, like: str, network: str, *, made_from: str | None = None
+) -> MachineDefinition:
+    settings = lab_settings(inventory, like)
+    return MachineDefinition(
+        name=name,
+        site=site,
+        identity=like,
+        network=network,
+        network_kind=network_kind(inventory, site, network),
+        disks=tuple(DiskDefinition(disk.name, disk.size) for disk in settings.disks),
+        transactions_per_second=settings.transactions_per_second,
+        transaction_size=settings.transaction_size,
+        made_from=made_from,
+    )
+
+
+def _beside(folder: MachineFolder, what: str) -> MachineFolder:
+    return MachineFolder(folder.path.with_name(f".{what}-{folder.name}"))
+
+
+def _delete(folder: MachineFolder) -> None:
+    if folder.path.exists():
+        shutil.rmtree(folder.path)
+
+
+def _register(half_made: MachineFolder, folder: MachineFolder) -> None:
+    half_made.path.rename(folder.path)
+    sync_folder(folder.path.parent)
+
+
+def _fresh(folder: MachineFolder) -> MachineFolder:
+    """An empty place for a machine in the making; what an earlier try left there is deleted."""
+    making = _beside(folder, "making")
+    _delete(making)
+    making.path.mkdir(parents=True)
+    return making
+
+
+def make_empty(folder: MachineFolder, definition: MachineDefinition) -> None:
+    """Make a machine whose guest has an empty database. Raises ``BadInput`` when the disks are too small."""
+    Geometry.plan(definition.disks, definition.transaction_size)
+    making = _fresh(folder)
+    images = [making.image(disk.name) for disk in definition.disks]
+    for image, disk in zip(images, definition.disks, strict=True):
+        with image.open("wb") as stream:
+            stream.truncate(disk.size)
+
+    def write(disk: int, offset: int, data: bytes) -> None:
+        descriptor = os.open(images[disk], os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            write_fully(descriptor, data, offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    format_disks(write, definition.disks, definition.transaction_size)
+    definition.save(making)
+    _register(making, folder)
+
+
+def require_same(found: MachineDefinition, wanted: MachineDefinition) -> None:
+    """Raises ``InvalidState`` unless the machine that has the name was made from the same point, for the same use."""
+    if (found.identity, found.network) != (wanted.identity, wanted.network):
+        raise InvalidState(
+            f"machine '{found.name}' exists: a copy of '{found.identity}' on network '{found.network}'",
+            where=f"site {found.site}",
+            remedy="remove it first",
+        )
+    if found.made_from != wanted.made_from:
+        origin = f"recovery point {found.made_from}" if found.made_from else "no recovery point"
+        raise InvalidState(
+            f"machine '{found.name}' exists and was made from {origin}, not from {wanted.made_from}",
+            where=f"site {found.site}",
+            remedy="remove it first, if it is not needed",
+        )
+
+
+def make_from_replica(
+    folder: MachineFolder,
+    definition: MachineDefinition,
+    store: ReplicaStore,
+    point: RecoveryPoint,
+    report: Report,
+    reserve: Callable[[int], None],
+) -> None:
+    """Raises ``InvalidState`` when the replica's disks are not the machine's, ``NoSpace``, ``Damaged``."""
+    _require_disks(definition, store.state().disks)
+    reserve(_allocated(store, definition, point))
+    making = _fresh(folder)
+    try:
+        made = {path.name for path in store.materialise(point, making.path, report)}
+        missing = [disk.name for disk in definition.disks if making.image(disk.name).name not in made]
+        if missing:
+            raise Damaged(f"the replica did not give the disks {', '.join(missing)}", where=folder.name)
+        definition.save(making)
+        _register(making, folder)
+    except BaseException:
+        _delete(making)
+        raise
+
+
+def _require_disks(definition: MachineDefinition, replicated: list[Disk]) -> None:
+    wanted = {disk.name: disk.size for disk in definition.disks}
+    found = {disk.name: disk.size for disk in replicated}
+    if wanted != found:
+        raise InvalidState(
+            f"the replica has the disks {found}, machine '{definition.identity}' has {wanted}",
+            where=f"site {definition.site}",
+            remedy="make the inventory and the replica agree; protect the machine again when its disks changed",
+        )
+
+
+def _allocated(store: ReplicaStore, definition: MachineDefinition, point: RecoveryPoint) -> int:
+    total = 0
+    for disk in definition.disks:
+        with closing(store.view(disk.name, point)) as view:
+            total += sum(length for _, length in view.allocated())
+    return total
+
+
+def unregister_and_delete(folder: MachineFolder) -> None:
+    """Idempotent."""
+    removed = _beside(folder, "removed")
+    _delete(removed)
+    if folder.path.exists():
+        folder.path.rename(removed.path)
+        sync_folder(folder.path.parent)
+    _delete(removed)
+    _delete(_beside(folder, "making"))
+
+
+def retire(folder: MachineFolder, disks: list[Disk], store: ReplicaStore, epoch: str) -> None:
+    """Unregister first, then move the disks away: between the two nobody can start the machine any more."""
+    retired = _beside(folder, "retired")
+    if folder.path.exists():
+        _delete(retired)
+        folder.path.rename(retired.path)
+        sync_folder(folder.path.parent)
+    if _follows(store, epoch) and store.state().seeded:
+        _delete(retired)
+    elif retired.path.exists():
+        store.adopt({disk.name: retired.image(disk.name) for disk in disks}, disks, epoch)
+        _delete(retired)
+    else:
+        store.create(disks, epoch)
+
+
+def _follows(store: ReplicaStore, epoch: str) -> bool:
+    """Was the machine retired into this replica before, and has its replication perhaps gone on since?"""
+    return store.exists() and store.state().epoch == epoch

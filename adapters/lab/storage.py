@@ -1,0 +1,133 @@
+"""The state of a machine's storage that its writer and its replication share: tracking period, cuts, snapshot.
+
+All of it is in one document, so that a cut or a snapshot is *one* moment over all disks: the moment at which the
+document is replaced. Everybody who changes or relies on it holds the machine's storage lock. The lock's file has a
+counter, announced *before* a change, by which a writer notices that it must look again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from adapters.lab.documents import open_lock_file, read_document, try_lock, write_document
+from adapters.lab.layout import MachineFolder
+from vault.errors import NotFound
+
+FORMAT, VERSION = "leeward-lab-storage", 1
+_COUNTER = struct.Struct("<8sIQI")
+_COUNTER_MAGIC, _COUNTER_VERSION = b"LWRDGEN\0", 1
+
+
+@dataclass(frozen=True)
+class SealedCut:
+    """A cut that is not released yet. ``lengths`` are the sealed logs' sizes in bytes, per disk."""
+
+    number: int
+    time_ns: int
+    kind: str
+    lengths: dict[str, int]
+
+
+@dataclass(frozen=True)
+class StorageState:
+    """``number`` is that of the cut which the active logs will become."""
+
+    epoch: str = ""
+    active: bool = False
+    number: int = 0
+    resync_required: bool = False
+    sealed: tuple[SealedCut, ...] = ()
+    snapshot: str = ""
+    snapshot_time_ns: int = 0
+
+    @property
+    def logging(self) -> bool:
+        return self.active and not self.resync_required
+
+    def with_resync_required(self) -> StorageState:
+        """The changes are no longer known: their logs are worth nothing any more."""
+        return replace(self, resync_required=True, sealed=())
+
+
+@dataclass
+class StorageLock:
+    """The machine's storage lock. One instance per thread: two threads need two descriptors to exclude each other."""
+
+    folder: MachineFolder
+    _descriptor: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._descriptor = open_lock_file(self.folder.storage_lock)
+
+    def __enter__(self) -> StorageLock:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def seen(self) -> bytes:
+        """Changes whenever the state may have changed."""
+        return os.pread(self._descriptor, _COUNTER.size, 0)
+
+    def announce(self) -> None:
+        """Make every writer look at the state again before its next write. Call it before changing anything."""
+        raw = self.seen()
+        valid = len(raw) == _COUNTER.size and zlib.crc32(raw[:-4]) == int.from_bytes(raw[-4:], "little")
+        count = _COUNTER.unpack(raw)[2] + 1 if valid else 1
+        head = _COUNTER.pack(_COUNTER_MAGIC, _COUNTER_VERSION, count, 0)[:-4]
+        os.pwrite(self._descriptor, head + zlib.crc32(head).to_bytes(4, "little"), 0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def load_state(folder: MachineFolder) -> StorageState:
+    """The state; that of an untracked machine without snapshot when none was ever stored. Raises ``Damaged``."""
+    try:
+        body: dict[str, Any] = read_document(folder.storage_state, FORMAT, VERSION)
+    except NotFound:
+        return StorageState()
+    sealed = tuple(SealedCut(**cut) for cut in body.pop("sealed"))
+    return StorageState(sealed=sealed, **body)
+
+
+def save_state(folder: MachineFolder, state: StorageState) -> None:
+    """Replace the state atomically and durably. Only under the storage lock, after ``announce``."""
+    write_document(folder.storage_state, FORMAT, VERSION, asdict(state))
+
+
+def delete_unused_files(folder: MachineFolder, state: StorageState, disks: list[str]) -> None:
+    """Delete logs and snapshots that the state does not know: released ones, and leftovers of a crash."""
+    keep = set()
+    for disk in disks:
+        if state.logging:
+            keep.add(folder.log(disk, state.epoch, state.number))
+        keep.update(folder.log(disk, state.epoch, cut.number) for cut in state.sealed)
+        if state.snapshot:
+            keep.add(folder.snapshot(disk, state.snapshot))
+    for pattern in ("*.hrl", "*.snap"):
+        for path in folder.path.glob(pattern):
+            if path not in keep:
+                path.unlink(missing_ok=True)
+
+
+class WriterLock:
+    """Held by the one process that may write to a machine's disks, for as long as it may.
+
+    It is only taken, and only tested, under the storage lock: so who finds it free there knows that no write is
+    half done by a living process."""
+
+    def __init__(self, folder: MachineFolder) -> None:
+        self._descriptor = open_lock_file(folder.writer_lock)
+
+    def take(self) -> bool:
+        return try_lock(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
