@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make leeward's namespace and its search attributes. Every step may be repeated.
+# Make leeward's namespace and wait until it can be used. Every step may be repeated.
 set -eu
 
 attempts=0
@@ -16,22 +16,14 @@ if ! temporal operator namespace describe --namespace "$TEMPORAL_NAMESPACE" >/de
     temporal operator namespace create --namespace "$TEMPORAL_NAMESPACE" --retention "$LEEWARD_HISTORY_RETENTION"
 fi
 
-# One at a time: given several names at once, Temporal's tool makes only the first and reports success.
-make_search_attribute() {
-    attempts=0
-    # A new namespace is known everywhere only after some seconds.
-    until message=$(temporal operator search-attribute create --namespace "$TEMPORAL_NAMESPACE" \
-        --name "$1" --type Keyword 2>&1); do
-        attempts=$((attempts + 1))
-        if [ "$attempts" -ge 15 ]; then
-            echo "search attribute $1 cannot be made in namespace $TEMPORAL_NAMESPACE: $message" >&2
-            exit 1
-        fi
-        sleep 2
-    done
-}
-
-for name in LeewardMachine LeewardPlan LeewardSite LeewardPhase LeewardRunType LeewardHealth; do
-    make_search_attribute "$name"
+# A new namespace is known everywhere only after some seconds; workers that came earlier would be refused.
+attempts=0
+until temporal operator search-attribute list --namespace "$TEMPORAL_NAMESPACE" >/dev/null 2>&1; do
+    attempts=$((attempts + 1))
+    if [ "$attempts" -ge 30 ]; then
+        echo "namespace $TEMPORAL_NAMESPACE does not become usable" >&2
+        exit 1
+    fi
+    sleep 1
 done
 echo "namespace $TEMPORAL_NAMESPACE is ready"

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from vault.retry import LATER_DELAY_MINUTES, RECOVERABLE_DELAYS_MINUTES
+from workflows.attributes import ALL
 
 pytestmark = pytest.mark.unit
 
@@ -21,6 +22,7 @@ DOCUMENTS = sorted(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], cwd=ROOT, text=True
     ).split()
 )
+OPERATE = ROOT / "docs/operate.md"
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 CONSOLE_BLOCK = re.compile(r"^```console\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
@@ -119,8 +121,19 @@ def test_the_map_draws_no_import_that_the_contract_forbids() -> None:
 def test_the_documented_retry_schedule_is_the_one_in_the_code() -> None:
     *first, last = (str(minutes) for minutes in RECOVERABLE_DELAYS_MINUTES)
     schedule = f"{', '.join(first)} and {last} minutes, then every {LATER_DELAY_MINUTES} minutes"
-    operate = re.sub(r"\s+", " ", (ROOT / "docs/operate.md").read_text())
+    operate = re.sub(r"\s+", " ", OPERATE.read_text())
     assert schedule in operate
+
+
+def test_the_documented_search_attributes_are_the_ones_in_the_code() -> None:
+    documented = re.findall(r"search-attribute create --type Keyword --name (\w+)$", "\n".join(commands(OPERATE)), re.M)
+    assert sorted(documented) == sorted(key.name for key in ALL)
+
+
+def test_the_documented_variables_are_the_ones_in_the_code() -> None:
+    documented = set(re.findall(r"^\| `(LEEWARD_\w+)` \|", OPERATE.read_text(), re.MULTILINE))
+    code = "\n".join(path.read_text() for path in (ROOT / "workers").glob("*.py"))
+    assert documented == set(re.findall(r'"(LEEWARD_\w+)"', code))
 
 
 def test_the_picture_is_well_formed_and_described() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
-
-from workflows.attributes import ALL
 
 pytestmark = pytest.mark.e2e
 
@@ -37,15 +36,13 @@ def prepare(address: str) -> str:
     ).stdout
 
 
-async def test_it_makes_the_namespace_and_every_search_attribute_and_may_be_repeated() -> None:
+async def test_it_makes_the_namespace_waits_until_it_can_be_used_and_may_be_repeated() -> None:
     async with await WorkflowEnvironment.start_local(dev_server_existing_path=str(TEMPORAL)) as environment:
         address = environment.client.service_client.config.target_host
         assert prepare(address).endswith("namespace leeward is ready\n")
-        assert prepare(address) == "namespace leeward is ready\n"
-
         client = await Client.connect(address, namespace="leeward")
-        made = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace="leeward"))
-        wanted = {key.name: key.indexed_value_type for key in ALL}
-        assert {name: int(kind) for name, kind in made.custom_attributes.items()} == {
-            name: int(kind) for name, kind in wanted.items()
-        }
+        made = await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="leeward"))
+        assert made.config.workflow_execution_retention_ttl.ToTimedelta() == timedelta(days=90)
+        assert [run async for run in client.list_workflows()] == []
+
+        assert prepare(address) == "namespace leeward is ready\n"
