@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from plans.model import Plan
-from vault.inventory import Inventory
+from vault.inventory import DURATION_PATTERN, SIZE_PATTERN, Inventory, format_duration, format_size
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -43,8 +43,26 @@ def _cleaned(part: Any, *, named: bool) -> Any:
             for name, value in part.items()
             if not (name == "kind" and "const" in value)
         }
+    if "patternProperties" in part:
+        part = {**part, "additionalProperties": False}
     return {
-        word: value if word in ("default", "enum", "const") else _cleaned(value, named=word in ("properties", "$defs"))
-        for word, value in part.items()
-        if word != "title"
+        word: value if word in _VALUES else _cleaned(value, named=word in ("properties", "$defs", "patternProperties"))
+        for word, value in _with_written_default(part).items()
+        if word not in _NOT_FOR_EDITORS
     }
+
+
+_VALUES = ("default", "enum", "const")
+_NOT_FOR_EDITORS = ("title", "gt")
+
+
+def _with_written_default(part: dict[str, Any]) -> dict[str, Any]:
+    """The default as one would write it in the file: with its unit; none for a whole mapping."""
+    default = part.get("default")
+    if isinstance(default, dict):
+        return {word: value for word, value in part.items() if word != "default"}
+    if isinstance(default, int | float) and part.get("pattern") == DURATION_PATTERN:
+        return {**part, "default": format_duration(default)}
+    if isinstance(default, int) and part.get("pattern") == SIZE_PATTERN:
+        return {**part, "default": format_size(default)}
+    return part

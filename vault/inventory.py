@@ -11,6 +11,9 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
+DURATION_PATTERN = r"^ *[0-9]+(\.[0-9]+)? *(ms|s|m|min|h|d) *$"
+"""For editors; :func:`parse_duration` decides."""
+SIZE_PATTERN = r"^ *[0-9]+(\.[0-9]+)? *(B|KiB|MiB|GiB|TiB) *$"
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"^(?P<number>\d{1,18}(\.\d{1,18})?)\s*(?P<unit>B|KiB|MiB|GiB|TiB)$", re.ASCII)
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -47,13 +50,13 @@ def format_size(size: int) -> str:
 
 Duration = Annotated[
     float,
-    BeforeValidator(parse_duration, json_schema_input_type=str),
+    BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, Field(pattern=DURATION_PATTERN)]),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
 ]
 """Seconds; written with a unit in YAML and JSON, so that what was written can be read again."""
 Size = Annotated[
     int,
-    BeforeValidator(parse_size, json_schema_input_type=str),
+    BeforeValidator(parse_size, json_schema_input_type=Annotated[str, Field(pattern=SIZE_PATTERN)]),
     PlainSerializer(format_size, return_type=str, when_used="json"),
 ]
 """Bytes; written with a unit in YAML and JSON, so that what was written can be read again."""

@@ -1,0 +1,185 @@
+"""Reading a plan: what it means, and how every kind of mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from plans.loading import MAX_STEPS, load_plan
+from plans.model import CheckStep, ManualStep, Plan, ScriptStep, WaitStep
+from vault.errors import BadInput, InputErrors
+from vault.inventory import Inventory
+
+pytestmark = pytest.mark.unit
+
+SMALL = """\
+plan: small
+groups:
+  - name: database
+    machines: [payment-db]
+  - name: web
+    machines: [web]
+"""
+
+
+def load(tmp_path: Path, inventory: Inventory, text: str) -> Plan:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    return load_plan(path, inventory)
+
+
+def complaints(tmp_path: Path, inventory: Inventory, text: str) -> list[str]:
+    with pytest.raises(InputErrors) as caught:
+        load(tmp_path, inventory, text)
+    return [str(error).removeprefix(f"{tmp_path}/") for error in caught.value.errors]
+
+
+def test_the_example(payments: Plan) -> None:
+    assert payments.name == "payments"
+    assert payments.machines == ["payment-db", "payment-app-1", "payment-app-2", "web"]
+    assert payments.groups[0].machines[0].boot_timeout == 120
+    assert payments.variables_in("test") == {"service": "payments.test.example.com"}
+    assert payments.variables_in("planned") == {"service": "payments.example.com"}
+    kinds = [type(step) for group in payments.groups for step in (*group.before, *group.after)]
+    assert kinds == [ScriptStep, CheckStep, ScriptStep, CheckStep, CheckStep, ScriptStep, CheckStep, ManualStep]
+
+
+def test_a_plan_survives_json(payments: Plan) -> None:
+    assert Plan.model_validate_json(payments.model_dump_json()) == payments
+
+
+def test_defaults(tmp_path: Path, inventory: Inventory) -> None:
+    plan = load(tmp_path, inventory, SMALL)
+    assert (plan.on_failure, plan.commit, plan.reverse_replication) == ("wait", "manual", "manual")
+    assert plan.groups[0].machines[0].start is True
+
+
+def test_all_that_a_step_can_say(tmp_path: Path, inventory: Inventory) -> None:
+    plan = load(
+        tmp_path,
+        inventory,
+        SMALL
+        + """\
+    on_failure: continue
+    after:
+      - script: Warm up
+        on: web
+        run: [curl, "http://localhost/{{ plan }}"]
+        interpreter: bash
+        timeout: 90s
+        environment: {LEVEL: 3, LOUD: true}
+        secrets: {TOKEN: "env:WARM_TOKEN"}
+        runs: [planned, commit]
+        directions: [primary-to-recovery]
+        on_failure: stop
+      - wait: Let caches fill
+        for: 1m
+      - check: Port 80
+        tcp: web:80
+before:
+  - manual: Tell the help desk
+    timeout: 1h
+""",
+    )
+    script, wait, check = plan.groups[1].after
+    assert isinstance(script, ScriptStep) and isinstance(wait, WaitStep) and isinstance(check, CheckStep)
+    assert script.environment == {"LEVEL": 3, "LOUD": True}
+    assert wait.duration == 60
+    assert plan.failure_rule(script, plan.groups[1]) == "stop"
+    assert plan.failure_rule(wait, plan.groups[1]) == "continue"
+    assert plan.failure_rule(plan.before[0]) == "wait"
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("addition", "says"),
+    [
+        (
+            "  - {name: x, machines: [paymnt-db]}",
+            "p.yaml:7:26: unknown machine 'paymnt-db' — did you mean 'payment-db'?",
+        ),
+        ("  - {name: x, machines: [web]}", "p.yaml:7:26: machine 'web' is in the plan twice, first in line 6"),
+        ("  - {name: x, machines: []}", "p.yaml:7:25: 'machines' must not be empty"),
+        ("  - {name: web, machines: [payment-app-1]}", "p.yaml:7:12: group 'web' is there twice, first in line 5"),
+        ("    aftr: []", "p.yaml:7:5: unknown key 'aftr' — did you mean 'after'?"),
+        ("    after: [{script: A}]", "p.yaml:7:13: 'run' is missing"),
+        ("    after: [{scirpt: A}]", "'scirpt': did you mean 'script'?"),
+        ("    after: [5]", "p.yaml:7:13: a step must begin with its kind"),
+        ("    after: [{script: A, run: x, on: wbe}]", "p.yaml:7:37: unknown machine 'wbe' in this plan — did you mean"),
+        ("    before: [{script: A, run: x, on: web}]", "machine 'web' is not recovered yet when this step runs"),
+        ("    after: [{check: A}]", "p.yaml:7:13: a check asks over tcp or over http — write one of"),
+        ("    after: [{check: A, tcp: wbe}]", "unknown machine 'wbe'"),
+        ("    after: [{check: A, http: {machine: wbe}}]", "p.yaml:7:40: unknown machine 'wbe'"),
+        ("    after: [{check: A, http: {path: /}}]", "either a machine or a url"),
+        ("    after: [{check: A, http: {machine: web, path: health}}]", "p.yaml:7:51"),
+        ("    after: [{wait: A, for: 5}]", "p.yaml:7:28: '5' has no unit"),
+        ("    after: [{wait: A, for: 0s}]", "greater than 0"),
+        ("    after: [{wait: A, for: 1s}, {manual: A}]", "p.yaml:7:42: two steps are named 'A', the first in line 7"),
+        ("    after: [{manual: A, runs: [plannd]}]", "did you mean 'planned'?"),
+        ("    after: [{manual: A, runs: []}]", "'runs' must not be empty"),
+        ("    after: [{manual: ' '}]", "p.yaml:7:22"),
+        ("    after: [{manual: A, script: B, run: x}]", "unknown key 'manual'"),
+        ("    after: [{script: A, run: x, environment: {LEEWARD_PLAN: y}}]", "is set by leeward itself"),
+        ("    after: [{script: A, run: x, environment: {A-B: y}}]", "p.yaml:7:47"),
+        ("    after: [{manual: A, instructions: '{{ plam }}'}]", "p.yaml:7:43: unknown variable 'plam'"),
+        ("    after: [{script: A, run: [x, '{{ plan']}]", "p.yaml:7:34: the template is not sound"),
+        ("    after: [{script: A, run: x, environment: {B: '{{ v }}'}}]", "p.yaml:7:54: unknown variable 'v'"),
+        ("    before: [{manual: A, instructions: '{{ machines.web.address }}'}]", "the value is not known here"),
+        ("commit: sometimes", "'sometimes' is not allowed for 'commit'"),
+        ("variables: {a-b: 1}", "p.yaml:7:13"),
+        ("variables: [1]", "'variables' must be a mapping, not a list"),
+    ],
+)
+def test_mistakes(tmp_path: Path, inventory: Inventory, addition: str, says: str) -> None:
+    found = complaints(tmp_path, inventory, SMALL + addition + "\n")
+    assert any(says in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("machines", "says"),
+    [
+        ("[{machine: web, depends_on: [payment-app-9]}, payment-app-1]", "not a machine of the group"),
+        ("[{machine: web, depends_on: [payment-app-1]}, {machine: payment-app-1, depends_on: [web]}]", "circle"),
+        ("[{machine: web, depends_on: [web]}]", "circle"),
+        ("[{machine: web, depends_on: [payment-app-1]}, {machine: payment-app-1, start: false}]", "not started"),
+        ("[{machine: web, start: false}]\n    after: [{check: A, tcp: web}]", "is not started by this plan"),
+    ],
+)
+def test_dependencies_and_machines_that_stay_off(
+    tmp_path: Path, inventory: Inventory, machines: str, says: str
+) -> None:
+    text = f"plan: p\ngroups:\n  - name: g\n    machines: {machines}\n"
+    assert any(says in line for line in complaints(tmp_path, inventory, text))
+
+
+def test_a_template_is_checked_for_every_run_type_it_is_for(tmp_path: Path, inventory: Inventory) -> None:
+    text = (
+        SMALL
+        + "    after:\n      - manual: A\n        instructions: |\n          Fine.\n          See {{ only_test }}.\n"
+    )
+    text += "variables_for: {test: {only_test: x}}\n"
+    found = complaints(tmp_path, inventory, text)
+    assert found == [
+        "p.yaml:11:18: unknown variable 'only_test' (in a run of type planned) — "
+        "known are 'direction', 'group', 'machines', 'plan', 'range', 'run_id', 'run_type', 'variables'"
+    ]
+    load(tmp_path, inventory, text.replace("manual: A\n", "manual: A\n        runs: [test]\n"))
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path, inventory: Inventory) -> None:
+    found = complaints(tmp_path, inventory, SMALL.replace("payment-db", "db").replace("[web]", "[wb]"))
+    assert len(found) == 2
+
+
+def test_a_secret_in_a_plan_is_never_quoted(tmp_path: Path, inventory: Inventory) -> None:
+    found = complaints(tmp_path, inventory, SMALL + "    after: [{script: A, run: x, secrets: {T: hunter2}}]\n")
+    assert "hunter2" not in "".join(found)
+
+
+def test_too_many_steps_and_complaints_are_bounded(tmp_path: Path, inventory: Inventory) -> None:
+    steps = "".join(f"      - manual: step {n}\n" for n in range(MAX_STEPS + 1))
+    with pytest.raises(BadInput, match="more than 1000"):
+        load(tmp_path, inventory, SMALL + "    after:\n" + steps)
+    machines = ", ".join(f"m{n}" for n in range(3000))
+    assert len(complaints(tmp_path, inventory, SMALL + f"  - {{name: x, machines: [{machines}]}}\n")) == 100

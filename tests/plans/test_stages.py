@@ -1,0 +1,119 @@
+"""What a run does, in order; and the trees that show it."""
+
+from __future__ import annotations
+
+import pytest
+
+from plans.model import Plan
+from plans.stages import StageKind, stages
+from plans.tree import TreeNode, plan_tree, run_tree
+from vault.domain import RunType
+
+pytestmark = pytest.mark.unit
+
+PLAN = Plan.model_validate(
+    {
+        "plan": "p",
+        "before": [{"manual": "Tell everybody"}],
+        "groups": [
+            {
+                "name": "a",
+                "machines": ["a1", {"machine": "a2", "depends_on": ["a1"]}, "a3"],
+                "before": [{"wait": "Before a", "for": "1s"}],
+                "after": [
+                    {"wait": "Only real", "for": "1s", "runs": ["planned", "unplanned"]},
+                    {"wait": "After commit", "for": "1s", "runs": ["commit"]},
+                    {"wait": "Only back", "for": "1s", "directions": ["recovery-to-primary"]},
+                ],
+            },
+            {"name": "b", "machines": ["b1"]},
+        ],
+        "after": [{"manual": "Say it is over", "runs": ["planned"]}],
+    }
+)
+
+
+def titles(plan: Plan, run_type: RunType) -> list[str]:
+    return [stage.title for stage in stages(plan, run_type)]
+
+
+@pytest.mark.parametrize(
+    ("run_type", "expected"),
+    [
+        ("test", ["begin", "recover a", "recover b"]),
+        ("planned", ["begin", "shut down b", "shut down a", "recover a", "recover b", "end"]),
+        ("unplanned", ["begin", "recover a", "recover b"]),
+        ("failback", ["begin", "shut down b", "shut down a", "recover a", "recover b"]),
+        ("cleanup", ["clean up b", "clean up a"]),
+        ("commit", ["commit a", "commit b"]),
+        ("reverse", ["reverse replication of a", "reverse replication of b"]),
+    ],
+)
+def test_order_of_each_run_type(run_type: RunType, expected: list[str]) -> None:
+    assert titles(PLAN, run_type) == expected
+
+
+def test_automatic_commit_and_reverse_replication_follow() -> None:
+    plan = PLAN.model_copy(update={"commit": "automatic", "reverse_replication": "automatic"})
+    tail = ["commit a", "commit b", "reverse replication of a", "reverse replication of b"]
+    assert titles(plan, "planned")[5:-1] == tail
+    assert titles(plan, "failback")[5:] == tail
+    assert titles(plan, "unplanned")[3:] == tail[:2]
+    assert titles(plan, "test") == titles(PLAN, "test")
+    assert titles(plan, "commit") == tail
+
+
+def test_reverse_replication_waits_for_a_manual_commit() -> None:
+    plan = PLAN.model_copy(update={"reverse_replication": "automatic"})
+    assert titles(plan, "planned") == titles(PLAN, "planned")
+    assert titles(plan, "commit") == ["commit a", "commit b", "reverse replication of a", "reverse replication of b"]
+
+
+def test_steps_belong_to_run_types_and_directions() -> None:
+    def after(run_type: RunType) -> list[str]:
+        stage = next(stage for stage in stages(PLAN, run_type) if stage.group == "a" and stage.kind != "shut down")
+        return [step.name for step in stage.after]
+
+    assert after("planned") == ["Only real"]
+    assert after("test") == []
+    assert after("failback") == ["Only back"]
+    assert after("commit") == ["After commit"]
+    reversed_test = stages(PLAN, "test", "recovery-to-primary")
+    assert [step.name for step in reversed_test[1].after] == ["Only back"]
+
+
+def test_shutting_down_runs_no_steps() -> None:
+    shut_down = [stage for stage in stages(PLAN, "planned") if stage.kind is StageKind.SHUT_DOWN]
+    assert not any(stage.before or stage.after for stage in shut_down)
+
+
+def test_machines_start_in_waves_and_stop_the_other_way_round() -> None:
+    by_title = {stage.title: stage for stage in stages(PLAN, "planned")}
+    start = [[entry.machine for entry in wave] for wave in by_title["recover a"].waves]
+    stop = [[entry.machine for entry in wave] for wave in by_title["shut down a"].waves]
+    assert start == [["a1", "a3"], ["a2"]]
+    assert stop == [["a2"], ["a1", "a3"]]
+
+
+def test_stages_survive_json() -> None:
+    for stage in stages(PLAN, "planned"):
+        assert type(stage).model_validate_json(stage.model_dump_json()) == stage
+
+
+def lines(node: TreeNode, depth: int = 0) -> list[str]:
+    own = "  " * depth + node.label + (f" [{node.detail}]" if node.detail else "")
+    return [own, *(line for child in node.children for line in lines(child, depth + 1))]
+
+
+def test_the_tree_of_a_plan() -> None:
+    shown = lines(plan_tree(PLAN))
+    assert shown[0] == "p [a failed step: wait; commit: manual; reverse replication: manual]"
+    assert "      a2 [after a1]" in shown
+    assert "      Only real [1s; only planned, unplanned]" in shown
+
+
+def test_the_tree_of_a_dry_run_follows_the_stages() -> None:
+    tree = run_tree(PLAN, "planned")
+    assert [child.label for child in tree.children] == titles(PLAN, "planned")
+    recover = tree.children[3]
+    assert [child.label for child in recover.children] == ["Before a", "a1", "a3", "a2", "Only real"]
