@@ -21,7 +21,7 @@ def refuse_other_sizes(images: dict[str, Path], disks: list[Disk]) -> None:
 
 
 def move_in(image: Path, base: Path) -> None:
-    """Durable when it returns. A crash leaves the image in its old place, its new one, or (across file systems) both."""
+    """Durable when it returns. A crash leaves the image in its old place or its new one, or whole in both."""
     with files.translated(image):
         try:
             files.rename(image, base)

@@ -6,8 +6,8 @@ point (``docs/decisions/003-forward-journal.md``). Formats are in ``docs/formats
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class LocalReplicaStore:
 
     def create(self, disks: list[Disk], epoch: str) -> None:
         check_disks(disks)
-        with self.lock("creating the replica"):
+        with self._writing("creating the replica"):
             if self.exists():
                 known = self._unseeded()
                 check_same_disks(known.disks, disks, str(self._files.root))
@@ -81,7 +81,7 @@ class LocalReplicaStore:
             self._save(self._fresh(disks, epoch))
 
     def begin_seed(self, moment: datetime | None) -> None:
-        with self.lock("seeding"):
+        with self._writing("seeding"):
             known = self._unseeded()
             if known.seed_moment != moment or moment is None:
                 self._save(known.with_(seed_moment=moment, seeded_bytes=dict.fromkeys(known.seeded_bytes, 0)))
@@ -93,7 +93,7 @@ class LocalReplicaStore:
         return ViewChecksums(SeedView(self._files.open_base(known.disk(disk))))
 
     def write_base(self, disk: str, extent: Extent) -> None:
-        with self.lock("seeding"):
+        with self._writing("seeding"):
             self._unseeded()
             if self._reserve and not is_zero(extent.data):
                 self._reserve(len(extent.data))
@@ -106,7 +106,7 @@ class LocalReplicaStore:
             base.write(extent)
 
     def checkpoint_base(self, disk: str, offset: int) -> None:
-        with self.lock("seeding"):
+        with self._writing("seeding"):
             known = self._unseeded()
             reached = known.seeded_bytes[disk]
             if offset <= reached:
@@ -117,7 +117,7 @@ class LocalReplicaStore:
             self._save(known.with_(seeded_bytes={**known.seeded_bytes, disk: offset}))
 
     def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
-        with self.lock("seeding"):
+        with self._writing("seeding"):
             known = self._manifest()
             if known.seeded:
                 return known.points[0]
@@ -142,7 +142,7 @@ class LocalReplicaStore:
 
     def adopt(self, images: dict[str, Path], disks: list[Disk], epoch: str) -> None:
         check_disks(disks)
-        with self.lock("adopting images"):
+        with self._writing("adopting images"):
             present = {disk.name: images[disk.name] for disk in disks if images.get(disk.name, Path()).is_file()}
             if self.exists():
                 known = self._unseeded()
@@ -199,7 +199,8 @@ class LocalReplicaStore:
         changed = sum(segment.disk_bytes for segment in segments.values())
         point = self._point(known, cut, epoch, time, kind, changed)
         layer = Layer(sequence=point.sequence, epoch=epoch, cut=cut, segments=segments)
-        files.sync_folder(self._files.segments)
+        with files.translated(self._files.segments):
+            files.sync_folder(self._files.segments)
         self._save(
             known.with_(
                 epoch=epoch,
@@ -226,16 +227,17 @@ class LocalReplicaStore:
             paths = {folder / f"{name}.raw": view for name, view in views.items()}
             with files.translated(folder):
                 files.make_folder(folder)
-                for path, view in paths.items():
-                    copy_sparse(view, path.with_name(path.name + ".part"), meter.add)
-                meter.tell()
+            for path, view in paths.items():
+                copy_sparse(view, path.with_name(path.name + ".part"), meter.add)
+            meter.tell()
+            with files.translated(folder):
                 for path in paths:
                     files.rename(path.with_name(path.name + ".part"), path)
                 files.sync_folder(folder)
             return list(paths)
 
     def prune(self, retention_: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
-        with self.lock("pruning recovery points"):
+        with self._writing("pruning recovery points"):
             known = self._manifest()
             dropped = [point.id for point in retention.expired(known.points, retention_, now, in_use)]
             if dropped:
@@ -249,7 +251,7 @@ class LocalReplicaStore:
 
     def keep_only(self, point: RecoveryPoint) -> None:
         with (
-            self.lock("dropping all other recovery points"),
+            self._writing("dropping all other recovery points"),
             locking.exclude(self._files.readers_lock) as alone,
         ):
             if not alone:
@@ -271,12 +273,17 @@ class LocalReplicaStore:
     def remove(self) -> None:
         if not self._files.root.is_dir():
             return
-        with self.lock("removing the replica"), files.translated(self._files.root):
+        with self._writing("removing the replica"):
             self._close_bases()
             self._known = None
             self._files.delete_everything()
 
     # --- inside -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self, purpose: str) -> Iterator[None]:
+        with files.translated(self._files.root), self.lock(purpose):
+            yield
 
     def _entered(self) -> None:
         if self.exists():

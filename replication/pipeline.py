@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from replication.ports import Extent
@@ -38,14 +39,21 @@ def batches(extents: Iterator[Extent]) -> Iterator[Batch]:
         yield Batch(batch, size)
 
 
-def read_ahead(items: Iterator[T], depth: int = BATCHES_AHEAD) -> Iterator[T]:
-    """The same items, at most ``depth`` of them produced ahead in a thread; its errors arrive in their place."""
+@contextmanager
+def read_ahead(items: Iterator[T], depth: int = BATCHES_AHEAD) -> Iterator[Iterator[T]]:
+    """The same items, at most ``depth`` of them produced ahead in a thread; its errors arrive in their place.
+
+    When the block is left, the thread has ended: what ``items`` reads from may be closed then."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         ahead = deque(pool.submit(next, items, None) for _ in range(depth))
-        try:
+
+        def in_order() -> Iterator[T]:
             while (item := ahead.popleft().result()) is not None:
                 ahead.append(pool.submit(next, items, None))
                 yield item
+
+        try:
+            yield in_order()
         finally:
             for future in ahead:
                 future.cancel()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from replication.checksums import BLOCK, block_checksums
 from replication.layout import check_same_disks
-from replication.pipeline import Batch, batches, read_ahead
+from replication.pipeline import batches, read_ahead
 from replication.ports import (
     BlockChecksums,
     BlockReader,
@@ -168,9 +168,13 @@ def _seed(
         meter.now_doing(f"initial replication of {disk.name}")
         done = state.seeded_bytes.get(disk.name, 0)
         meter.add(done)
-        with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
+        with (
+            closing(source.open_snapshot(disk.name)) as reader,
+            closing(store.open_checksums(disk.name)) as theirs,
+            read_ahead(_compare(reader, theirs, disk.size, done)) as stretches,
+        ):
             since, checkpointed = clock.monotonic(), done
-            for compared in read_ahead(_compare(reader, theirs, disk.size, done)):
+            for compared in stretches:
                 sent = 0
                 for extent in compared.differing:
                     store.write_base(disk.name, extent)
@@ -223,10 +227,14 @@ def _bytes_to_compare(source: ChangeSource, store: ReplicaStore, disk: Disk) -> 
 
 
 def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, epoch: str, meter: Meter) -> None:
-    with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
-        with _staged(store.open_segment(disk.name, 0, epoch=epoch), meter) as add:
-            for compared in read_ahead(_compare(reader, theirs, disk.size)):
-                add(compared.differing, compared.length)
+    with (
+        closing(source.open_snapshot(disk.name)) as reader,
+        closing(store.open_checksums(disk.name)) as theirs,
+        read_ahead(_compare(reader, theirs, disk.size)) as stretches,
+        _staged(store.open_segment(disk.name, 0, epoch=epoch), meter) as add,
+    ):
+        for compared in stretches:
+            add(compared.differing, compared.length)
 
 
 # --- deltas -----------------------------------------------------------------------------------------------------
@@ -274,8 +282,11 @@ def _send(source: ChangeSource, store: ReplicaStore, cut: Cut, report: Report) -
     sizes = {disk.name: source.extents_size(cut, disk.name) for disk in state.disks}
     meter = Meter(report, f"changes of cut {cut.number}", sum(sizes.values()))
     for disk in state.disks:
-        with _staged(store.open_segment(disk.name, cut.number), meter) as add:
-            for batch in _read_batches(source, cut, disk, sizes[disk.name]):
+        with (
+            read_ahead(batches(source.extents(cut, disk.name))) as ahead,
+            _staged(store.open_segment(disk.name, cut.number), meter) as add,
+        ):
+            for batch in ahead:
                 add(batch.extents, batch.bytes)
     meter.tell()
     point = store.seal(cut.number, cut.time, cut.kind)
@@ -283,15 +294,9 @@ def _send(source: ChangeSource, store: ReplicaStore, cut: Cut, report: Report) -
     return point
 
 
-def _read_batches(source: ChangeSource, cut: Cut, disk: Disk, size: int) -> Iterator[Batch]:
-    if size == 0:
-        return iter(())
-    return read_ahead(batches(source.extents(cut, disk.name)))
-
-
 @contextmanager
 def _staged(segment: SegmentWriter, meter: Meter) -> Iterator[Callable[[list[Extent], int], None]]:
-    """``add(extents, bytes of disk dealt with)`` while inside; then the segment is closed, or abandoned on any error."""
+    """``add(extents, bytes of disk dealt with)`` inside; the segment is closed then, or abandoned on any error."""
     counted = 0
 
     def add(extents: list[Extent], done: int) -> None:

@@ -161,18 +161,27 @@ def copy_sparse(source: BlockReader, target: Path, done: Callable[[int, int], No
     Raises ``NoSpace``, ``Damaged``."""
     with files.translated(target):
         fd = files.open_file(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
+    try:
+        with files.translated(target):
             files.set_size(fd, source.size)
-            for offset, length in pieces(source.allocated(), source.size, 4096):
-                written = 0
-                for start, data, zero in runs(offset, source.read(offset, length)):
-                    if not zero:
-                        files.write_at(fd, data, start)
-                        written += len(data)
-                done(length, written)
+        for offset, length in pieces(source.allocated(), source.size, 4096):
+            data = source.read(offset, length)
+            with files.translated(target):
+                written = _write_what_is_not_zero(fd, offset, data)
+            done(length, written)
+        with files.translated(target):
             files.sync(fd)
-        finally:
-            os.close(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_what_is_not_zero(fd: int, offset: int, data: bytes) -> int:
+    written = 0
+    for start, run, zero in runs(offset, data):
+        if not zero:
+            files.write_at(fd, run, start)
+            written += len(run)
+    return written
 
 
 class SeedView:
