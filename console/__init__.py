@@ -1,0 +1,1 @@
+"""The ``leeward`` command. One file per command group, thin: parse, call, show."""

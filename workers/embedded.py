@@ -180,6 +180,7 @@ class _Supervisor:
                 namespace=NAMESPACE,
                 supervisor=this_process(),
                 ready=ready,
+                time_scale=self._settings.time_scale,
                 processes=processes,
             ),
         )

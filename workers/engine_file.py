@@ -25,6 +25,7 @@ class Engine(NamedTuple):
     namespace: str
     supervisor: Process
     ready: bool
+    time_scale: float
     processes: dict[str, Process]
     """``temporal`` and each worker by name."""
 
@@ -43,6 +44,7 @@ def read_engine(path: Path) -> Engine | None:
         namespace=content["namespace"],
         supervisor=Process(*content["supervisor"]),
         ready=content["ready"],
+        time_scale=content["time_scale"],
         processes={name: Process(*process) for name, process in content["processes"].items()},
     )
     return engine if is_alive(engine.supervisor) else None

@@ -1,0 +1,5 @@
+"""``python -m console`` is ``leeward``."""
+
+from console.main import main
+
+main()

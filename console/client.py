@@ -1,0 +1,375 @@
+"""What the command line, the demo and tests do with leeward: typed calls over a Temporal client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowUpdateFailedError,
+)
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.contracts import CONTROL_QUEUE, REPLICATE_DELTAS, PointList, ReplicationPulse
+from plans.model import Plan
+from vault.domain import LATEST, Progress, RunType, Value
+from vault.errors import InvalidState, LeewardError, NotFound, NotRecoverable, Unreachable
+from vault.inventory import Inventory
+from vault.lifecycle import JobKind, Phase
+from workflows.attributes import MACHINE, PLAN, attributes
+from workflows.calls import reason
+from workflows.ids import machine_id, plan_id
+from workflows.model import (
+    Cancel,
+    Decision,
+    JobAccepted,
+    JobRequest,
+    JobResult,
+    MachineSettings,
+    MachineState,
+    PlanRequest,
+    RunStatus,
+    Steer,
+    Timings,
+)
+
+Answer = TypeVar("Answer")
+LOOK_EVERY_S = 0.4
+
+
+class JobFailed(NotRecoverable):
+    """A lifecycle job ended without success; what it says is its own reason."""
+
+
+class PendingActivity(Value):
+    """What an activity that is running, or waiting for its next try, says about itself."""
+
+    name: str
+    attempt: int
+    waiting_for_worker: bool = False
+    last_failure: str = ""
+    next_try: datetime | None = None
+    pulse: ReplicationPulse | None = None
+    progress: Progress | None = None
+
+
+class MachineStatus(Value):
+    state: MachineState
+    activities: list[PendingActivity] = []
+
+    @property
+    def rpo_s(self) -> float | None:
+        """Seconds since the newest recovery point: what would be lost if the source died now."""
+        point = self.state.last_point
+        for activity in self.activities:
+            if activity.pulse is not None and activity.pulse.last_point is not None:
+                point = activity.pulse.last_point
+        return (datetime.now(UTC) - point.time).total_seconds() if point else None
+
+
+class JobLine(Value):
+    """A job as Temporal's visibility store knows it."""
+
+    id: str
+    kind: str
+    machine: str
+    plan: str
+    status: str
+    started: datetime
+    finished: datetime | None = None
+
+
+class Leeward:
+    """One connection to one Temporal namespace.
+
+    Errors of all calls: ``NotFound``, ``InvalidState`` (refused, nothing changed), ``Unreachable``.
+    """
+
+    def __init__(self, client: Client, inventory: Inventory, timings: Timings, operator: str | None = None) -> None:
+        self.client = client
+        self.inventory = inventory
+        self.timings = timings
+        self.operator = operator or getpass.getuser()
+
+    # -- machines ------------------------------------------------------------------------------------------------
+
+    def settings(self, machine: str) -> MachineSettings:
+        """What the inventory says about a machine's replication, both ways."""
+        if machine not in self.inventory.machines:
+            known = ", ".join(sorted(self.inventory.machines))
+            raise NotFound(f"machine '{machine}' is not in the inventory", remedy=f"known machines: {known}")
+        entry = self.inventory.machines[machine]
+        forward = self.inventory.relationship(machine)
+        network, test_network = self.inventory.mapped_networks(entry.target, forward.target_network, entry.site)
+        return MachineSettings(
+            name=machine,
+            forward=forward,
+            backward=forward.reversed(network, test_network),
+            policy=self.inventory.policies[entry.policy],
+            timings=self.timings,
+        )
+
+    async def protect(self, machine: str) -> str:
+        """Start protecting a machine, or go on where an earlier try stopped; returns the first job's id."""
+        settings = self.settings(machine)
+        initial = MachineState(**{name: getattr(settings, name) for name in MachineSettings.model_fields})
+        start: WithStartWorkflowOperation[Any, Any] = WithStartWorkflowOperation(
+            "Machine",
+            initial,
+            id=machine_id(machine),
+            task_queue=CONTROL_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            search_attributes=attributes(machine=machine, site=initial.active_site, phase=initial.phase.value),
+            static_summary=f"{machine}: {settings.forward.source_site} → {settings.forward.target_site}",
+        )
+        known = await self.find_machine(machine)
+        next_job = {Phase.ENABLED: JobKind.INITIAL_REPLICATION, Phase.COPIED: JobKind.FINALIZE}
+        kind = next_job.get(known.phase, JobKind.ENABLE) if known else JobKind.ENABLE
+        accepted: JobAccepted = await _asked(
+            self.client.execute_update_with_start_workflow(
+                "request", self._job_request(kind), start_workflow_operation=start, result_type=JobAccepted
+            )
+        )
+        return accepted.job_id
+
+    async def request(self, machine: str, kind: JobKind, **options: Any) -> str:
+        """Ask a machine for one job; returns the job's workflow id."""
+        accepted: JobAccepted = await self._machine_update(
+            machine, "request", JobAccepted, self._job_request(kind, **options)
+        )
+        return accepted.job_id
+
+    async def resume_replication(self, machine: str) -> MachineState:
+        return await self._machine_update(machine, "resume_replication", MachineState)
+
+    async def configure(self, machine: str) -> MachineState:
+        """Bring changed settings of the inventory to the machine."""
+        return await self._machine_update(machine, "configure", MachineState, self.settings(machine))
+
+    async def recovery_points(self, machine: str) -> PointList:
+        return await self._machine_update(machine, "recovery_points", PointList)
+
+    async def job_result(self, job_id: str) -> JobResult:
+        """Wait for a job's end. Raises ``JobFailed`` with its reason."""
+        handle = self.client.get_workflow_handle(job_id, result_type=JobResult)
+        try:
+            result: JobResult = await handle.result()
+        except WorkflowFailureError as error:
+            raise JobFailed(reason(error.cause), where=job_id) from error
+        except RPCError as error:
+            raise _translated(error, job_id) from error
+        return result
+
+    async def wait_until_protected(self, machine: str) -> MachineState:
+        """Until the chain of jobs that ``protect`` starts has ended. Raises ``JobFailed``."""
+        working = {Phase.ENABLING, Phase.REPLICATING_INITIALLY, Phase.FINALIZING}
+        while True:
+            state = await self.find_machine(machine)
+            if state is None:
+                raise JobFailed("the machine is not protected any more", where=machine)
+            if state.phase is Phase.PROTECTED:
+                return state
+            last = state.jobs[-1] if state.jobs else None
+            if state.phase not in working and last is not None and last.state == "failed":
+                raise JobFailed(last.message, where=machine)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def find_machine(self, machine: str) -> MachineState | None:
+        """The machine's state; None when it is not protected."""
+        handle = self._machine(machine)
+        try:
+            description = await handle.describe()
+            if description.status is not WorkflowExecutionStatus.RUNNING:
+                return None
+            state: MachineState = await handle.query("describe", result_type=MachineState)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise _translated(error, machine) from error
+        return state
+
+    async def machine_status(self, machine: str) -> MachineStatus | None:
+        """State and what its activities are doing now, those of its running job included."""
+        state = await self.find_machine(machine)
+        if state is None:
+            return None
+        ids = [machine_id(machine), *(job.id for job in state.jobs if job.state in {"running", "held"})]
+        lists = await asyncio.gather(*(self._pending(workflow_id) for workflow_id in ids))
+        return MachineStatus(state=state, activities=[activity for pending in lists for activity in pending])
+
+    async def jobs(self, machine: str | None = None, plan: str | None = None, limit: int = 50) -> list[JobLine]:
+        """Jobs, newest first."""
+        kinds = ", ".join(f"'{kind.value}'" for kind in JobKind)
+        query = f"WorkflowType IN ({kinds})"
+        query += f" AND LeewardMachine = '{machine}'" if machine else ""
+        query += f" AND LeewardPlan = '{plan}'" if plan else ""
+        lines = []
+        async for execution in self.client.list_workflows(query, limit=limit):
+            found = execution.typed_search_attributes
+            lines.append(
+                JobLine(
+                    id=execution.id,
+                    kind=execution.workflow_type,
+                    machine=found.get(MACHINE) or "",
+                    plan=found.get(PLAN) or "",
+                    status=execution.status.name.lower() if execution.status else "unknown",
+                    started=execution.start_time,
+                    finished=execution.close_time,
+                )
+            )
+        return sorted(lines, key=lambda line: line.started, reverse=True)
+
+    # -- plans ---------------------------------------------------------------------------------------------------
+
+    async def start_run(
+        self, plan: Plan, run_type: RunType, *, point: str = LATEST, source_unreachable: bool = False
+    ) -> str:
+        """Start a run of a plan; returns its run id. Raises ``InvalidState`` when the plan is running."""
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        request = PlanRequest(
+            plan=plan,
+            run_id=run_id,
+            run_type=run_type,
+            requested_by=self.operator,
+            point=point,
+            source_unreachable=source_unreachable,
+            timings=self.timings,
+        )
+        try:
+            await self.client.start_workflow(
+                "PlanRun",
+                request,
+                id=plan_id(plan.name),
+                task_queue=CONTROL_QUEUE,
+                search_attributes=attributes(plan=plan.name, run_type=run_type),
+                static_summary=f"{run_type} of {plan.name}, asked by {self.operator}",
+            )
+        except WorkflowAlreadyStartedError as error:
+            raise InvalidState(
+                f"plan '{plan.name}' is running already; nothing was started",
+                remedy=f"watch it with: leeward plan watch {plan.name}",
+            ) from error
+        except RPCError as error:
+            raise _translated(error, plan.name) from error
+        return run_id
+
+    async def run_status(self, plan: str) -> RunStatus:
+        """The plan's running or last run. Raises ``NotFound`` when it never ran."""
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        try:
+            status: RunStatus = await handle.query("status", result_type=RunStatus)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            raise _translated(error, f"plan {plan}") from error
+        return status
+
+    async def watch(self, plan: str, *, auto_approve: bool = False) -> AsyncIterator[RunStatus]:
+        """The run's status again and again until it has ended; the last one is the final one.
+
+        ``auto_approve`` approves every manual step that waits, in the operator's name.
+        """
+        while True:
+            status = await self.run_status(plan)
+            yield status
+            if status.finished is not None:
+                return
+            if auto_approve:
+                for step in [row for stage in status.stages for row in stage.steps if row.state == "waiting"]:
+                    await self._approve_if_it_still_waits(plan, step.id)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _approve_if_it_still_waits(self, plan: str, step: str) -> None:
+        steer = Steer(action="approve", step=step, by=self.operator, note="approved automatically")
+        with contextlib.suppress(InvalidState):  # somebody else was faster
+            await self.steer(plan, steer)
+
+    async def steer(self, plan: str, steer: Steer) -> Decision:
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        decision: Decision = await _asked(handle.execute_update("steer", steer, result_type=Decision))
+        return decision
+
+    async def cancel_run(self, plan: str, note: str = "") -> Decision:
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        return await _asked(handle.execute_update("cancel", Cancel(by=self.operator, note=note), result_type=Decision))
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _machine(self, machine: str) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(machine_id(machine))
+
+    def _job_request(self, kind: JobKind, **options: Any) -> JobRequest:
+        return JobRequest(id=secrets.token_hex(6), kind=kind, requested_by=self.operator, **options)
+
+    async def _machine_update(self, machine: str, update: str, gives: type[Answer], *given: Value) -> Answer:
+        if await self.find_machine(machine) is None:
+            raise InvalidState(
+                f"machine '{machine}' is not protected", remedy=f"protect it first: leeward protect {machine}"
+            )
+        return await _asked(self._machine(machine).execute_update(update, args=list(given), result_type=gives))
+
+    async def _pending(self, workflow_id: str) -> Sequence[PendingActivity]:
+        try:
+            description = await self.client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return []
+            raise _translated(error, workflow_id) from error
+        return [await self._pending_activity(raw) for raw in description.raw_description.pending_activities]
+
+    async def _pending_activity(self, raw: Any) -> PendingActivity:
+        name = raw.activity_type.name
+        kind = ReplicationPulse if name == REPLICATE_DELTAS.name else Progress
+        beats = list(raw.heartbeat_details.payloads)
+        decoded = (await self.client.data_converter.decode(beats, [kind]))[0] if beats else None
+        waits = (
+            raw.HasField("last_failure") and raw.HasField("scheduled_time") and not raw.HasField("last_started_time")
+        )
+        next_try = (
+            raw.next_attempt_schedule_time.ToDatetime(UTC) if raw.HasField("next_attempt_schedule_time") else None
+        )
+        return PendingActivity(
+            name=name,
+            attempt=raw.attempt,
+            waiting_for_worker=not raw.HasField("last_started_time") and not waits,
+            last_failure=raw.last_failure.message if raw.HasField("last_failure") else "",
+            next_try=next_try,
+            pulse=decoded if isinstance(decoded, ReplicationPulse) else None,
+            progress=decoded if isinstance(decoded, Progress) else decoded.progress if decoded else None,
+        )
+
+
+async def _asked(update: Awaitable[Answer]) -> Answer:
+    """Await an update; a refusal by its validator becomes ``InvalidState``."""
+    try:
+        return await update
+    except WorkflowUpdateFailedError as error:
+        cause = error.cause
+        if isinstance(cause, ApplicationError) and cause.type == "Refused":
+            raise InvalidState(cause.message) from error
+        raise JobFailed(reason(cause)) from error
+    except RPCError as error:
+        raise _translated(error, "") from error
+
+
+def _translated(error: RPCError | WorkflowQueryFailedError, where: str) -> LeewardError:
+    if isinstance(error, WorkflowQueryFailedError):
+        return JobFailed(str(error), where=where)
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return NotFound("there is no such run", where=where, remedy="see what there is: leeward status, leeward jobs")
+    if error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
+        return Unreachable(
+            f"Temporal or its control worker does not answer: {error.message}", where=where, remedy="leeward up"
+        )
+    return JobFailed(f"Temporal refused: {error.message}", where=where)

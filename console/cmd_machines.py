@@ -1,0 +1,290 @@
+"""``leeward protect|status|jobs|recovery-points|resync|resume|disable``: one machine, or all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.exits import run
+from console.options import Data, Detach, Json, Machine, Vault, connected, settings_of
+from console.output import Output, seconds, size
+
+if TYPE_CHECKING:
+    from console.client import Leeward, MachineStatus
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(protect)
+    app.command()(status)
+    app.command()(jobs)
+    app.command("recovery-points")(recovery_points)
+    app.command()(resync)
+    app.command()(resume)
+    app.command()(disable)
+
+
+def protect(
+    machines: Annotated[list[str] | None, typer.Argument(help="Machines of the inventory.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All machines of the inventory.")] = False,
+    detach: Detach = False,
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Protect machines: check, create the relationship, copy the disks, then replicate by the policy.
+
+    On a machine that is protected already, brings changed settings of the inventory to it.
+    Example: leeward protect payment-db
+    """
+
+    async def work() -> None:
+        from vault.errors import BadInput
+
+        leeward = await connected(settings_of(vault, data))
+        names = list(leeward.inventory.machines) if every else list(machines or [])
+        if not names:
+            raise BadInput("say which machines", where="leeward protect", remedy="name them, or give --all")
+        for name in names:
+            leeward.settings(name)
+        output = Output(json)
+        await asyncio.gather(*(_protect(leeward, name, output, detach=detach) for name in names))
+        output.document([await leeward.find_machine(name) for name in names])
+
+    run(work)
+
+
+async def _protect(leeward: Leeward, machine: str, output: Output, *, detach: bool) -> None:
+    from vault.lifecycle import Phase
+
+    known = await leeward.find_machine(machine)
+    if known is not None and known.phase not in {Phase.UNPROTECTED, Phase.ENABLED, Phase.COPIED}:
+        await leeward.configure(machine)
+        output.say(f"{machine}: {known.phase.value}; settings of the inventory taken over")
+        return
+    job = await leeward.protect(machine)
+    output.say(f"{machine}: {job} started")
+    if not detach:
+        watching = asyncio.create_task(_show_progress(leeward, machine, output))
+        try:
+            await leeward.wait_until_protected(machine)
+        finally:
+            watching.cancel()
+        output.say(f"{machine}: protected")
+
+
+async def _show_progress(leeward: Leeward, machine: str, output: Output) -> None:
+    """A line for each tenth of the copy; people who want a bar look at ``leeward status``."""
+    shown = ""
+    while True:
+        status = await leeward.machine_status(machine)
+        line = _progress(status) if status is not None else ""
+        if line and line.split("%")[0][:-1] != shown.split("%", maxsplit=1)[0][:-1]:
+            output.say(f"{machine}: {line}")
+            shown = line
+        await asyncio.sleep(1)
+
+
+def status(
+    machine: Annotated[str | None, typer.Argument(help="Only this one, with details.")] = None,
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """How each machine is protected: phase, health, RPO, and what goes on right now."""
+
+    async def work() -> None:
+        leeward = await connected(settings_of(vault, data))
+        if machine is not None:
+            leeward.settings(machine)
+        names = [machine] if machine else list(leeward.inventory.machines)
+        found = dict(zip(names, await asyncio.gather(*map(leeward.machine_status, names)), strict=True))
+        output = Output(json)
+        output.document({name: {**_facts(one), "details": one} if one else None for name, one in found.items()})
+        output.table(
+            ["machine", "phase", "health", "runs at", "recovered at", "RPO", "now"],
+            [_status_row(name, one) for name, one in found.items()],
+        )
+        if machine is not None:
+            _show_details(output, found[machine])
+
+    run(work)
+
+
+def _status_row(name: str, status: MachineStatus | None) -> list[str]:
+    if status is None:
+        return [name, "unprotected", "-", "-", "-", "-", f"leeward protect {name}"]
+    state = status.state
+    other = state.relationship.target_site
+    if state.active_site == other:
+        other = state.relationship.source_site
+    return [
+        name,
+        state.phase.value,
+        state.health.level,
+        state.active_site,
+        other,
+        seconds(status.rpo_s),
+        _now(status),
+    ]
+
+
+def _facts(status: MachineStatus) -> dict[str, object]:
+    return {"phase": status.state.phase.value, "health": status.state.health.level, "rpo_s": status.rpo_s}
+
+
+def _now(status: MachineStatus) -> str:
+    """What a machine does at this moment, the worst news first."""
+    for activity in status.activities:
+        if activity.last_failure and activity.attempt > 1:
+            when = f", next try at {activity.next_try:%H:%M:%S}Z" if activity.next_try else ""
+            return f"{activity.last_failure} (try {activity.attempt}{when})"
+        if activity.waiting_for_worker:
+            return f"{activity.name} waits for a worker"
+    if status.state.health.level != "ok":
+        return status.state.health.reason
+    return _progress(status) or ("test copy runs" if status.state.test else "")
+
+
+def _progress(status: MachineStatus) -> str:
+    for activity in status.activities:
+        progress = activity.progress
+        if progress is not None and progress.bytes_total > 0:
+            share = 100 * progress.bytes_done / progress.bytes_total
+            left = f", {seconds(progress.eta_s)} left" if progress.eta_s else ""
+            return f"{progress.doing}: {share:.0f}% of {size(progress.bytes_total)}{left}"
+    return ""
+
+
+def _show_details(output: Output, status: MachineStatus | None) -> None:
+    if status is None:
+        return
+    for activity in status.activities:
+        output.say(f"\n{activity.name}, try {activity.attempt}")
+        if activity.pulse is not None:
+            output.say(f"  {activity.pulse.cycles} cycles, {size(activity.pulse.bytes_sent)} sent")
+        if activity.last_failure:
+            output.say(f"  last failure: {activity.last_failure}")
+    output.say("")
+    _job_table(
+        output,
+        [
+            [job.id, job.state, f"{job.started:%Y-%m-%d %H:%M:%S}Z", job.requested_by, job.message]
+            for job in status.state.jobs
+        ],
+    )
+
+
+def _job_table(output: Output, rows: list[list[str]]) -> None:
+    output.table(["job", "state", "started", "asked by", "what it said"], rows)
+
+
+def jobs(
+    machine: Annotated[str | None, typer.Argument(help="Only this machine's.")] = None,
+    plan: Annotated[str | None, typer.Option("--plan", help="Only those that a plan asked for.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Lifecycle jobs, newest first. Each is a workflow of that id in the Temporal UI."""
+
+    async def work() -> None:
+        leeward = await connected(settings_of(vault, data))
+        lines = await leeward.jobs(machine, plan, limit)
+        output = Output(json)
+        output.document(lines)
+        output.table(
+            ["job", "machine", "state", "started", "took", "plan"],
+            [
+                [
+                    line.id,
+                    line.machine,
+                    line.status,
+                    f"{line.started:%Y-%m-%d %H:%M:%S}Z",
+                    seconds((line.finished - line.started).total_seconds() if line.finished else None),
+                    line.plan,
+                ]
+                for line in lines
+            ],
+        )
+
+    run(work)
+
+
+def recovery_points(machine: Machine, vault: Vault = None, data: Data = None, json: Json = False) -> None:
+    """The moments to which a machine can be recovered, newest first."""
+
+    async def work() -> None:
+        from vault.domain import utc
+
+        leeward = await connected(settings_of(vault, data))
+        leeward.settings(machine)
+        points = (await leeward.recovery_points(machine)).points
+        output = Output(json)
+        output.document(points)
+        output.table(
+            ["recovery point", "time", "kind", "changed"],
+            [[point.id, utc(point.time), point.kind, size(point.bytes)] for point in reversed(points)],
+        )
+
+    run(work)
+
+
+def resync(
+    machine: Machine, detach: Detach = False, vault: Vault = None, data: Data = None, json: Json = False
+) -> None:
+    """Compare a machine with its replica now and send what differs, without waiting for the policy's window."""
+    from vault.lifecycle import JobKind
+
+    _one_job(machine, JobKind.RESYNCHRONIZE, Output(json), detach=detach, vault=vault, data=data)
+
+
+def resume(machine: Machine, vault: Vault = None, data: Data = None, json: Json = False) -> None:
+    """Start replication again that an error halted, after its cause was removed."""
+
+    async def work() -> None:
+        leeward = await connected(settings_of(vault, data))
+        leeward.settings(machine)
+        state = await leeward.resume_replication(machine)
+        output = Output(json)
+        output.say(f"{machine}: replication goes on")
+        output.document(state)
+
+    run(work)
+
+
+def disable(
+    machine: Machine,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the recovery points without asking.")] = False,
+    detach: Detach = False,
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Stop protecting a machine and delete its replica with all recovery points. The machine itself stays."""
+    from vault.lifecycle import JobKind
+
+    if not yes:
+        typer.confirm(f"Delete all recovery points of '{machine}'?", abort=True)
+    _one_job(machine, JobKind.DISABLE, Output(json), detach=detach, vault=vault, data=data)
+
+
+def _one_job(machine: str, kind: object, output: Output, *, detach: bool, vault: Vault, data: Data) -> None:
+    async def work() -> None:
+        from vault.lifecycle import JobKind
+
+        leeward = await connected(settings_of(vault, data))
+        leeward.settings(machine)
+        job = await leeward.request(machine, JobKind(str(kind)))
+        if detach:
+            output.say(f"{machine}: {job} started")
+            output.document({"job": job})
+            return
+        result = await leeward.job_result(job)
+        for sentence in result.sentences:
+            output.say(f"{machine}: {sentence}")
+        output.document(result)
+
+    run(work)

@@ -1,0 +1,103 @@
+"""``leeward plan check|show|schema``: everything about a plan before it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from console.exits import Exit, fail, guarded
+from console.options import Data, Json, Vault, settings_of
+from console.output import Output
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from plans.tree import TreeNode
+
+PlanFile = Annotated[str, typer.Argument(help="A plan's file, or its name.", metavar="PLAN")]
+RUN_TYPES = ("test", "cleanup", "planned", "unplanned", "failback", "commit", "reverse")
+
+
+def register(plan: typer.Typer) -> None:
+    plan.command()(check)
+    plan.command()(show)
+    plan.command()(schema)
+
+
+def check(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = False) -> None:
+    """Check a plan file against the inventory; every mistake is named with its place and what to do.
+
+    Example: leeward plan check payments.plan.yaml
+    """
+
+    def work() -> None:
+        from console.plan_files import load_named_plan
+        from vault.loading import load_inventory
+
+        settings = settings_of(vault, data)
+        loaded = load_named_plan(plan, settings, load_inventory(settings.vault))
+        output = Output(json)
+        output.say(f"{loaded.name}: {len(loaded.machines)} machines in {len(loaded.groups)} groups: all is well")
+        output.document({"ok": True, "plan": loaded.name, "machines": loaded.machines})
+
+    guarded(work)
+
+
+def show(
+    plan: PlanFile,
+    run_type: Annotated[str | None, typer.Option("--run", help="What a run of this type would do, in order.")] = None,
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Show a plan as a tree, or with --run the ordered stages of such a run.
+
+    Example: leeward plan show payments --run planned
+    """
+
+    def work() -> None:
+        from typing import cast
+
+        from console.plan_files import load_named_plan
+        from plans.tree import plan_tree, run_tree
+        from vault.domain import RunType
+        from vault.loading import load_inventory
+
+        if run_type is not None and run_type not in RUN_TYPES:
+            fail(f"--run: unknown run type '{run_type}' — use one of {', '.join(RUN_TYPES)}", Exit.BAD_INPUT)
+        settings = settings_of(vault, data)
+        loaded = load_named_plan(plan, settings, load_inventory(settings.vault))
+        node = run_tree(loaded, cast(RunType, run_type)) if run_type else plan_tree(loaded)
+        output = Output(json)
+        output.document(node)
+        if not json:
+            output.console.print(_drawn(node))
+
+    guarded(work)
+
+
+def schema() -> None:
+    """Print the JSON Schema of plan files, for editors that complete and check them."""
+
+    def work() -> None:
+        from json import dumps
+
+        from plans.schema import plan_schema
+
+        print(dumps(plan_schema(), indent=2))
+
+    guarded(work)
+
+
+def _drawn(node: TreeNode) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    label = Text(node.label, style="bold" if node.kind in {"plan", "group", "stage"} else "")
+    if node.detail:
+        label.append(f"  {node.detail}", style="dim")
+    tree = Tree(label)
+    for child in node.children:
+        tree.add(_drawn(child))
+    return tree

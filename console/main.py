@@ -1,0 +1,40 @@
+"""``leeward``: puts the commands together. Import-light, so that ``leeward --help`` answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from console import cmd_demo, cmd_engine, cmd_lab, cmd_machines, cmd_plan, cmd_plan_runs, cmd_vault
+
+HELP = """
+Disaster recovery for virtual and physical machines: protect them, and recover them with reviewed plans that run as
+durable Temporal workflows.
+
+Start here:  leeward init --lab,  leeward up,  leeward lab up,  leeward protect --all,  leeward status.
+Exit codes: 0 done, 1 failed, 2 bad input, 3 refused in the present state, 4 not reachable, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="leeward", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+vault = typer.Typer(help="The inventory: sites, policies, mappings, machines.", no_args_is_help=True)
+lab = typer.Typer(help="The lab: sites on this computer whose machines really run.", no_args_is_help=True)
+faults = typer.Typer(help="Break the lab's sites and links, and mend them again.", no_args_is_help=True)
+plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=True)
+
+app.add_typer(vault, name="vault")
+app.add_typer(lab, name="lab")
+lab.add_typer(faults, name="faults")
+app.add_typer(plan, name="plan")
+
+cmd_engine.register(app)
+cmd_vault.register(app, vault)
+cmd_lab.register(lab, faults)
+cmd_machines.register(app)
+cmd_plan.register(plan)
+cmd_plan_runs.register(plan)
+cmd_demo.register(app)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,119 @@
+"""Everything a command prints goes through here: tables for people, plain lines when piped, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {
+    "ok": "green",
+    "pass": "green",
+    "done": "green",
+    "completed": "green",
+    "running": "cyan",
+    "protected": "green",
+    "warning": "yellow",
+    "warn": "yellow",
+    "waiting": "yellow",
+    "held": "yellow",
+    "commit-pending": "yellow",
+    "resync-required": "yellow",
+    "skipped": "yellow",
+    "critical": "bold red",
+    "fail": "bold red",
+    "failed": "bold red",
+    "refused": "bold red",
+    "cancelled": "magenta",
+    "pending": "dim",
+}
+"""Colour by what a cell says, so that one word looks the same in every table."""
+
+
+class Output:
+    """Writes one command's results.
+
+    Args:
+        as_json: write one JSON document to stdout and nothing else.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+
+    @property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    @property
+    def is_live(self) -> bool:
+        return sys.stdout.isatty() and not self.as_json
+
+    def say(self, text: str) -> None:
+        """A sentence for people; machines don't get it."""
+        if not self.as_json:
+            self.console.print(text, markup=False)
+
+    def document(self, value: Any) -> None:
+        """The result for machines; people don't get it."""
+        if self.as_json:
+            print(json.dumps(_plain(value), indent=2))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if self.as_json:
+            return
+        if not self.console.is_terminal:
+            self._plain_table(columns, rows)
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+        self.console.print(table)
+
+    def _plain_table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        lines = [[str(cell) for cell in row] for row in (columns, *rows)]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _plain(value: Any) -> Any:
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``3.2 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def seconds(value: float | None) -> str:
+    """A time span for people: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if value is None:
+        return "-"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

@@ -1,0 +1,46 @@
+"""From what an operator types for PLAN to the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vault.errors import NotFound
+
+if TYPE_CHECKING:
+    from plans.model import Plan
+    from vault.inventory import Inventory
+    from workers.settings import Settings
+
+SUFFIX = ".plan.yaml"
+
+
+def find_plan_file(given: str, settings: Settings) -> Path:
+    """A file as it is; a name as ``<name>.plan.yaml`` beside the inventory, in its folder ``plans`` or here.
+
+    Raises:
+        NotFound: naming the places that were looked at.
+    """
+    if Path(given).is_file():
+        return Path(given)
+    beside = settings.vault.resolve().parent
+    places = list(
+        dict.fromkeys([beside / f"{given}{SUFFIX}", beside / "plans" / f"{given}{SUFFIX}", Path(f"{given}{SUFFIX}")])
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(str(place) for place in places)
+    raise NotFound(f"no plan '{given}'", remedy=f"give a file, or put it at one of: {looked}")
+
+
+def load_named_plan(given: str, settings: Settings, inventory: Inventory) -> Plan:
+    from plans.loading import load_plan
+
+    return load_plan(find_plan_file(given, settings), inventory)
+
+
+def plan_name(given: str) -> str:
+    """The plan's name, for commands that talk to a run and need not read the file again."""
+    name = Path(given).name
+    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else given

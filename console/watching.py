@@ -1,0 +1,112 @@
+"""Showing a plan run while it runs: a live tree on a terminal, a line for each change otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from console.output import STYLES, Output, seconds
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from workflows.model import RunStatus, StageRow, StepRow
+
+MARKS = {
+    "pending": "·",
+    "running": "▸",
+    "waiting": "?",
+    "failed": "✗",
+    "refused": "✗",
+    "done": "✓",
+    "skipped": "-",
+    "cancelled": "-",
+}
+
+
+async def show_until_finished(statuses: AsyncIterator[RunStatus], output: Output) -> RunStatus:
+    """Follow a run to its end and return the final status."""
+    return await (_show_live(statuses, output) if output.is_live else _show_lines(statuses, output))
+
+
+async def _show_live(statuses: AsyncIterator[RunStatus], output: Output) -> RunStatus:
+    from rich.live import Live
+
+    last: RunStatus | None = None
+    with Live(console=output.console, refresh_per_second=8) as live:
+        async for status in statuses:
+            live.update(run_tree(status))
+            last = status
+    assert last is not None
+    return last
+
+
+async def _show_lines(statuses: AsyncIterator[RunStatus], output: Output) -> RunStatus:
+    seen: dict[str, str] = {}
+    last: RunStatus | None = None
+    async for status in statuses:
+        for stage in status.stages:
+            _say_changes(stage, seen, output)
+        last = status
+    assert last is not None
+    return last
+
+
+def _say_changes(stage: StageRow, seen: dict[str, str], output: Output) -> None:
+    for row in stage.steps:
+        if row.state == "pending" or seen.get(row.id) == row.state:
+            continue
+        seen[row.id] = row.state
+        detail = f": {_first_line(row.detail)}" if row.detail else ""
+        output.say(f"{stage.title} / {row.name}: {row.state}{detail}")
+        if row.state == "waiting":
+            output.say(f"    leeward plan approve PLAN --step '{row.id}'")
+
+
+def run_tree(status: RunStatus) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    head = Text(f"{status.plan}  {status.run_type}  ", style="bold")
+    head.append(status.state, style=STYLES.get(status.state, ""))
+    head.append(f"  {seconds(_took(status.started, status.finished))}", style="dim")
+    tree = Tree(head)
+    for stage in status.stages:
+        branch = tree.add(_line(stage.title, stage.state, _took(stage.started, stage.finished), ""))
+        if stage.state != "pending":
+            for row in stage.steps:
+                branch.add(_step_line(row))
+    if status.message:
+        tree.add(Text(status.message, style="bold"))
+    return tree
+
+
+def _step_line(row: StepRow) -> Text:
+    return _line(row.name, row.state, _took(row.started, row.finished), row.detail)
+
+
+def _line(name: str, state: str, took: float | None, detail: str) -> Text:
+    from rich.text import Text
+
+    line = Text(f"{MARKS.get(state, ' ')} ", style=STYLES.get(state, ""))
+    line.append(name, style=STYLES.get(state, ""))
+    if took is not None:
+        line.append(f"  {seconds(took)}", style="dim")
+    if detail:
+        line.append(f"  {detail if state == 'waiting' else _first_line(detail)}", style="dim")
+    return line
+
+
+def _took(started: datetime | None, finished: datetime | None) -> float | None:
+    from datetime import UTC, datetime
+
+    if started is None:
+        return None
+    return ((finished or datetime.now(UTC)) - started).total_seconds()
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:160] if text else ""
