@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from replication import adoption, files, locking, manifest, retention
+from replication import adoption, files, locking, manifest
 from replication.base_image import BaseImage
 from replication.checksums import checksum64, is_zero
 from replication.layout import Layout, check_disks, check_same_disks
 from replication.manifest import Layer, Manifest, StoredSegment
 from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
 from replication.progress import Meter
+from replication.retention import expired, resolve
 from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
 from replication.view import SeedView, ViewChecksums, copy_sparse
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
@@ -50,6 +51,8 @@ class LocalReplicaStore:
 
     def state(self) -> ReplicaState:
         known = self._manifest()
+        with files.translated(self._files.root):
+            stored = self._files.stored_bytes()
         return ReplicaState(
             disks=known.disks,
             seeded=known.seeded,
@@ -58,11 +61,11 @@ class LocalReplicaStore:
             epoch=known.epoch,
             last_cut=known.last_cut,
             points=known.points,
-            stored_bytes=self._files.stored_bytes(),
+            stored_bytes=stored,
         )
 
     def resolve(self, choice: str) -> RecoveryPoint:
-        return retention.resolve(self._manifest().points, choice, str(self._files.root))
+        return resolve(self._manifest().points, choice, str(self._files.root))
 
     # --- seeding ----------------------------------------------------------------------------------------------
 
@@ -236,10 +239,10 @@ class LocalReplicaStore:
                 files.sync_folder(folder)
             return list(paths)
 
-    def prune(self, retention_: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
+    def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         with self._writing("pruning recovery points"):
             known = self._manifest()
-            dropped = [point.id for point in retention.expired(known.points, retention_, now, in_use)]
+            dropped = [point.id for point in expired(known.points, retention, now, in_use)]
             if dropped:
                 known = known.with_(points=[point for point in known.points if point.id not in dropped])
                 self._save(known)
@@ -261,7 +264,7 @@ class LocalReplicaStore:
                     remedy="wait until the test failover or copy that reads it has its disks",
                 )
             known = self._manifest()
-            point = retention.resolve(known.points, point.id, str(self._files.root))
+            point = resolve(known.points, point.id, str(self._files.root))
             later = [layer for layer in known.layers if layer.sequence > point.sequence]
             kept = [layer for layer in known.layers if layer.sequence <= point.sequence]
             followed = (known.epoch, known.last_cut) if not later else ("", 0)

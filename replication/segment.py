@@ -37,8 +37,8 @@ EXTENT = struct.Struct("<QII")
 """offset on the disk, length, kind."""
 INDEX_FRAME = struct.Struct("<QII")
 """offset in the file, length in the file, extents; the frame's extent table follows."""
-FOOTER = struct.Struct("<QQQQQQ16sQ")
-"""index offset, index length, frames, extents, disk bytes, stored bytes, index checksum, header checksum;
+FOOTER = struct.Struct("<QQQQQ16sQ")
+"""index offset, index length, frames, extents, disk bytes, index checksum, header checksum;
 then a 64-bit checksum of the footer and the sealed magic."""
 FOOTER_LENGTH = FOOTER.size + CHECKSUM64.size + len(SEALED_MAGIC)
 
@@ -259,7 +259,6 @@ class SegmentFileWriter:
             self._frames,
             self._extents,
             self._disk_bytes,
-            index_offset,
             checksum(index),
             self._header_checksum,
         )

@@ -141,7 +141,7 @@ class SegmentReader:
         footer, seal = raw[: FOOTER.size], raw[FOOTER.size :]
         if seal != CHECKSUM64.pack(checksum64(footer)) + SEALED_MAGIC:
             raise self._damaged("the footer does not match its checksum", start)
-        index_offset, index_length, frames, extents, disk_bytes, _, index_checksum, of_header = FOOTER.unpack(footer)
+        index_offset, index_length, frames, extents, disk_bytes, index_checksum, of_header = FOOTER.unpack(footer)
         if of_header != header_checksum:
             raise self._damaged("the footer belongs to another segment", start)
         if index_offset + index_length != start:

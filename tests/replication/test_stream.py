@@ -171,6 +171,34 @@ def test_a_lost_snapshot_starts_the_seed_again_so_that_no_point_mixes_moments(se
     setup.check()
 
 
+def test_a_crash_just_after_a_second_snapshot_never_mixes_it_with_the_first(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.noise("os", 0, 40 * BLOCK)
+    setup.enable()
+
+    def stop(progress: Progress) -> None:
+        if progress.doing.endswith("data"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        stream.copy_initial(setup.source, setup.store, stop)
+    setup.source.delete_snapshot()
+    setup.noise("data", 0, BLOCK)
+    real = setup.source.take_snapshot
+
+    def take_and_die() -> None:
+        real()
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(setup.source, "take_snapshot", take_and_die)
+        with pytest.raises(Stop):
+            stream.copy_initial(setup.source, setup.store, quiet)
+    stream.copy_initial(setup.source, setup.store, quiet)
+    setup.check()
+
+
 def test_a_cut_that_a_crash_left_is_sent_once(protected: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     protected.noise("os", 0, 700)
     with monkeypatch.context() as patched:
