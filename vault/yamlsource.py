@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,9 @@ Path_ = Sequence[str | int]
 """A place inside the data: keys and indexes from the root, like ``("machines", "web", "site")``."""
 
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+_LONG_TAG = re.compile(r"""(?:^|[\s\[\]{},:"'])![^\s]{1024}""", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^%", re.MULTILINE)
+_MAX_DIRECTIVES = 16
 _STRING_TAG = "tag:yaml.org,2002:str"
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -149,8 +153,25 @@ def parse_yaml(raw: bytes, name: str) -> YamlSource:
         raise BadInput(
             "the file is not UTF-8 text", where=f"{name}:{line}:{column}", remedy="save it in the encoding UTF-8"
         ) from None
+    _refuse_what_parses_in_quadratic_time(text, name)
     root = _Builder(name).build(_events(text, name))
     return YamlSource(name=name, root=root, lines=_LINE_BREAK.split(text))
+
+
+def _refuse_what_parses_in_quadratic_time(text: str, name: str) -> None:
+    """The parser needs minutes for a tag of a megabyte, and for ten thousands of directives; no plan has either."""
+    long_tag = _LONG_TAG.search(text)
+    if long_tag:
+        line = text.count("\n", 0, long_tag.end()) + 1
+        raise BadInput(
+            "a word that begins with '!' is longer than 1024 characters",
+            where=f"{name}:{line}",
+            remedy="YAML takes it for a tag: remove it, or put spaces into it",
+        )
+    if sum(1 for _ in islice(_DIRECTIVE.finditer(text), _MAX_DIRECTIVES + 1)) > _MAX_DIRECTIVES:
+        raise BadInput(
+            f"more than {_MAX_DIRECTIVES} lines begin with '%'", where=name, remedy="remove or indent these lines"
+        )
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -184,7 +205,9 @@ def _events(text: str, name: str) -> Iterator[Any]:
         ) from None
     except (YAMLError, ValueError, LookupError, AttributeError, AssertionError, TypeError, OverflowError) as error:
         # The parser's own defects on broken text surface as these; for the operator they are a syntax error too.
-        raise BadInput("the file is not valid YAML", where=name, remedy=f"check its syntax ({error})") from None
+        raise BadInput(
+            "the file is not valid YAML", where=name, remedy=f"check its syntax ({shorten(str(error), 200)})"
+        ) from None
 
 
 _SYNTAX_HINTS = (
@@ -209,7 +232,9 @@ def _syntax_error(error: MarkedYAMLError, name: str) -> BadInput:
     for sign, what, remedy in _SYNTAX_HINTS:
         if sign in problem:
             return BadInput(what, where=where, remedy=remedy)
-    return BadInput(f"the file is not valid YAML: {problem}", where=where, remedy="check the syntax around this place")
+    return BadInput(
+        f"the file is not valid YAML: {shorten(problem, 200)}", where=where, remedy="check the syntax around this place"
+    )
 
 
 @dataclass(slots=True)
@@ -265,7 +290,7 @@ class _Builder:
             return
         mapping = isinstance(event, MappingStartEvent)
         if event.tag is not None:
-            raise self._error(event, f"the tag '{event.tag}' is not supported", "remove it")
+            raise self._error(event, f"the tag '{shorten(str(event.tag))}' is not supported", "remove it")
         if self._open and self._open[-1].mapping and self._open[-1].key is None:
             raise self._error(event, "a key must be text, not a list or mapping", "write 'key: value'")
         if len(self._open) >= MAX_DEPTH:
@@ -278,10 +303,10 @@ class _Builder:
 
     def _aliased(self, event: Any) -> Node:
         if event.anchor not in self._anchors:
-            raise self._error(event, f"the alias '*{event.anchor}' has no anchor", "define it first with '&'")
+            raise self._error(event, f"the alias '*{shorten(event.anchor)}' has no anchor", "define it first with '&'")
         node = self._anchors[event.anchor]
         if node is None:
-            raise self._error(event, f"the alias '*{event.anchor}' contains itself", "write the value out")
+            raise self._error(event, f"the alias '*{shorten(event.anchor)}' contains itself", "write the value out")
         return node
 
     def _place(self, node: Node, event: Any) -> None:
@@ -322,7 +347,9 @@ class _Builder:
     def _scalar(self, event: ScalarEvent) -> str | int | float | bool | None:
         text: str = event.value
         if event.tag is not None and event.tag not in ("!", _STRING_TAG):
-            raise self._error(event, f"the tag '{event.tag}' is not supported", "remove it, or quote the text")
+            raise self._error(
+                event, f"the tag '{shorten(str(event.tag))}' is not supported", "remove it, or quote the text"
+            )
         if event.tag is not None or not event.implicit[0]:
             return text
         if text in _NULLS:

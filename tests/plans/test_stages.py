@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from plans.model import Plan
@@ -117,3 +120,13 @@ def test_the_tree_of_a_dry_run_follows_the_stages() -> None:
     assert [child.label for child in tree.children] == titles(PLAN, "planned")
     recover = tree.children[3]
     assert [child.label for child in recover.children] == ["Before a", "a1", "a3", "a2", "Only real"]
+
+
+def test_what_workflows_import_stays_light() -> None:
+    """They are imported into Temporal's sandbox: no YAML, no Jinja2."""
+    code = (
+        "import sys, plans.model, plans.stages, plans.context, plans.tree\n"
+        "print(sorted(name for name in ('ruamel', 'ruamel.yaml', 'jinja2', 'plans.rendering') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

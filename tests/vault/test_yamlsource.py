@@ -107,6 +107,25 @@ def test_alias_bomb_is_refused_quickly() -> None:
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !" + "x" * 4_000_000,
+        "a: !<" + "x" * 4_000_000 + ">",
+        'a: {"b":!' + "x" * 4_000_000 + "}",
+        "".join(f"%TAG !a{n}! x\n" for n in range(200_000)) + "---\nx",
+        "[" * 4_000_000,
+        "- " * 2_000_000,
+        "---\n" * 1_000_000,
+    ],
+    ids=["tag", "verbatim tag", "tag in flow", "directives", "brackets", "dashes", "documents"],
+)
+def test_large_hostile_files_are_refused_quickly(text: str) -> None:
+    started = time.monotonic()
+    complaint(text)
+    assert time.monotonic() - started < 5
+
+
 def test_depth_counts_what_aliases_bring() -> None:
     deep = "a: &a " + "[" * 40 + "]" * 40 + "\nb: " + "[" * 40 + "*a" + "]" * 40
     assert "nested deeper" in complaint(deep).what
