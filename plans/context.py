@@ -27,8 +27,8 @@ class MachineInRun(Value):
 class RunContext(Value):
     """What a step is told about its run, in the spirit of Site Recovery's RecoveryPlanContext.
 
-    ``machines`` is keyed by the machine's name in the vault. The JSON of this value is what a script finds in the
-    file that ``LEEWARD_CONTEXT`` names.
+    ``machines`` is keyed by the machine's name in the vault. The JSON of this value is what a script on the
+    orchestrator finds in the file that ``LEEWARD_CONTEXT`` names.
     """
 
     plan: str
