@@ -28,11 +28,14 @@ from adapters.lab.storage import (
     save_state,
 )
 from adapters.lab.vdisk import recover, sync_files
+from replication.files import translated
 from replication.ports import BlockReader, ChangeSource, Cut, Extent, Tracking
 from vault.domain import ConsistencyKind, Disk
 from vault.errors import Damaged, InvalidState, NotFound, ResynchronizationRequired
 
 RESYNCHRONIZE = "resynchronize the machine: source and replica are compared and only the difference is sent"
+
+_PATIENCE_S = 30.0
 
 
 def _moment(time_ns: int) -> datetime:
@@ -159,7 +162,12 @@ class LabChangeSource(ChangeSource):
         """No write is under way, and image and logs are equal on every disk."""
         self._reach()
         definition = self._definition()
-        with closing(StorageLock(self._folder)) as lock, lock, closing(WriterLock(self._folder)) as writer:
+        with (
+            translated(self._folder.path),
+            closing(StorageLock(self._folder, patience_s=_PATIENCE_S)) as lock,
+            lock,
+            closing(WriterLock(self._folder)) as writer,
+        ):
             if writer.take():
                 recover(lock, self._folder, definition)
             yield lock, load_state(self._folder)

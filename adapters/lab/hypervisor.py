@@ -17,6 +17,7 @@ from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.link import over_link
 from adapters.lab.space import MIB, SiteSpace
 from adapters.ports import Beat, Hypervisor, ScriptResult
+from replication.files import translated
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault import secrets
 from vault.domain import (
@@ -133,7 +134,7 @@ class LabHypervisor(Hypervisor):
     def start(self, machine: str) -> None:
         self._log_in()
         folder = self._registered(machine)
-        with locked_file(folder.power_lock):
+        with self._registering(machine):
             self._registered(machine)
             if guest_client.running_guest(folder):
                 return
@@ -282,7 +283,7 @@ class LabHypervisor(Hypervisor):
     def _registering(self, machine: str) -> Iterator[MachineFolder]:
         """Nobody else starts, makes or removes a machine of this name meanwhile."""
         folder = self._folder.machine(machine)
-        with locked_file(folder.power_lock):
+        with translated(folder.path), locked_file(folder.power_lock):
             yield folder
 
     # --- replication ------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class _LinkedWriter:
 
     def __init__(self, writer: SegmentWriter, guard: Guard) -> None:
         self._writer, self._guard = writer, guard
-        self.bytes_sent = writer.bytes_sent
+        self.bytes_sent = 0
 
     def add(self, extent: Extent) -> None:
         self._guard(0)

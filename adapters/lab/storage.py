@@ -10,15 +10,17 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 import zlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from adapters.lab.documents import open_lock_file, read_document, try_lock, write_document
 from adapters.lab.layout import MachineFolder
-from vault.errors import NotFound
+from vault.errors import Busy, NotFound
 
 FORMAT, VERSION = "leeward-lab-storage", 1
+_LOOK_AGAIN_S = 0.0005
 _COUNTER = struct.Struct("<8sIQI")
 _COUNTER_MAGIC, _COUNTER_VERSION = b"LWRDGEN\0", 1
 
@@ -56,17 +58,33 @@ class StorageState:
 
 @dataclass
 class StorageLock:
-    """The machine's storage lock. One instance per thread: two threads need two descriptors to exclude each other."""
+    """The machine's storage lock. One instance per thread: two threads need two descriptors to exclude each other.
+
+    ``patience_s`` is how long to wait for a holder before ``Busy`` is raised; None: for ever, as the guest does."""
 
     folder: MachineFolder
+    patience_s: float | None = None
     _descriptor: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._descriptor = open_lock_file(self.folder.storage_lock)
 
     def __enter__(self) -> StorageLock:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        if self.patience_s is None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        else:
+            self._wait(time.monotonic() + self.patience_s)
         return self
+
+    def _wait(self, deadline: float) -> None:
+        while not try_lock(self._descriptor):
+            if time.monotonic() > deadline:
+                raise Busy(
+                    f"another process has held the storage for {self.patience_s:g} s",
+                    where=str(self.folder.path),
+                    remedy="look whether the guest's process is stopped",
+                )
+            time.sleep(_LOOK_AGAIN_S)
 
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
