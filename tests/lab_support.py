@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,17 @@ class Lab:
 
     def up(self) -> list[str]:
         return labctl.up(self.inventory, self.root)
+
+    def wait_for_transactions(self, last: int, machine: str = "db", site: str = HOME) -> None:
+        """Until the running guest holds transaction ``last``."""
+        deadline = time.monotonic() + 10
+        while True:
+            held = self.site(site).wait_until_answering(machine, 10, no_beat).transactions
+            assert held is not None
+            if held.last >= last:
+                return
+            assert time.monotonic() < deadline, f"{machine} holds {held.last} transactions after 10 s, not {last}"
+            time.sleep(0.02)
 
 
 @contextmanager

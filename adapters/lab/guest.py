@@ -18,7 +18,7 @@ from typing import Any
 
 from adapters.lab.database import Geometry, Recovered, read_geometry, recover_database, write_transaction
 from adapters.lab.guest_http import GuestServer
-from adapters.lab.guest_state import BOOTING, FAILED, RUNNING, STOPPED, GuestState, start_ticks
+from adapters.lab.guest_state import BOOTING, FAILED, RUNNING, STOPPED, GuestState, process_mark, start_ticks
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.ledger import Ledger, last_acknowledged
 from adapters.lab.network import PRODUCTION, ProductionLease
@@ -162,7 +162,9 @@ class Guest:
         return self._folder.path / "files"
 
     def command_environment(self) -> dict[str, str]:
+        name, _, mark = process_mark(os.getpid(), start_ticks(os.getpid()) or 0).partition("=")
         return {
+            name: mark,
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": os.environ.get("LANG", "C.UTF-8"),
             "HOME": str(self.command_folder()),

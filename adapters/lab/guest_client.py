@@ -66,15 +66,18 @@ def launch(layout: LabLayout, folder: MachineFolder) -> None:
 
 
 def kill(folder: MachineFolder) -> None:
-    """Pull the plug and wait until the process is gone. Not running: nothing happens."""
+    """Pull the plug and wait until the guest and its commands are gone. Not running: nothing happens.
+
+    Raises ``InvalidState`` when a process survives that."""
     state = GuestState.load(folder)
     if state is None:
         return
     deadline = time.monotonic() + _DIE_WITHIN_S
-    kill_guest(state)
-    while state.alive():
+    while kill_guest(state):
         if time.monotonic() > deadline:
-            raise InvalidState(f"process {state.pid} does not end although it was killed", where=folder.name)
+            raise InvalidState(
+                f"the guest (process {state.pid}) does not end although it was killed", where=folder.name
+            )
         time.sleep(0.005)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vault.errors import NotFound
 
 FORMAT, VERSION = "leeward-lab-guest", 1
 
+_GONE = ("Z", "X")
 BOOTING, RUNNING, STOPPED, FAILED = "booting", "running", "stopped", "failed"
 
 
@@ -58,24 +60,41 @@ def _stat_fields(pid: int) -> list[str] | None:
 def start_ticks(pid: int) -> int | None:
     """When the process started, in the kernel's ticks; None when it is gone or only waits to be reaped."""
     fields = _stat_fields(pid)
-    if fields is None or fields[0] in ("Z", "X"):
+    if fields is None or fields[0] in _GONE:
         return None
     return int(fields[19])
 
 
-def kill_guest(state: GuestState) -> None:
-    """SIGKILL the guest and every command it runs (its session); nothing when it is gone already."""
-    if state.alive():
-        _kill(state.pid)
+def process_mark(pid: int, ticks: int) -> str:
+    """The environment entry by which the commands that a guest runs are known as its own."""
+    return f"LAB_GUEST={pid}.{ticks}"
+
+
+def kill_guest(state: GuestState) -> bool:
+    """SIGKILL the guest and every command it runs; whether there was anything left to kill.
+
+    A command belongs to the guest when it is in the guest's session *and* carries its mark: after the guest is gone
+    its number may name another session."""
+    processes = [state.pid] if state.alive() else []
+    mark = process_mark(state.pid, state.start_ticks).encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             fields = _stat_fields(int(entry.name))
-            if fields is not None and int(fields[3]) == state.pid and int(fields[19]) >= state.start_ticks:
-                _kill(int(entry.name))
+            in_session = fields is not None and fields[0] not in _GONE and int(fields[3]) == state.pid
+            if in_session and mark in _environment(int(entry.name)):
+                processes.append(int(entry.name))
+    for pid in processes:
+        _kill(pid)
+    return bool(processes)
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return []
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

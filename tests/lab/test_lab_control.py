@@ -26,6 +26,7 @@ def test_up_status_down(tmp_path: Path) -> None:
         assert labctl.status(lab.root) == []
         assert lab.up() == lab.up() == ["primary/db", "primary/web"]
         lab.site().change_source("db").start_tracking()
+        lab.wait_for_transactions(5)
         db, web = labctl.status(lab.root)
         assert (db.site, db.machine, db.identity, db.network) == (HOME, "db", "db", "production")
         assert db.transactions is not None and db.rate is not None and db.address

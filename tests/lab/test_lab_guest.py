@@ -17,6 +17,7 @@ import pytest
 from lab_support import AWAY, HOME, Lab, lab_machine, make_inventory, no_beat, running_lab
 
 from adapters.lab import guest_client
+from adapters.lab.guest_state import start_ticks
 from adapters.lab.ledger import ACKNOWLEDGED, BOOTED, read_ledger
 from adapters.lab.network import overlaps
 from adapters.lab.vdisk import VirtualDisks
@@ -32,18 +33,11 @@ def transactions(lab: Lab, site: str = HOME) -> dict[str, int]:
     return guest_client.call(guest, "GET", "/transactions")
 
 
-def wait_for_transactions(lab: Lab, count: int) -> None:
-    deadline = time.monotonic() + 10
-    while transactions(lab)["last"] < count:
-        assert time.monotonic() < deadline, f"the guest did not reach {count} transactions"
-        time.sleep(0.02)
-
-
 def test_it_boots_writes_and_loses_nothing_by_shutdown_or_power_cut(lab: Lab) -> None:
     hypervisor = lab.site()
     assert lab.up() == ["primary/db"]
     hypervisor.start("db")
-    wait_for_transactions(lab, 5)
+    lab.wait_for_transactions(5)
     described = hypervisor.describe("db")
     assert described.power is PowerState.RUNNING and described.network == "production"
     assert hypervisor.shut_down("db", 10, no_beat) is PowerState.OFF
@@ -52,7 +46,7 @@ def test_it_boots_writes_and_loses_nothing_by_shutdown_or_power_cut(lab: Lab) ->
     hypervisor.start("db")
     held = hypervisor.wait_until_answering("db", 10, no_beat).transactions
     assert held is not None and (held.held_at_boot, held.acknowledged_at_boot) == (acknowledged[-1], acknowledged[-1])
-    wait_for_transactions(lab, held.held_at_boot + 5)
+    lab.wait_for_transactions(held.held_at_boot + 5)
     hypervisor.power_off("db")
     hypervisor.power_off("db")
     assert hypervisor.describe("db").power is PowerState.OFF
@@ -117,24 +111,24 @@ def test_it_outlives_the_process_that_started_it_and_leaves_no_zombie(lab: Lab, 
     process.wait()
     process.stdout.close()
     assert lab.site().wait_until_answering("db", 10, no_beat).transactions is not None
-    wait_for_transactions(lab, 3)
+    lab.wait_for_transactions(3)
 
 
 def test_quiesce_holds_writes_and_gives_up_by_itself(lab: Lab) -> None:
     lab.up()
     guest = guest_client.running_guest(lab.folder())
     assert guest is not None
-    wait_for_transactions(lab, 2)
+    lab.wait_for_transactions(2)
     until = guest_client.call(guest, "POST", "/quiesce")["held_until_monotonic_ns"]
     assert 0 < until - time.monotonic_ns() <= 2e9
     held = transactions(lab)["last"]
     time.sleep(0.3)
     assert transactions(lab)["last"] == held
     assert guest_client.call(guest, "POST", "/resume") == {"was_held": True}
-    wait_for_transactions(lab, held + 2)
+    lab.wait_for_transactions(held + 2)
     guest_client.call(guest, "POST", "/quiesce")
     held = transactions(lab)["last"]
-    wait_for_transactions(lab, held + 2)
+    lab.wait_for_transactions(held + 2)
     assert guest_client.call(guest, "POST", "/resume") == {"was_held": False}
 
 
@@ -210,10 +204,7 @@ def test_pulling_the_plug_ends_its_commands_too(lab: Lab) -> None:
     hypervisor.power_off("db")
     thread.join(10)
     assert [error.recoverable for error in failed] == [True]
-    assert (
-        not Path(f"/proc/{int(pid_file.read_text())}/cmdline").exists()
-        or not Path(f"/proc/{int(pid_file.read_text())}/cmdline").read_bytes()
-    )
+    assert start_ticks(int(pid_file.read_text())) is None
 
 
 @pytest.mark.parametrize("damage", ["superblock", "missing", "truncated", "in use"])
@@ -272,6 +263,21 @@ def test_a_stale_process_id_is_never_taken_for_the_guest(lab: Lab) -> None:
     lab.site().power_off("db")
     with pytest.raises(InvalidState, match="is off"):
         lab.site().wait_until_answering("db", 1, no_beat)
+
+
+def test_pulling_a_long_gone_guests_plug_spares_whoever_has_its_number_now(lab: Lab) -> None:
+    lab.up()
+    lab.site().power_off("db")
+    guest = guest_client.last_state(lab.folder())
+    assert guest is not None
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        replace(guest, pid=stranger.pid, start_ticks=1).save(lab.folder())
+        lab.site().power_off("db")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_it_keeps_up_with_500_transactions_a_second_while_tracked_and_snapshotted(tmp_path: Path) -> None:

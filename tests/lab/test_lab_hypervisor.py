@@ -46,6 +46,7 @@ def seed(lab: Lab, store: ReplicaStore, machine: str = "db") -> RecoveryPoint:
 def replicated(lab: Lab) -> tuple[Lab, ReplicaStore, RecoveryPoint]:
     """A machine that wrote something and was shut down; its replica at the other site."""
     lab.up()
+    lab.wait_for_transactions(5)
     lab.site().shut_down("db", 10, no_beat)
     store = lab.site(AWAY).replica_store("db")
     return lab, store, seed(lab, store)
@@ -175,8 +176,7 @@ def test_a_machine_that_does_not_fit_is_refused_with_what_is_missing(tmp_path: P
     roomy = make_inventory({"db": lab_machine(rate=2000)})
     with running_lab(tmp_path, roomy) as lab:
         lab.up()
-        while (status := lab.site().wait_until_answering("db", 5, no_beat).transactions) and status.last < 400:
-            pass
+        lab.wait_for_transactions(400)
         lab.site().shut_down("db", 10, no_beat)
         store = lab.site(AWAY).replica_store("db")
         point = seed(lab, store)
