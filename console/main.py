@@ -37,4 +37,16 @@ cmd_demo.register(app)
 
 
 def main() -> None:
-    app()
+    """Run the command; the exit codes are those of docs/operate.md."""
+    import sys
+
+    code: object = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code
+    if "temporalio.bridge" not in sys.modules:
+        raise SystemExit(code)
+    from workers.leaving import leave
+
+    leave(code if isinstance(code, int) else 1 if code else 0)

@@ -49,13 +49,13 @@ async def _show_lines(statuses: AsyncIterator[RunStatus], output: Output) -> Run
     last: RunStatus | None = None
     async for status in statuses:
         for stage in status.stages:
-            _say_changes(stage, seen, output)
+            _say_changes(status.plan, stage, seen, output)
         last = status
     assert last is not None
     return last
 
 
-def _say_changes(stage: StageRow, seen: dict[str, str], output: Output) -> None:
+def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Output) -> None:
     for row in stage.steps:
         if row.state == "pending" or seen.get(row.id) == row.state:
             continue
@@ -63,7 +63,7 @@ def _say_changes(stage: StageRow, seen: dict[str, str], output: Output) -> None:
         detail = f": {_first_line(row.detail)}" if row.detail else ""
         output.say(f"{stage.title} / {row.name}: {row.state}{detail}")
         if row.state == "waiting":
-            output.say(f"    leeward plan approve PLAN --step '{row.id}'")
+            output.say(f"    leeward plan approve {plan} --step '{row.id}'")
 
 
 def run_tree(status: RunStatus) -> Tree:
@@ -79,8 +79,8 @@ def run_tree(status: RunStatus) -> Tree:
         if stage.state != "pending":
             for row in stage.steps:
                 branch.add(_step_line(row))
-    if status.message:
-        tree.add(Text(status.message, style="bold"))
+    for line in status.message.splitlines():
+        tree.add(Text(line, style="bold"))
     return tree
 
 

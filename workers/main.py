@@ -10,6 +10,7 @@ import sys
 from vault.errors import LeewardError
 from vault.loading import load_inventory
 from workers.connection import connect, register_search_attributes
+from workers.leaving import leave
 from workers.settings import Settings, load_settings
 from workers.worker import Role, run_worker
 
@@ -45,4 +46,4 @@ async def _serve(roles: list[Role], site: str | None, settings: Settings) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
