@@ -15,7 +15,7 @@ class MachineResult(Value):
     rto_s: float | None = None
     """From the beginning of the outage (or of the test) until the machine answered."""
     transactions_acknowledged: int | None = None
-    """The last one acknowledged to clients by any production copy when the recovered one booted."""
+    """The last one acknowledged to clients when the recovered copy booted; for a test copy, before its point."""
     transactions_held: int | None = None
     """The last one that the recovered machine found on its disks."""
     transactions_lost: int | None = None

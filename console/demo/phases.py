@@ -68,7 +68,7 @@ class Phases:
         await self._leeward.start_run(self._plan, run_type, **options)
         final = await self._follow()
         results = {
-            machine: self._judged(result, machine, nothing_may_be_lost=nothing_may_be_lost)
+            machine: self._judged(result, machine, nothing_may_be_lost=nothing_may_be_lost, is_test=run_type == "test")
             for machine, result in results_of(final).items()
         }
         return PhaseResult(phase=phase, began=began, duration_s=time.monotonic() - clock, machines=results, run=final)
@@ -85,10 +85,10 @@ class Phases:
                 await self._leeward.cancel_run(self._plan.name, note=f"the demo ends: {failed[0].detail}")
         return status
 
-    def _judged(self, result: JobResult, machine: str, *, nothing_may_be_lost: bool) -> MachineResult:
+    def _judged(self, result: JobResult, machine: str, *, nothing_may_be_lost: bool, is_test: bool) -> MachineResult:
         if result.recovered is None:
             return MachineResult(bytes_sent=result.bytes_sent)
-        return judge(result, self._lab.ledger(machine), nothing_may_be_lost=nothing_may_be_lost)
+        return judge(result, self._lab.ledger(machine), nothing_may_be_lost=nothing_may_be_lost, is_test=is_test)
 
     def _kill_the_primary_host(self) -> None:
         site = self._leeward.inventory.machines[self._plan.machines[0]].site
