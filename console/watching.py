@@ -25,6 +25,8 @@ MARKS = {
     "skipped": "-",
     "cancelled": "-",
 }
+ASKING = frozenset({"waiting", "failed", "refused"})
+"""States whose whole detail is shown, because somebody has to decide."""
 
 
 async def show_until_finished(statuses: AsyncIterator[RunStatus], output: Output) -> RunStatus:
@@ -60,10 +62,12 @@ def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Outpu
         if row.state == "pending" or seen.get(row.id) == row.state:
             continue
         seen[row.id] = row.state
-        detail = f": {_first_line(row.detail)}" if row.detail else ""
+        detail = f": {row.detail if row.state in ASKING else _first_line(row.detail)}" if row.detail else ""
         output.say(f"{stage.title} / {row.name}: {row.state}{detail}")
         if row.state == "waiting":
             output.say(f"    leeward plan approve {plan} --step '{row.id}'")
+        elif row.state == "failed":
+            output.say(f"    leeward plan retry|skip {plan} --step '{row.id}', or: leeward plan cancel {plan}")
 
 
 def run_tree(status: RunStatus) -> Tree:
@@ -96,7 +100,7 @@ def _line(name: str, state: str, took: float | None, detail: str) -> Text:
     if took is not None:
         line.append(f"  {seconds(took)}", style="dim")
     if detail:
-        line.append(f"  {detail if state == 'waiting' else _first_line(detail)}", style="dim")
+        line.append(f"  {detail if state in ASKING else _first_line(detail)}", style="dim")
     return line
 
 

@@ -43,6 +43,11 @@ class PhaseResult(Value):
         return sum(result.bytes_sent for result in self.machines.values())
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the phase moved bytes or brought machines back; commit and clean-up do neither."""
+        return any(result.rto_s is not None or result.bytes_sent or result.trouble for result in self.machines.values())
+
+    @property
     def slowest_rto_s(self) -> float | None:
         times = [result.rto_s for result in self.machines.values() if result.rto_s is not None]
         return max(times, default=None)

@@ -58,7 +58,8 @@ async def run_demo(scenario: Scenario, folder: Path | None, json_file: Path | No
     if json_file is not None:
         json_file.write_text(result.model_dump_json(indent=2, exclude={"phases": {"__all__": {"run"}}}) + "\n")
     if keep:
-        output.say(f"still running: {engine.ui}   stop it with: leeward --help; data in {settings.data}")
+        where = f"--vault {settings.vault} --data {settings.data}"
+        output.say(f"still running: {engine.ui}   stop it with: leeward down {where}; leeward lab down {where}")
     return 1 if result.problems else 0
 
 
@@ -109,6 +110,10 @@ def _show(result: DemoResult, output: Output) -> None:
     output.say("")
     rows = []
     for phase in result.phases:
+        if not phase.is_measured:
+            names = f"{len(phase.machines)} machines"
+            rows.append([phase.phase, names, seconds(phase.duration_s), *["-"] * 5, _verdict(phase.troubles)])
+            continue
         for name, machine in phase.machines.items():
             rows.append(
                 [
@@ -120,7 +125,7 @@ def _show(result: DemoResult, output: Output) -> None:
                     _number(machine.transactions_held),
                     _number(machine.transactions_lost),
                     size(machine.bytes_sent),
-                    "failed" if machine.trouble else "ok",
+                    _verdict([machine.trouble] if machine.trouble else []),
                 ]
             )
     output.table(["phase", "machine", "duration", "recovery", "acknowledged", "held", "lost", "sent", "verdict"], rows)
@@ -132,6 +137,10 @@ def _show(result: DemoResult, output: Output) -> None:
             "Nothing was lost that must not be: planned failover and failback lost 0 transactions, "
             "the others hold every transaction of their recovery point. Never two copies in production."
         )
+
+
+def _verdict(troubles: list[str]) -> str:
+    return "failed" if troubles else "ok"
 
 
 def _number(value: int | None) -> str:
