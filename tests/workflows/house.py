@@ -1,0 +1,341 @@
+"""The harness of the workflow tests: real workflows and activities, a time-skipping server, fake fabrics."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import World
+from temporalio.api.enums.v1 import EventType, IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client, WorkflowHandle, WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Replayer, Worker, WorkflowRunner
+
+from activities.machines import MachineActivities
+from activities.protection import ProtectionActivities
+from activities.running import BlockingRunner
+from activities.steps import StepActivities
+from plans.model import Plan
+from vault.domain import PowerState, Relationship
+from vault.inventory import Policy
+from vault.lifecycle import JobKind, Phase
+from workers.worker import WORKFLOWS, sandbox
+from workflows.attributes import ALL
+from workflows.ids import machine_id, plan_id
+from workflows.model import (
+    Cancel,
+    Decision,
+    JobAccepted,
+    JobRecord,
+    JobRequest,
+    MachineState,
+    PlanRequest,
+    RunStatus,
+    Steer,
+    StepRow,
+    Timings,
+)
+
+SERVER = Path(__file__).parents[2] / ".venv/bin/temporal-test-server"
+QUEUES = ("control", "site.primary", "site.recovery", "replication.primary", "replication.recovery")
+PATIENCE_S = 20.0
+"""Real seconds until a wait gives up: far more than anything here takes."""
+FORWARD = {
+    "source_site": "primary",
+    "target_site": "recovery",
+    "target_network": "production",
+    "test_network": "isolated",
+}
+
+
+def relationship(machine: str) -> Relationship:
+    return Relationship(machine=machine, frequency_s=60, **FORWARD)
+
+
+def policy(**changes: object) -> Policy:
+    return Policy.model_validate({"frequency": "60s", "resync": "manual", **changes})
+
+
+@dataclass
+class House:
+    env: WorkflowEnvironment
+    world: World
+    timings: Timings
+    time_scale: float
+    runner: WorkflowRunner
+    threads: ThreadPoolExecutor
+    workers: dict[str, AsyncExitStack] = field(default_factory=dict)
+    roots: list[WorkflowHandle[Any, Any]] = field(default_factory=list)
+    replays: bool = True
+    """Whether the histories are replayed when the test is over."""
+
+    @property
+    def client(self) -> Client:
+        return self.env.client
+
+    # -- workers -------------------------------------------------------------------------------------------------
+
+    async def work(self, queue: str) -> None:
+        stack = AsyncExitStack()
+        await stack.enter_async_context(self._worker(queue))
+        self.workers[queue] = stack
+
+    async def stop_work(self, *queues: str) -> None:
+        for queue in queues:
+            await self.workers.pop(queue).aclose()
+
+    def _worker(self, queue: str) -> Worker:
+        runner = BlockingRunner(self.threads, self.time_scale)
+        throttle = timedelta(milliseconds=20)
+        return Worker(
+            self.client,
+            task_queue=queue,
+            workflows=WORKFLOWS if queue == "control" else [],
+            activities=activity_methods(self.world, runner),
+            workflow_runner=self.runner,
+            max_heartbeat_throttle_interval=throttle,
+            default_heartbeat_throttle_interval=throttle,
+            max_concurrent_activity_task_polls=1,
+            max_concurrent_workflow_task_polls=2,
+            graceful_shutdown_timeout=timedelta(seconds=5),
+        )
+
+    # -- machines ------------------------------------------------------------------------------------------------
+
+    async def machine(
+        self, name: str, phase: Phase = Phase.UNPROTECTED, *, is_reversed: bool = False, **policy_changes: object
+    ) -> WorkflowHandle[Any, Any]:
+        """Start a machine's workflow in a phase; one with recovery points runs at its source."""
+        forward = relationship(name)
+        running_site = "recovery" if is_reversed else "primary"
+        self.world.power[running_site, name] = PowerState.RUNNING
+        if phase is not Phase.UNPROTECTED:
+            self.world.new_point(name)
+        state = MachineState(
+            name=name,
+            forward=forward,
+            backward=forward.reversed("production", "isolated"),
+            policy=policy(**policy_changes),
+            timings=self.timings,
+            phase=phase,
+            reversed=is_reversed,
+        )
+        handle = await self.client.start_workflow("Machine", state, id=machine_id(name), task_queue="control")
+        self.roots.append(handle)
+        return handle
+
+    async def replicating(self, name: str, **changes: Any) -> WorkflowHandle[Any, Any]:
+        """A protected machine whose steady-state replication has begun."""
+        handle = await self.machine(name, Phase.PROTECTED, **changes)
+        await self.until(lambda: bool(self.world.of("replicate_once", name)), f"{name} replicates")
+        return handle
+
+    async def state(self, name: str) -> MachineState:
+        return await self.client.get_workflow_handle(machine_id(name)).query("describe", result_type=MachineState)
+
+    async def ask(self, name: str, kind: JobKind, **wanted: Any) -> JobAccepted:
+        wanted = {"id": uuid.uuid4().hex, "requested_by": "test", **wanted}
+        request = JobRequest(kind=kind, **wanted)
+        return await self.client.get_workflow_handle(machine_id(name)).execute_update(
+            "request", request, result_type=JobAccepted
+        )
+
+    async def job(self, name: str, kind: JobKind, **wanted: Any) -> JobRecord:
+        """Ask for a job and wait until it has ended."""
+        accepted = await self.ask(name, kind, **wanted)
+        return await self.ended(name, accepted.job_id)
+
+    async def ended(self, name: str, job_id: str) -> JobRecord:
+        found: list[JobRecord] = []
+
+        async def over() -> bool:
+            state = await self.state(name)
+            found[:] = [job for job in state.jobs if job.id == job_id and job.state in {"done", "failed"}]
+            return bool(found)
+
+        await self.until(over, f"{job_id} ends")
+        return found[0]
+
+    async def phase(self, name: str, wanted: Phase) -> MachineState:
+        async def there() -> bool:
+            return (await self.state(name)).phase is wanted
+
+        await self.until(there, f"{name} becomes {wanted}")
+        return await self.state(name)
+
+    # -- plans ---------------------------------------------------------------------------------------------------
+
+    async def plan(self, plan: Plan, run_type: str, **wanted: Any) -> WorkflowHandle[Any, RunStatus]:
+        request = PlanRequest.model_validate(
+            {
+                "plan": plan,
+                "run_id": uuid.uuid4().hex,
+                "run_type": run_type,
+                "requested_by": "test",
+                "timings": self.timings,
+                **wanted,
+            }
+        )
+        handle = await self.client.start_workflow(
+            "PlanRun", request, id=plan_id(plan.name), task_queue="control", result_type=RunStatus
+        )
+        self.roots.append(handle)
+        return handle
+
+    async def status(self, handle: WorkflowHandle[Any, Any]) -> RunStatus:
+        return await handle.query("status", result_type=RunStatus)
+
+    async def row(self, handle: WorkflowHandle[Any, Any], row_id: str, *states: str) -> StepRow:
+        """Wait until a row is in one of the states."""
+        found: list[StepRow] = []
+
+        async def there() -> bool:
+            stages = (await self.status(handle)).stages
+            found[:] = [row for stage in stages for row in stage.steps if row.id == row_id and row.state in states]
+            return bool(found)
+
+        await self.until(there, f"row '{row_id}' is {' or '.join(states)}")
+        return found[0]
+
+    async def steer(self, handle: WorkflowHandle[Any, Any], action: str, step: str) -> Decision:
+        steer = Steer.model_validate({"action": action, "step": step, "by": "ada", "note": "seen"})
+        return await handle.execute_update("steer", steer, result_type=Decision)
+
+    async def cancel(self, handle: WorkflowHandle[Any, Any]) -> Decision:
+        return await handle.execute_update("cancel", Cancel(by="ada", note="wrong day"), result_type=Decision)
+
+    async def run_ends(self, handle: WorkflowHandle[Any, RunStatus]) -> RunStatus:
+        """Wait for the run without skipping time."""
+
+        async def over() -> bool:
+            return (await self.status(handle)).finished is not None
+
+        await self.until(over, "the run ends")
+        return await self.status(handle)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    async def now(self) -> datetime:
+        return await self.env.get_current_time()
+
+    async def skip(self, **how_long: float) -> None:
+        await self.env.sleep(timedelta(**how_long))
+
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
+        """Poll in real time."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while True:
+            answer = condition()
+            if asyncio.iscoroutine(answer):
+                answer = await answer
+            if answer:
+                return
+            assert asyncio.get_running_loop().time() < deadline, f"in {PATIENCE_S} s it did not happen that {what}"
+            await asyncio.sleep(0.02)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    async def histories(self) -> list[WorkflowHistory]:
+        """Of everything this test started, children and continued runs too (the server cannot list workflows)."""
+        found: dict[str, WorkflowHistory] = {}
+        to_read = [(root.id, root.first_execution_run_id) for root in self.roots]
+        while to_read:
+            workflow_id, run_id = to_read.pop()
+            if run_id in found:
+                continue
+            history = await self.client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+            found[run_id or ""] = history
+            to_read += [(workflow_id, next_run) for next_run in continued_as(history)] + children(history)
+        return list(found.values())
+
+    async def end(self) -> None:
+        """Stop everything; then today's code must be able to replay every history of the test."""
+        self.world.open_gates()
+        histories = await self.histories()
+        for history in histories:
+            if not is_closed(history):
+                await self._terminate(history.workflow_id)
+        await self.stop_work(*list(self.workers))
+        if self.replays:
+            await replay(histories)
+
+    async def _terminate(self, workflow_id: str) -> None:
+        try:
+            await self.client.get_workflow_handle(workflow_id).terminate()
+        except RPCError as gone:
+            if gone.status is not RPCStatusCode.NOT_FOUND:
+                raise
+
+
+def children(history: WorkflowHistory) -> list[tuple[str, str]]:
+    started = [event.child_workflow_execution_started_event_attributes for event in history.events]
+    return [
+        (one.workflow_execution.workflow_id, one.workflow_execution.run_id) for one in started if one.workflow_type.name
+    ]
+
+
+def continued_as(history: WorkflowHistory) -> list[str]:
+    continued = [event.workflow_execution_continued_as_new_event_attributes for event in history.events]
+    return [one.new_execution_run_id for one in continued if one.new_execution_run_id]
+
+
+def is_closed(history: WorkflowHistory) -> bool:
+    last = EventType.Name(history.events[-1].event_type)
+    return last.startswith("EVENT_TYPE_WORKFLOW_EXECUTION_") and not last.endswith(("SIGNALED", "STARTED", "REQUESTED"))
+
+
+async def replay(histories: Sequence[WorkflowHistory]) -> None:
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter, workflow_runner=sandbox())
+    for history in histories:
+        await replayer.replay_workflow(history)
+
+
+def activity_methods(world: World, runner: BlockingRunner) -> list[Any]:
+    holders = (ProtectionActivities(world, runner), MachineActivities(world, runner), StepActivities(world, runner))
+    return [
+        method
+        for holder in holders
+        for name in dir(holder)
+        if hasattr(method := getattr(holder, name), "__temporal_activity_definition")
+    ]
+
+
+@asynccontextmanager
+async def open_house(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    without: Sequence[str] = (),
+    time_scale: float = 1.0,
+    runner: WorkflowRunner | None = None,
+    **timings: float,
+) -> AsyncIterator[House]:
+    """Without: queues that nobody polls."""
+    monkeypatch.setattr("activities.running.LONGEST_HEARTBEAT_PAUSE_S", 0.05)
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(SERVER), data_converter=pydantic_data_converter
+    ) as env:
+        with ThreadPoolExecutor(32) as threads:
+            await env.client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(
+                    search_attributes={key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
+                )
+            )
+            opened = House(env, World(), Timings(**timings), time_scale, runner or sandbox(), threads)
+            for queue in QUEUES:
+                if queue not in without:
+                    await opened.work(queue)
+            try:
+                yield opened
+            finally:
+                await opened.end()
