@@ -39,7 +39,12 @@ class Adapters:
         return self._hypervisors[site]
 
     def provider(self, relationship: Relationship) -> ReplicationProvider:
-        """The kind of replication that this relationship uses: the lab's machines use stream replication."""
+        """The kind of replication that this relationship uses: the lab's machines use stream replication.
+
+        Raises ``NotFound`` when this worker's inventory does not know one of its sites.
+        """
+        self.hypervisor(relationship.source_site)
+        self.hypervisor(relationship.target_site)
         return self._stream
 
     def _lab_hypervisor(self, site: str) -> Hypervisor:
