@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from replication import adoption, files, locking, manifest
+from replication import adoption, files, locking, manifest, rules
 from replication.base_image import BaseImage
-from replication.checksums import checksum64, is_zero
+from replication.checksums import is_zero
 from replication.layout import Layout, check_disks, check_same_disks
 from replication.manifest import Layer, Manifest, StoredSegment
 from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
@@ -22,7 +22,7 @@ from replication.retention import expired, resolve
 from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
 from replication.view import SeedView, ViewChecksums, copy_sparse
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
-from vault.errors import Busy, InvalidState, ResynchronizationRequired
+from vault.errors import Busy, InvalidState
 
 
 class LocalReplicaStore:
@@ -101,11 +101,9 @@ class LocalReplicaStore:
             if self._reserve and not is_zero(extent.data):
                 self._reserve(len(extent.data))
             base = self._base(disk)
-            if extent.offset + len(extent.data) > base.size:
-                raise InvalidState(
-                    f"{len(extent.data)} bytes at {extent.offset} lie beyond the disk's {base.size} bytes",
-                    where=str(self._files.base(disk)),
-                )
+            rules.require_inside(
+                self._manifest().disk(disk), extent.offset, len(extent.data), str(self._files.base(disk))
+            )
             base.write(extent)
 
     def checkpoint_base(self, disk: str, offset: int) -> None:
@@ -124,13 +122,7 @@ class LocalReplicaStore:
             known = self._manifest()
             if known.seeded:
                 return known.points[0]
-            for disk in known.disks:
-                if known.seeded_bytes[disk.name] != disk.size:
-                    raise InvalidState(
-                        f"only {known.seeded_bytes[disk.name]} of {disk.size} bytes of '{disk.name}' were copied",
-                        where=str(self._files.root),
-                        remedy="continue the initial replication",
-                    )
+            rules.require_whole(known, str(self._files.root))
             point = self._point(known, 0, known.epoch, time, kind, sum(disk.size for disk in known.disks))
             self._save(
                 known.with_(
@@ -312,12 +304,7 @@ class LocalReplicaStore:
 
     def _unseeded(self) -> Manifest:
         known = self._manifest()
-        if known.seeded:
-            raise InvalidState(
-                "the replica is complete and has recovery points",
-                where=str(self._files.root),
-                remedy="resynchronize it, or disable the machine's protection first",
-            )
+        rules.require_unseeded(known, str(self._files.root))
         return known
 
     def _require_lock(self) -> None:
@@ -336,33 +323,14 @@ class LocalReplicaStore:
     def _point(
         self, known: Manifest, cut: int, epoch: str, time: datetime, kind: ConsistencyKind, changed: int
     ) -> RecoveryPoint:
-        sequence = known.next_sequence
-        origin = checksum64(f"{self._machine}/{epoch}/{cut}/{time.isoformat()}".encode())
-        return RecoveryPoint(
-            id=f"rp-{sequence:06d}-{origin & 0xFFFFFFFF:08x}", sequence=sequence, time=time, kind=kind, bytes=changed
-        )
+        return rules.new_point(self._machine, known.next_sequence, epoch, cut, time, kind, changed)
 
     def _sealed_already(self, known: Manifest, cut: int) -> RecoveryPoint:
-        """The newest cut always has its point; that of an older one may have been pruned."""
-        sequences = {layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (known.epoch, cut)}
-        if cut == known.last_cut:
-            return known.points[-1]
-        for point in known.points:
-            if point.sequence in sequences:
-                return point
-        raise InvalidState(f"the recovery point of cut {cut} was dropped already", where=str(self._files.root))
+        sequences = [layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (known.epoch, cut)]
+        return rules.sealed_already(known, cut, sequences, str(self._files.root))
 
     def _refuse_gap(self, known: Manifest, cut: int, epoch: str) -> None:
-        where = str(self._files.root)
-        if not known.seeded:
-            raise InvalidState("the initial replication is not complete", where=where, remedy="let it finish first")
-        expected = known.last_cut + 1 if epoch == known.epoch else 0
-        if not epoch or cut != expected:
-            raise ResynchronizationRequired(
-                f"cut {cut} of tracking period '{epoch}' does not follow cut {known.last_cut} of '{known.epoch}'",
-                where=where,
-                remedy="resynchronize the machine",
-            )
+        rules.refuse_gap(known, cut, epoch, str(self._files.root))
 
     def _merge(self, known: Manifest) -> None:
         """Bring the base images to the oldest recovery point. A crash anywhere in it is repaired by repeating it:

@@ -16,6 +16,7 @@ from vault.errors import Damaged, InvalidState, NotFound
 
 MAGIC = "leeward-replica"
 VERSION = 1
+REMEDY = "restore the manifest from a backup, or disable the machine's protection and enable it again"
 
 
 class StoredSegment(Value):
@@ -88,32 +89,41 @@ def load(path: Path) -> Manifest:
     """Raises ``NotFound``, ``Damaged`` or ``InvalidState`` (a newer version)."""
     with files.translated(path):
         raw = path.read_bytes()
-    remedy = "restore the manifest from a backup, or disable the machine's protection and enable it again"
-    try:
-        document = json.loads(raw)
-        version, expected, body = document["version"], document["checksum"], document["replica"]
-        if document["magic"] != MAGIC:
-            raise ValueError("wrong magic")
-    except (ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"this is not a replica's manifest ({error})", where=str(path), remedy=remedy) from error
-    if version != VERSION:
-        raise InvalidState(
-            f"manifest version {version} is not known here", where=str(path), remedy="use a newer leeward release"
-        )
-    if _checksum(body) != expected:
-        raise Damaged("the manifest does not match its checksum", where=str(path), remedy=remedy)
+    body = open_document(raw, str(path))
     try:
         return Manifest.model_validate(body)
     except ValidationError as error:
-        raise Damaged(f"the manifest's fields are wrong ({error})", where=str(path), remedy=remedy) from error
+        raise Damaged(f"the manifest's fields are wrong ({error})", where=str(path), remedy=REMEDY) from error
 
 
 def save(path: Path, manifest: Manifest) -> None:
     """Atomic and durable."""
-    body = manifest.model_dump(mode="json")
-    document = {"magic": MAGIC, "version": VERSION, "checksum": _checksum(body), "replica": body}
     with files.translated(path):
-        files.replace_contents(path, json.dumps(document, indent=1).encode())
+        files.replace_contents(path, seal_document(manifest.model_dump(mode="json")))
+
+
+def seal_document(body: Any, magic: str = MAGIC) -> bytes:
+    """``body`` as a document that :func:`open_document` can check."""
+    document = {"magic": magic, "version": VERSION, "checksum": _checksum(body), "replica": body}
+    return json.dumps(document, indent=1).encode()
+
+
+def open_document(raw: bytes, where: str, magic: str = MAGIC) -> Any:
+    """The body of a sealed document. Raises ``Damaged``, or ``InvalidState`` for a newer version."""
+    try:
+        document = json.loads(raw)
+        version, expected, body = document["version"], document["checksum"], document["replica"]
+        if document["magic"] != magic:
+            raise ValueError("wrong magic")
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"this is not a replica's manifest ({error})", where=where, remedy=REMEDY) from error
+    if version != VERSION:
+        raise InvalidState(
+            f"manifest version {version} is not known here", where=where, remedy="use a newer leeward release"
+        )
+    if _checksum(body) != expected:
+        raise Damaged("the manifest does not match its checksum", where=where, remedy=REMEDY)
+    return body
 
 
 def _checksum(body: Any) -> str:

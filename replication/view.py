@@ -8,6 +8,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from replication import files
 from replication.base_image import BaseImage
@@ -16,6 +17,29 @@ from replication.ports import BlockReader
 from replication.ranges import pieces, union
 from replication.segment_reader import NO_PAYLOAD, SegmentReader
 from vault.errors import Damaged
+
+
+class Base(Protocol):
+    """The disk at the moment that the layers lie over: a local base image, or a snapshot elsewhere. Thread-safe."""
+
+    size: int
+
+    def read_verified(self, offset: int, length: int, *, unsettled: frozenset[int]) -> bytes:
+        """Exactly ``length`` bytes inside the disk. Raises ``Damaged``."""
+
+    def data_ranges(self) -> Iterator[tuple[int, int]]:
+        """``(offset, length)``, ascending, of what may be other than zeros."""
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """True when the range certainly reads as zeros."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
+class ViewedDisk(BlockReader, Protocol):
+    def may_hold_data(self, offset: int, length: int) -> bool:
+        """False only when the range certainly reads as zeros."""
 
 
 class ExtentMap:
@@ -88,7 +112,7 @@ class LayeredView:
 
     def __init__(
         self,
-        base: BaseImage,
+        base: Base,
         layers: Sequence[SegmentReader],
         *,
         unsettled: frozenset[int] = frozenset(),
@@ -201,7 +225,7 @@ class SeedView:
 class ViewChecksums:
     """A :class:`replication.ports.BlockChecksums` computed where the blocks are."""
 
-    def __init__(self, view: LayeredView | SeedView) -> None:
+    def __init__(self, view: ViewedDisk) -> None:
         self._view = view
         self.allocated = view.allocated
         self.close = view.close

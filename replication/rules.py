@@ -1,0 +1,91 @@
+"""What every replica store refuses, and how it names its points: the same rules wherever the blocks lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Protocol
+
+from replication.checksums import checksum64
+from vault.domain import ConsistencyKind, Disk, RecoveryPoint
+from vault.errors import InvalidState, ResynchronizationRequired
+
+
+class Known(Protocol):
+    """The part of a replica's manifest that the rules are about."""
+
+    @property
+    def disks(self) -> list[Disk]: ...
+    @property
+    def seeded(self) -> bool: ...
+    @property
+    def seeded_bytes(self) -> dict[str, int]: ...
+    @property
+    def epoch(self) -> str: ...
+    @property
+    def last_cut(self) -> int: ...
+    @property
+    def points(self) -> list[RecoveryPoint]: ...
+
+
+def require_unseeded(known: Known, where: str) -> None:
+    """Raises ``InvalidState`` when the replica is complete: its base must not be written any more."""
+    if known.seeded:
+        raise InvalidState(
+            "the replica is complete and has recovery points",
+            where=where,
+            remedy="resynchronize it, or disable the machine's protection first",
+        )
+
+
+def require_whole(known: Known, where: str) -> None:
+    """Raises ``InvalidState`` when a part of the base was not copied yet."""
+    for disk in known.disks:
+        if known.seeded_bytes[disk.name] != disk.size:
+            raise InvalidState(
+                f"only {known.seeded_bytes[disk.name]} of {disk.size} bytes of '{disk.name}' were copied",
+                where=where,
+                remedy="continue the initial replication",
+            )
+
+
+def require_inside(disk: Disk, offset: int, length: int, where: str) -> None:
+    """Raises ``InvalidState`` for bytes beyond the disk's end."""
+    if offset + length > disk.size:
+        raise InvalidState(f"{length} bytes at {offset} lie beyond the disk's {disk.size} bytes", where=where)
+
+
+def refuse_gap(known: Known, cut: int, epoch: str, where: str) -> None:
+    """Raises ``ResynchronizationRequired`` unless ``cut`` follows exactly; ``InvalidState`` before the seed is done."""
+    if not known.seeded:
+        raise InvalidState("the initial replication is not complete", where=where, remedy="let it finish first")
+    expected = known.last_cut + 1 if epoch == known.epoch else 0
+    if not epoch or cut != expected:
+        raise ResynchronizationRequired(
+            f"cut {cut} of tracking period '{epoch}' does not follow cut {known.last_cut} of '{known.epoch}'",
+            where=where,
+            remedy="resynchronize the machine",
+        )
+
+
+def new_point(
+    machine: str, sequence: int, epoch: str, cut: int, time: datetime, kind: ConsistencyKind, changed: int
+) -> RecoveryPoint:
+    """Named by its number and its origin, so that repeating a step gives the same name."""
+    origin = checksum64(f"{machine}/{epoch}/{cut}/{time.isoformat()}".encode())
+    return RecoveryPoint(
+        id=f"rp-{sequence:06d}-{origin & 0xFFFFFFFF:08x}", sequence=sequence, time=time, kind=kind, bytes=changed
+    )
+
+
+def sealed_already(known: Known, cut: int, sequences: Iterable[int], where: str) -> RecoveryPoint:
+    """The point of a cut that was sealed before, under one of ``sequences``.
+
+    The newest cut always has its point; that of an older one may have been pruned (``InvalidState``)."""
+    if cut == known.last_cut:
+        return known.points[-1]
+    numbers = set(sequences)
+    for point in known.points:
+        if point.sequence in numbers:
+            return point
+    raise InvalidState(f"the recovery point of cut {cut} was dropped already", where=where)
