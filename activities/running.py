@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.failures import Unexpected, as_failure, as_leeward_error
 from vault.domain import Progress, Value
@@ -123,6 +123,7 @@ class BlockingRunner:
         raise ApplicationError(
             "the worker is shutting down; another one goes on",
             type="WorkerLeaving",
+            category=ApplicationErrorCategory.BENIGN,
             next_retry_delay=timedelta(seconds=1),
         )
 

@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from temporalio.client import Client
@@ -156,10 +156,11 @@ class _Supervisor:
                 return
 
     def _start_worker(self, name: str, options: list[str]) -> subprocess.Popen[bytes]:
+        variables = {**_without_temporal(os.environ), **self._settings.environment(), "TEMPORAL_ADDRESS": self._address}
         with (self._settings.logs / f"{name}.log").open("ab") as log_file:
             return subprocess.Popen(
                 [sys.executable, "-m", "workers.main", *options],
-                env={**os.environ, **self._settings.environment(), "TEMPORAL_ADDRESS": self._address},
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
@@ -184,6 +185,11 @@ class _Supervisor:
                 processes=processes,
             ),
         )
+
+
+def _without_temporal(variables: Mapping[str, str]) -> dict[str, str]:
+    """A profile, namespace or key that leads to another Temporal is not meant for the embedded one."""
+    return {name: value for name, value in variables.items() if not name.startswith("TEMPORAL_")}
 
 
 def worker_processes(inventory: Inventory) -> dict[str, list[str]]:

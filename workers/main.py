@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 
 from vault.errors import LeewardError
 from vault.loading import load_inventory
 from workers.connection import connect, register_search_attributes
 from workers.leaving import leave
+from workers.logs import log_to_stderr
 from workers.settings import Settings, load_settings
 from workers.worker import Role, run_worker
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(roles: list[Role], site: str | None, settings: Settings) -> int:
     """Run a worker until it is told to stop; the exit code says how it ended."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     try:
         asyncio.run(_serve(roles, site, settings))
     except LeewardError as error:

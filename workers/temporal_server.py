@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vault.errors import NotFound
+from vault.errors import BadInput, Busy, NotFound
 from workers.children import end_with_parent
 
 BINARY_VARIABLE = "LEEWARD_TEMPORAL"
+PORT_VARIABLE = "LEEWARD_TEMPORAL_PORT"
 USUAL_PORT = 7233
+HIGHEST_PORT = 65535
 UI_ABOVE = 1000
 """The UI's usual port is that much above the server's."""
 
@@ -42,11 +44,37 @@ def find_binary() -> Path:
 
 
 def choose_ports(earlier: tuple[int, int] | None) -> tuple[int, int]:
-    """(server, UI): those of the last time when they are free, else Temporal's usual ones, else any free ones."""
-    for ports in (earlier, (USUAL_PORT, USUAL_PORT + UI_ABOVE)):
-        if ports is not None and all(_is_free(port) for port in ports):
-            return ports
+    """(server, UI): those of the last time when they are free, else Temporal's usual ones, else any free ones.
+
+    ``LEEWARD_TEMPORAL_PORT`` comes before all of them; 0 there means any free ones instead of the usual.
+
+    Raises:
+        BadInput: the variable is not a port number.
+        Busy: somebody else has the port that the variable names.
+    """
+    wanted = _port_in_environment()
+    if wanted:
+        ports = (wanted, wanted + UI_ABOVE)
+        taken = [port for port in ports if not _is_free(port)]
+        if taken:
+            raise Busy(f"port {taken[0]} is taken", where=PORT_VARIABLE, remedy="free it, or name another one")
+        return ports
+    usual = None if wanted == 0 else (USUAL_PORT, USUAL_PORT + UI_ABOVE)
+    for choice in (earlier, usual):
+        if choice is not None and all(_is_free(port) for port in choice):
+            return choice
     return _any_free(), _any_free()
+
+
+def _port_in_environment() -> int | None:
+    text = os.environ.get(PORT_VARIABLE)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) > HIGHEST_PORT - UI_ABOVE:
+        raise BadInput(
+            f"'{text}' is not a port", where=PORT_VARIABLE, remedy=f"give a number up to {HIGHEST_PORT - UI_ABOVE}"
+        )
+    return int(text)
 
 
 def start_server(binary: Path, database: Path, ports: tuple[int, int], log_file: Path) -> subprocess.Popen[bytes]:

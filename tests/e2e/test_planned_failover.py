@@ -1,0 +1,45 @@
+"""Planned failover and failback under write load: nothing acknowledged is ever lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from engine_support import AWAY, HOME, House, open_house
+
+from vault.lifecycle import Phase
+
+pytestmark = pytest.mark.e2e
+
+ROUNDS = 10
+"""Each is a failover and a failback: 20 consecutive runs."""
+
+
+async def test_twenty_failovers_and_failbacks_in_a_row_lose_nothing(tmp_path: Path) -> None:
+    with open_house(tmp_path) as house:
+        await house.protect_all()
+        for number in range(ROUNDS):
+            await move(house, "planned", AWAY, number)
+            await move(house, "failback", HOME, number)
+        acknowledged = house.assert_nothing_lost()
+        print(f"{2 * ROUNDS} planned runs, {acknowledged} transactions acknowledged, 0 lost")
+
+
+async def move(house: House, run_type: str, to: str, number: int) -> None:
+    await house.wait_for_transactions(20)
+    results = await house.completed_run(run_type)
+    assert set(results) == set(house.machines)
+    for machine, result in results.items():
+        assert result.source_proven_off
+        assert result.answering is not None
+        assert result.answering.site == to
+        found = result.answering.transactions
+        assert found is not None
+        what = f"{run_type} {number} of {machine}: {found}"
+        assert found.acknowledged_at_boot == found.held_at_boot > 0, what
+        assert (found.lost, found.damaged) == (0, 0), what
+    await house.completed_run("commit")
+    await house.completed_run("reverse")
+    for machine in house.machines:
+        state = await house.state(machine)
+        assert (state.phase, state.active_site, state.health.level) == (Phase.PROTECTED, to, "ok")
