@@ -1,0 +1,171 @@
+"""Initial replication, deltas and resynchronization against rsync, restic, borg and qemu-img, and against limits.
+
+``python -m bench.bench_replication [GIB]``: size of the mixed image, 1 by default.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import xxhash
+
+from bench.measuring import (
+    BLOCK,
+    MIB,
+    Result,
+    best_of,
+    change_randomly,
+    mixed_image,
+    peer,
+    record,
+    require,
+    scratch,
+    timed,
+)
+from bench.pair import Pair, silent
+from replication import stream
+from vault.domain import ConsistencyKind
+
+GIB = 1 << 30
+PASSWORD = {"RESTIC_PASSWORD": "bench", "BORG_PASSPHRASE": "bench"}
+SPARSE_GIB = 64
+
+
+def main(gib: int) -> None:
+    require("rsync", "restic", "borg", "qemu-img")
+    with scratch() as folder:
+        pair = Pair(folder / "lab", gib * GIB, mixed_image)
+        initial(pair, folder, gib)
+        delta(pair, folder, gib)
+        resync(pair, gib)
+    with scratch() as folder:
+        sparse_delta(folder, gib)
+
+
+def initial(pair: Pair, folder: Path, gib: int) -> None:
+    def ours() -> None:
+        stream.copy_initial(pair.source, pair.store, silent)
+
+    seconds = best_of(2, ours, pair.enable)
+    name = f"initial-{gib}g"
+    environment = {
+        **PASSWORD,
+        "BORG_BASE_DIR": str(folder / "borg-base"),
+        "RESTIC_CACHE_DIR": str(folder / "restic-cache"),
+    }
+    restic, borg = folder / "restic", folder / "borg"
+    peer("restic", "init", "-q", "-r", restic, **environment)
+    peer("borg", "init", "--encryption=repokey", borg, **environment)
+    copy, converted = folder / "copy", folder / "converted"
+    record(
+        [
+            Result(name, "restic", seconds, timed(lambda: _restic(restic, pair.image, environment)), 2),
+            Result(name, "borg", seconds, timed(lambda: _borg(borg, "first", pair.image, environment)), 2),
+            Result(name, "rsync -S", seconds, timed(lambda: peer("rsync", "-S", pair.image, copy)), None),
+            Result(
+                name,
+                "qemu-img convert",
+                seconds,
+                timed(lambda: peer("qemu-img", "convert", "-O", "raw", pair.image, converted)),
+                None,
+            ),
+        ]
+    )
+    converted.unlink()
+
+
+def delta(pair: Pair, folder: Path, gib: int) -> None:
+    """1 % random 4 KiB writes; the peers have the state before as their base."""
+    environment = {
+        **PASSWORD,
+        "BORG_BASE_DIR": str(folder / "borg-base"),
+        "RESTIC_CACHE_DIR": str(folder / "restic-cache"),
+    }
+    tries = []
+    for seed in range(3):
+        dice = random.Random(seed)
+        blocks = gib * GIB // BLOCK
+        offsets = sorted(number * BLOCK for number in dice.sample(range(blocks), blocks // 100))
+        pair.write_blocks(offsets, dice.randbytes(BLOCK))
+        tries.append(timed(lambda: stream.replicate_cut(pair.source, pair.store, ConsistencyKind.CRASH, silent)))
+    seconds, name = min(tries), f"delta-1pct-{gib}g"
+    image, copy = pair.image, folder / "copy"
+    peer("rsync", "--inplace", "--no-whole-file", image, copy)
+    _restic(folder / "restic", image, environment)
+    _borg(folder / "borg", "second", image, environment)
+    change_randomly(image, 0.01, seed=99)
+    record(
+        [
+            Result(
+                name,
+                "rsync --inplace",
+                seconds,
+                timed(lambda: peer("rsync", "--inplace", "--no-whole-file", image, copy)),
+                15,
+            ),
+            Result(name, "restic", seconds, timed(lambda: _restic(folder / "restic", image, environment)), 25),
+            Result(name, "borg", seconds, timed(lambda: _borg(folder / "borg", "third", image, environment)), 25),
+        ]
+    )
+
+
+def resync(pair: Pair, gib: int) -> None:
+    """An unchanged pair against reading and checksumming both sides, one thread a side."""
+    stream.resynchronize(pair.source, pair.store, silent)
+    seconds = best_of(2, lambda: stream.resynchronize(pair.source, pair.store, silent))
+    base = next(pair.image.parents[4].glob("**/base-disk.raw"), None) or pair.image
+    limit = best_of(2, lambda: (_read_and_checksum(pair.image), _read_and_checksum(base)))
+    record([Result(f"resync-unchanged-{gib}g", "limit: read+xxh3 twice", seconds, limit, 0.7)])
+
+
+def sparse_delta(folder: Path, gib: int) -> None:
+    """The same change on a small and on a huge sparse disk: cost follows the change, not the disk."""
+    seconds = {}
+    for size in (gib, SPARSE_GIB):
+        pair = Pair(folder / str(size), size * GIB)
+        pair.enable()
+        stream.copy_initial(pair.source, pair.store, silent)
+        tries = []
+        for seed in range(3):
+            dice = random.Random(seed)
+            offsets = sorted(number * BLOCK for number in dice.sample(range(size * GIB // BLOCK), 2600))
+            pair.write_blocks(offsets, dice.randbytes(BLOCK))
+            tries.append(
+                timed(lambda pair=pair: stream.replicate_cut(pair.source, pair.store, ConsistencyKind.CRASH, silent))
+            )
+        seconds[size] = min(tries)
+    record(
+        [Result(f"delta-2600-blocks-{SPARSE_GIB}g", f"ours on {gib} GiB", seconds[SPARSE_GIB], seconds[gib], 1 / 1.3)]
+    )
+
+
+def _restic(repository: Path, image: Path, environment: dict[str, str]) -> None:
+    peer("restic", "-q", "-r", repository, "backup", image, **environment)
+
+
+def _borg(repository: Path, name: str, image: Path, environment: dict[str, str]) -> None:
+    peer("borg", "create", f"{repository}::{name}", image, **environment)
+
+
+def _read_and_checksum(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb", buffering=0) as image:
+        offset = 0
+        while offset < size:
+            try:
+                offset = os.lseek(image.fileno(), offset, os.SEEK_DATA)
+            except OSError:
+                return
+            hole = os.lseek(image.fileno(), offset, os.SEEK_HOLE)
+            while offset < hole:
+                data = memoryview(os.pread(image.fileno(), min(MIB, hole - offset), offset))
+                for start in range(0, len(data), BLOCK):
+                    xxhash.xxh3_128_digest(data[start : start + BLOCK])
+                offset += len(data)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
