@@ -11,6 +11,7 @@ from pathlib import Path
 from replication import files, locking, manifest
 from replication.base_image import BaseImage
 from replication.checksums import BLOCK
+from replication.cipher import Keys, MachineKey
 from replication.manifest import Layer, Manifest
 from replication.segment_reader import SegmentReader
 from replication.view import LayeredView
@@ -23,8 +24,9 @@ _DISK_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 class Layout:
     """``manifest.json``, ``base-<disk>.raw`` + ``.sums``, ``segments/<sequence>-<disk>.seg``, two lock files."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keys: Keys) -> None:
         self.root = root
+        self.keys = keys
         self.manifest = root / "manifest.json"
         self.segments = root / "segments"
         self.writer_lock = root / "writer.lock"
@@ -51,11 +53,11 @@ class Layout:
     def open_base(self, disk: Disk, *, writable: bool = False) -> BaseImage:
         return BaseImage(self.base(disk.name), self.sums(disk.name), disk.size, writable=writable)
 
-    def open_segment(self, layer: Layer, disk: str) -> SegmentReader:
+    def open_segment(self, layer: Layer, disk: str, key: MachineKey | None) -> SegmentReader:
         """Raises ``Damaged`` when the file is missing or is not the one that was sealed."""
         path = self.segment(layer.sequence, disk)
         try:
-            reader = SegmentReader(path)
+            reader = SegmentReader(path, key)
         except NotFound as error:
             raise Damaged("a sealed segment is missing", where=str(path)) from error
         if reader.sealed.identity != layer.segments[disk].identity:
@@ -76,10 +78,11 @@ class Layout:
                 raise NotFound(f"the recovery point {point_id} does not exist any more", where=str(self.root))
             base = self.open_base(known.disk(disk))
             opened.callback(base.close)
+            key = self.keys.open(known.key)
             layers: list[SegmentReader] = []
             for layer in known.layers:
                 if layer.sequence <= points[-1].sequence:
-                    layers.append(self.open_segment(layer, disk))
+                    layers.append(self.open_segment(layer, disk, key))
                     opened.callback(layers[-1].close)
             settled = len(known.settled_layers) if known.merging else 0
             unsettled = frozenset(block for layer in layers[:settled] for block in touched_blocks(layer))

@@ -14,13 +14,13 @@ from pathlib import Path
 from replication import adoption, files, locking, manifest, rules
 from replication.base_image import BaseImage
 from replication.checksums import is_zero
+from replication.cipher import Encryption, FrameCipher, Keys, SiteKey, WrappedKey
 from replication.layout import Layout, check_disks, check_same_disks
 from replication.manifest import Layer, Manifest, StoredSegment
 from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
-from replication.progress import Meter
 from replication.retention import expired, resolve
-from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
-from replication.view import SeedView, ViewChecksums, copy_sparse
+from replication.segment import Sealed, SegmentFile, SegmentFileWriter, SegmentHeader
+from replication.view import SeedView, ViewChecksums, write_images
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
 from vault.errors import Busy, InvalidState
 
@@ -30,10 +30,19 @@ class LocalReplicaStore:
 
     Args:
         reserve: called with the bytes about to be added to the store; raises ``NoSpace`` to refuse them.
+        site_key: encrypts the segments of replicas made from now on; opens those made with it.
     """
 
-    def __init__(self, root: Path, *, machine: str, reserve: Callable[[int], None] | None = None) -> None:
-        self._files = Layout(root)
+    def __init__(
+        self,
+        root: Path,
+        *,
+        machine: str,
+        reserve: Callable[[int], None] | None = None,
+        site_key: SiteKey | None = None,
+    ) -> None:
+        self._keys = Keys(machine, site_key)
+        self._files = Layout(root, self._keys)
         self._machine = machine
         self._reserve = reserve
         self._lock = locking.WriterLock(self._files.writer_lock, entered=self._entered, left=self._left)
@@ -62,6 +71,7 @@ class LocalReplicaStore:
             last_cut=known.last_cut,
             points=known.points,
             stored_bytes=stored,
+            key=known.key,
         )
 
     def resolve(self, choice: str) -> RecoveryPoint:
@@ -76,7 +86,7 @@ class LocalReplicaStore:
                 known = self._unseeded()
                 check_same_disks(known.disks, disks, str(self._files.root))
                 if known.epoch != epoch:
-                    self._save(self._fresh(known.disks, epoch))
+                    self._save(self._fresh(known.disks, epoch, known.key))
                 return
             files.make_folder(self._files.segments)
             for disk in disks:
@@ -144,37 +154,50 @@ class LocalReplicaStore:
                 check_same_disks(known.disks, disks, str(self._files.root))
                 if known.epoch == epoch and not present:
                     return
-                self._save(self._fresh(known.disks, epoch))
+                self._save(self._fresh(known.disks, epoch, known.key))
             adoption.refuse_other_sizes(present, disks)
             files.make_folder(self._files.segments)
             for name, image in present.items():
                 adoption.move_in(image, self._files.base(name))
             for disk in disks:
                 self._files.make_base(disk)
-            self._save(self._fresh(disks, epoch))
+            self._save(self._fresh(disks, epoch, self._known.key if self._known else None))
 
     # --- recovery points --------------------------------------------------------------------------------------
 
     def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
         self._require_lock()
-        known = self._manifest()
-        epoch = epoch or known.epoch
-        self._refuse_gap(known, cut, epoch)
-        header = SegmentHeader(
-            machine=self._machine,
-            disk=disk,
-            disk_size=known.disk(disk).size,
-            sequence=known.next_sequence,
-            epoch=epoch,
-            cut=cut,
-        )
-        self._staged.pop(disk, None)
+        key = self._keys.open(self._manifest().key)
+        header = self._segment_header(disk, cut, epoch, key.new_stream() if key else None)
         return SegmentFileWriter(
-            self._files.segment(known.next_sequence, disk),
+            self._files.segment(header.sequence, disk),
+            header,
+            reserve=self._reserve,
+            closed=lambda sealed: self._staged.update({disk: (header, sealed)}),
+            cipher=key.cipher(header.encryption, disk) if key and header.encryption else None,
+        )
+
+    def open_frames(
+        self, disk: str, cut: int, *, epoch: str | None = None, encryption: Encryption | None = None
+    ) -> SegmentFile:
+        """As :meth:`open_segment`, for frames that were encoded (and encrypted) at the source.
+
+        Raises what :meth:`frame_cipher` raises: this side could never read them."""
+        self._require_lock()
+        self.frame_cipher(disk, encryption)
+        header = self._segment_header(disk, cut, epoch, encryption)
+        return SegmentFile(
+            self._files.segment(header.sequence, disk),
             header,
             reserve=self._reserve,
             closed=lambda sealed: self._staged.update({disk: (header, sealed)}),
         )
+
+    def frame_cipher(self, disk: str, encryption: Encryption | None) -> FrameCipher | None:
+        """What opens frames of ``disk`` that the source encrypted so.
+
+        Raises ``AuthenticationRefused`` when it is not how this replica is encrypted."""
+        return self._keys.cipher(self._manifest().key, encryption, disk)
 
     def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
         self._require_lock()
@@ -217,19 +240,7 @@ class LocalReplicaStore:
             for disk in self._manifest().disks:
                 views[disk.name] = self._files.open_view(disk.name, point.id)
                 opened.callback(views[disk.name].close)
-            total = sum(length for view in views.values() for _, length in view.allocated())
-            meter = Meter(report, f"writing the disks of {self._machine} at {point.id}", total)
-            paths = {folder / f"{name}.raw": view for name, view in views.items()}
-            with files.translated(folder):
-                files.make_folder(folder)
-            for path, view in paths.items():
-                copy_sparse(view, path.with_name(path.name + ".part"), meter.add)
-            meter.tell()
-            with files.translated(folder):
-                for path in paths:
-                    files.rename(path.with_name(path.name + ".part"), path)
-                files.sync_folder(folder)
-            return list(paths)
+            return write_images(views, folder, report, f"writing the disks of {self._machine} at {point.id}")
 
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         with self._writing("pruning recovery points"):
@@ -307,13 +318,30 @@ class LocalReplicaStore:
         rules.require_unseeded(known, str(self._files.root))
         return known
 
+    def _segment_header(self, disk: str, cut: int, epoch: str | None, encryption: Encryption | None) -> SegmentHeader:
+        known = self._manifest()
+        epoch = epoch or known.epoch
+        self._refuse_gap(known, cut, epoch)
+        self._staged.pop(disk, None)
+        return SegmentHeader(
+            machine=self._machine,
+            disk=disk,
+            disk_size=known.disk(disk).size,
+            sequence=known.next_sequence,
+            epoch=epoch,
+            cut=cut,
+            encryption=encryption,
+        )
+
     def _require_lock(self) -> None:
         if not self._lock.held:
             raise InvalidState("segments are staged and sealed under one lock", where=str(self._files.root))
 
-    def _fresh(self, disks: list[Disk], epoch: str) -> Manifest:
+    def _fresh(self, disks: list[Disk], epoch: str, key: WrappedKey | None = None) -> Manifest:
         zero = {disk.name: 0 for disk in disks}
-        return Manifest(machine=self._machine, disks=disks, epoch=epoch, seeded_bytes=zero)
+        return Manifest(
+            machine=self._machine, disks=disks, epoch=epoch, seeded_bytes=zero, key=key or self._keys.make()
+        )
 
     def _base(self, disk: str) -> BaseImage:
         if disk not in self._bases:
@@ -340,11 +368,12 @@ class LocalReplicaStore:
             return
         repeated = known.merging
         known = known.with_(merging=True)
+        key = self._keys.open(known.key)
         self._save(known)
         for layer in settled:
             for disk in layer.segments:
                 with ExitStack() as opened:
-                    reader = self._files.open_segment(layer, disk)
+                    reader = self._files.open_segment(layer, disk, key)
                     opened.callback(reader.close)
                     for extents in reader.frames():
                         self._base(disk).merge(extents, verify=not repeated)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from replication import files
 from replication.checksums import checksum
+from replication.cipher import WrappedKey
 from vault.domain import Disk, RecoveryPoint, Value
 from vault.errors import Damaged, InvalidState, NotFound
 
@@ -53,6 +54,7 @@ class Manifest(Value):
         merging: a merge of the layers up to the oldest point into the base images has begun.
         layers: ascending by sequence, all above ``base_sequence``.
         points: ascending; each is the base or one of the layers.
+        key: the machine's key, wrapped by the site's; None when segments are not encrypted.
     """
 
     machine: str
@@ -67,6 +69,7 @@ class Manifest(Value):
     merging: bool = False
     layers: list[Layer] = []
     points: list[RecoveryPoint] = []
+    key: WrappedKey | None = None
 
     def with_(self, **changes: Any) -> Manifest:
         return self.model_copy(update=changes)

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from replication.cipher import WrappedKey
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention, Value
 
 Report = Callable[[Progress], None]
@@ -128,6 +129,8 @@ class ReplicaState(Value):
     """The number of the last cut of ``epoch`` that is sealed here; 0: the image the epoch began with."""
     points: list[RecoveryPoint] = []
     stored_bytes: int = 0
+    key: WrappedKey | None = None
+    """The machine's key, wrapped by the site's; None: segments are not encrypted."""
 
 
 class BlockChecksums(Protocol):
@@ -147,7 +150,8 @@ class BlockChecksums(Protocol):
 class SegmentWriter(Protocol):
     """Stages the changes of one disk. Not a recovery point until ``ReplicaStore.seal``."""
 
-    bytes_sent: int
+    @property
+    def bytes_sent(self) -> int: ...
 
     def add(self, extent: Extent) -> None:
         """The extent's bytes must not change afterwards."""

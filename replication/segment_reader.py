@@ -9,39 +9,30 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
-import zstandard
 from pydantic import ValidationError
 
 from replication import files
 from replication.checksums import checksum, checksum64
+from replication.cipher import FrameCipher, MachineKey
+from replication.frames import CHECKSUM64, DATA, EXTENT, ZEROS, check_frame, extents_of, plain_of
 from replication.ports import Extent
 from replication.segment import (
-    CHECKSUM64,
-    DATA,
-    EXTENT,
+    ENCRYPTED,
     FOOTER,
     FOOTER_LENGTH,
-    FRAME,
-    FRAME_MAGIC,
-    FRAME_PLAIN_MAX,
     HEADER,
     INDEX_FRAME,
     MAGIC,
-    RAW,
     SEALED_MAGIC,
     VERSION,
-    ZEROS,
-    ZSTD,
     Sealed,
     SegmentHeader,
 )
-from vault.errors import Damaged, InvalidState
+from vault.errors import AuthenticationRefused, Damaged, InvalidState
 
 NO_PAYLOAD = 0xFFFFFFFF
 """In :attr:`SegmentIndex.position`: the extent is zeros."""
 FRAMES_CACHED = 8
-
-_UNPACKED_ZEROS = bytes(1 << 20)
 
 
 class SegmentIndex:
@@ -63,18 +54,23 @@ class SegmentReader:
 
     Opening verifies header, index and footer; reading verifies each frame.
 
+    Args:
+        key: the machine's key; None when its replica is not encrypted.
+
     Raises:
         Damaged: naming the file and the position in it.
         InvalidState: the segment was written by a newer leeward.
+        AuthenticationRefused: the segment is encrypted, and not with ``key``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: MachineKey | None = None) -> None:
         self.path = path
         with files.translated(path):
             self._fd = files.open_file(path, os.O_RDONLY)
         try:
             with files.translated(path):
                 self._open()
+            self._cipher = self._cipher_with(key)
         except BaseException:
             os.close(self._fd)
             raise
@@ -105,19 +101,8 @@ class SegmentReader:
 
     def frames(self) -> Iterator[list[Extent]]:
         """Frame by frame, all extents; runs of zeros are given in pieces of at most 1 MiB."""
-        first = 0
-        for number, (_, _, count, _) in enumerate(self._frames):
-            plain = memoryview(self._read_frame(number))
-            extents: list[Extent] = []
-            for i in range(first, first + count):
-                offset, length, position = self.index.offset[i], self.index.length[i], self.index.position[i]
-                if position != NO_PAYLOAD:
-                    extents.append(Extent(offset, plain[position : position + length]))
-                    continue
-                for start in range(0, length, len(_UNPACKED_ZEROS)):
-                    extents.append(Extent(offset + start, _UNPACKED_ZEROS[: length - start]))
-            yield extents
-            first += count
+        for number, (_, _, _, table) in enumerate(self._frames):
+            yield list(extents_of(table, self._read_frame(number)))
 
     def verify(self) -> None:
         """Read and check every byte."""
@@ -166,7 +151,7 @@ class SegmentReader:
         value = checksum64(head)
         if files.read_at(self._fd, CHECKSUM64.size, end) != CHECKSUM64.pack(value):
             raise self._damaged("the header does not match its checksum", 0)
-        if version != VERSION or flags:
+        if version != VERSION or flags & ~ENCRYPTED:
             raise InvalidState(
                 f"segment version {version} with flags {flags:#x} is not known here",
                 where=str(self.path),
@@ -176,6 +161,8 @@ class SegmentReader:
             self.header = SegmentHeader.model_validate_json(head[HEADER.size :])
         except ValidationError as error:
             raise self._damaged("the header's fields are not those of a segment", HEADER.size) from error
+        if bool(flags & ENCRYPTED) != (self.header.encryption is not None):
+            raise self._damaged("the header's flags do not match its fields", 0)
         return end + CHECKSUM64.size, value
 
     def _read_index(self, raw: bytes, position: int, end: int) -> None:
@@ -208,37 +195,28 @@ class SegmentReader:
         if position != end:
             raise self._damaged("the index leaves a gap after the last frame", position)
 
+    def _cipher_with(self, key: MachineKey | None) -> FrameCipher | None:
+        if self.header.encryption is None:
+            return None
+        if key is None:
+            raise AuthenticationRefused(
+                "the segment is encrypted, and no key is known here",
+                where=str(self.path),
+                remedy="set the site's 'replica_key' in the inventory",
+            )
+        return key.cipher(self.header.encryption, self.header.disk)
+
     def _read_frame(self, number: int) -> bytes:
         offset, length, _, table = self._frames[number]
         with files.translated(self.path):
             raw = memoryview(files.read_at(self._fd, length, offset))
-        head_length = FRAME.size + len(table)
-        payload_begin = head_length + CHECKSUM64.size
-        if len(raw) != length or length < payload_begin:
-            raise self._damaged("a frame is cut short", offset)
-        head, stored = raw[:head_length], raw[payload_begin:]
-        if raw[head_length:payload_begin] != CHECKSUM64.pack(checksum64(head)):
-            raise self._damaged("a frame's header does not match its checksum", offset)
-        magic, codec, flags, reserved, _, plain_length, stored_length, plain_checksum, stored_checksum = (
-            FRAME.unpack_from(head)
-        )
-        if magic != FRAME_MAGIC or flags or reserved or bytes(head[FRAME.size :]) != table:
-            raise self._damaged("a frame does not match the index", offset)
-        if stored_length != len(stored) or plain_length > FRAME_PLAIN_MAX:
-            raise self._damaged("a frame's lengths do not add up", offset)
-        if checksum64(stored) != stored_checksum:
-            raise self._damaged("a frame's data does not match its checksum", offset + payload_begin)
-        plain = self._decode(codec, stored, plain_length, offset)
-        if len(plain) != plain_length or checksum(plain) != plain_checksum:
-            raise self._damaged("a frame's plain data does not match its checksum", offset + payload_begin)
-        return plain
 
-    def _decode(self, codec: int, stored: memoryview, plain_length: int, offset: int) -> bytes:
-        if codec == RAW:
-            return bytes(stored)
-        if codec != ZSTD:
-            raise self._damaged(f"a frame has the unknown codec {codec}", offset)
-        try:
-            return zstandard.ZstdDecompressor().decompress(stored, max_output_size=plain_length)
-        except zstandard.ZstdError as error:
-            raise self._damaged(f"a frame cannot be decompressed ({error})", offset) from error
+        def damaged(what: str, position: int) -> Damaged:
+            return self._damaged(what, offset + position)
+
+        if len(raw) != length:
+            raise damaged("a frame is cut short", 0)
+        frame = check_frame(raw, damaged)
+        if frame.table != table:
+            raise damaged("a frame does not match the index", 0)
+        return plain_of(frame, damaged, self._cipher, number)

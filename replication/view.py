@@ -6,14 +6,15 @@ import heapq
 import os
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from replication import files
 from replication.base_image import BaseImage
 from replication.checksums import BLOCK, block_checksums, checksum, runs, zero_checksum
-from replication.ports import BlockReader
+from replication.ports import BlockReader, Report
+from replication.progress import Meter
 from replication.ranges import pieces, union
 from replication.segment_reader import NO_PAYLOAD, SegmentReader
 from vault.errors import Damaged
@@ -206,6 +207,22 @@ def _write_what_is_not_zero(fd: int, offset: int, data: bytes) -> int:
             files.write_at(fd, run, start)
             written += len(run)
     return written
+
+
+def write_images(views: Mapping[str, BlockReader], folder: Path, report: Report, doing: str) -> list[Path]:
+    """``<disk>.raw`` for each view, in ``folder``, as ``ReplicaStore.materialise`` promises."""
+    meter = Meter(report, doing, sum(length for view in views.values() for _, length in view.allocated()))
+    paths = {folder / f"{name}.raw": view for name, view in views.items()}
+    with files.translated(folder):
+        files.make_folder(folder)
+    for path, view in paths.items():
+        copy_sparse(view, path.with_name(path.name + ".part"), meter.add)
+    meter.tell()
+    with files.translated(folder):
+        for path in paths:
+            files.rename(path.with_name(path.name + ".part"), path)
+        files.sync_folder(folder)
+    return list(paths)
 
 
 class SeedView:
