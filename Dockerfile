@@ -5,6 +5,7 @@ WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY vault vault
 COPY plans plans
+COPY reports reports
 COPY replication replication
 COPY adapters adapters
 COPY activities activities

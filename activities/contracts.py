@@ -11,6 +11,7 @@ from pydantic import AwareDatetime
 
 from plans.context import MachineInRun, RunContext
 from plans.model import CheckStep, ManualStep, ScriptStep
+from reports.model import PlanRecord, RunRecord, StageRecord
 from vault.domain import (
     Answering,
     Finding,
@@ -173,6 +174,30 @@ class Instructions(Value):
     text: str
 
 
+class ReportPart(Value):
+    """Some stages of a run that is too large for one payload; ``number`` counts from 0."""
+
+    plan: str
+    run_id: str
+    number: int
+    stages: list[StageRecord]
+
+
+class WriteReport(Value):
+    """A finished run. ``parts`` above 0: its stages came before, in so many parts."""
+
+    run: RunRecord
+    plan: PlanRecord
+    parts: int = 0
+
+
+class ReportWritten(Value):
+    """Where the report is, on the host of the control worker that wrote it."""
+
+    json_file: str
+    html_file: str
+
+
 class FailureDetails(Value):
     """Travels in every activity failure, so that each layer can say what happened, where, and what to do."""
 
@@ -206,3 +231,5 @@ START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
 RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)
 RENDER_INSTRUCTIONS = ActivityCall("render_instructions", RenderInstructions, Instructions)
+KEEP_REPORT_PART = ActivityCall("keep_report_part", ReportPart, Done)
+WRITE_REPORT = ActivityCall("write_report", WriteReport, ReportWritten)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ from workflows.model import (
 
 Answer = TypeVar("Answer")
 LOOK_EVERY_S = 0.4
+LARGEST_PLAN_TEXT = 64 * 1024
+"""Bytes of a plan's file that travel with a run: together with the plan itself they must fit into one payload."""
 
 
 class JobFailed(NotRecoverable):
@@ -235,9 +238,18 @@ class Leeward:
     # -- plans ---------------------------------------------------------------------------------------------------
 
     async def start_run(
-        self, plan: Plan, run_type: RunType, *, point: str = LATEST, source_unreachable: bool = False
+        self,
+        plan: Plan,
+        run_type: RunType,
+        *,
+        point: str = LATEST,
+        source_unreachable: bool = False,
+        file: bytes = b"",
     ) -> str:
-        """Start a run of a plan; returns its run id. Raises ``InvalidState`` when the plan is running."""
+        """Start a run of a plan; returns its run id. Raises ``InvalidState`` when the plan is running.
+
+        ``file`` is the plan as it was reviewed: the run's report shows it, or its digest when it is large.
+        """
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         request = PlanRequest(
             plan=plan,
@@ -247,6 +259,8 @@ class Leeward:
             point=point,
             source_unreachable=source_unreachable,
             timings=self.timings,
+            plan_text=file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
+            plan_sha256=hashlib.sha256(file).hexdigest() if file else "",
         )
         try:
             await self.client.start_workflow(

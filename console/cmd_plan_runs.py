@@ -192,12 +192,14 @@ def _start(
     **options: object,
 ) -> None:
     async def work() -> None:
-        from console.plan_files import load_named_plan
+        from console.plan_files import find_plan_file
+        from plans.loading import load_plan
 
         settings = settings_of(vault, data)
         leeward = await connected(settings)
-        loaded = load_named_plan(plan, settings, leeward.inventory)
-        run_id = await leeward.start_run(loaded, run_type, **options)  # type: ignore[arg-type]
+        file = find_plan_file(plan, settings)
+        loaded, text = load_plan(file, leeward.inventory), file.read_bytes()
+        run_id = await leeward.start_run(loaded, run_type, file=text, **options)  # type: ignore[arg-type]
         output.say(f"{loaded.name}: {run_type} run {run_id} started")
         if detach:
             output.document({"plan": loaded.name, "run_id": run_id})
@@ -216,6 +218,8 @@ async def _follow(leeward: Leeward, plan: str, output: Output, *, auto_approve: 
     output.document(final)
     _show_recoveries(final, output)
     output.say(f"{final.plan}: {final.run_type} run {final.state}{': ' + final.message if final.message else ''}")
+    if final.report:
+        output.say(f"report: {final.report}")
     if final.state == "refused":
         raise typer.Exit(int(Exit.REFUSED))
     if final.state != "completed":

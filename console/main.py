@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from console import cmd_demo, cmd_engine, cmd_lab, cmd_machines, cmd_plan, cmd_plan_runs, cmd_vault
+from console import cmd_demo, cmd_engine, cmd_lab, cmd_machines, cmd_plan, cmd_plan_runs, cmd_report, cmd_vault
 
 HELP = """
 Disaster recovery for virtual and physical machines: protect them, and recover them with reviewed plans that run as
@@ -21,11 +21,15 @@ vault = typer.Typer(help="The inventory: sites, policies, mappings, machines.", 
 lab = typer.Typer(help="The lab: sites on this computer whose machines really run.", no_args_is_help=True)
 faults = typer.Typer(help="Break the lab's sites and links, and mend them again.", no_args_is_help=True)
 plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=True)
+report = typer.Typer(
+    help="Reports of plan runs: what was measured, and proof that it is unchanged.", no_args_is_help=True
+)
 
 app.add_typer(vault, name="vault")
 app.add_typer(lab, name="lab")
 lab.add_typer(faults, name="faults")
 app.add_typer(plan, name="plan")
+app.add_typer(report, name="report")
 
 cmd_engine.register(app)
 cmd_vault.register(app, vault)
@@ -33,6 +37,7 @@ cmd_lab.register(lab, faults)
 cmd_machines.register(app)
 cmd_plan.register(plan)
 cmd_plan_runs.register(plan)
+cmd_report.register(report)
 cmd_demo.register(app)
 
 

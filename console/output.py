@@ -7,8 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from reports.words import seconds, size
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+__all__ = ["STYLES", "Output", "seconds", "size"]
 
 STYLES = {
     "ok": "green",
@@ -95,25 +99,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
-
-
-def size(count: float) -> str:
-    """Bytes for people: ``3.2 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def seconds(value: float | None) -> str:
-    """A time span for people: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if value is None:
-        return "-"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

@@ -204,6 +204,8 @@ class Plan(Value):
 
     name: MachineName = Field(validation_alias=AliasChoices("plan", "name"))
     description: str = ""
+    rto: PositiveDuration | None = None
+    """The recovery time objective that reports measure recoveries against."""
     on_failure: OnFailure = "wait"
     variables: dict[VariableName, Scalar] = {}
     variables_for: dict[RunType, dict[VariableName, Scalar]] = {}

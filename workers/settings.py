@@ -39,6 +39,10 @@ class Settings(Value):
         return self.data / "logs"
 
     @property
+    def reports(self) -> Path:
+        return self.data / "reports"
+
+    @property
     def lab_root(self) -> Path:
         return self.data / "lab"
 

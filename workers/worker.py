@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
@@ -19,6 +20,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities.contracts import CONTROL_QUEUE, replication_queue, site_queue
 from activities.machines import MachineActivities
 from activities.protection import ProtectionActivities
+from activities.reports import ReportActivities
 from activities.running import BlockingRunner
 from activities.steps import StepActivities
 from adapters.registry import Adapters
@@ -75,7 +77,7 @@ def sandbox() -> SandboxedWorkflowRunner:
     """Workflow modules are loaded anew in the sandbox; the value types they share with everybody are not."""
     return SandboxedWorkflowRunner(
         restrictions=SandboxRestrictions.default.with_passthrough_modules(
-            "vault", "plans", "activities.contracts", "workflows.model", "annotated_types", "pydantic"
+            "vault", "plans", "reports", "activities.contracts", "workflows.model", "annotated_types", "pydantic"
         )
     )
 
@@ -95,7 +97,7 @@ async def run_worker(
     with ThreadPoolExecutor(THREADS_PER_ROLE * len(queues), thread_name_prefix="activity") as threads:
         adapters = Adapters(inventory, settings.data)
         runner = BlockingRunner(threads, settings.time_scale)
-        activities = _activities(adapters, runner)
+        activities = _activities(adapters, runner, settings.reports)
         async with AsyncExitStack() as workers:
             for queue in queues:
                 worker = make_worker(client, queue, activities, settings)
@@ -120,16 +122,17 @@ def make_worker(client: Client, queue: str, activities: list[Any], settings: Set
     )
 
 
-def _activities(adapters: Adapters, runner: BlockingRunner) -> list[Any]:
+def _activities(adapters: Adapters, runner: BlockingRunner, reports: Path) -> list[Any]:
     """Every worker knows every activity; which queue a task is on decides where it runs."""
-    protection, machines, steps = (
+    holders = (
         ProtectionActivities(adapters, runner),
         MachineActivities(adapters, runner),
         StepActivities(adapters, runner),
+        ReportActivities(reports, runner),
     )
     return [
         method
-        for holder in (protection, machines, steps)
+        for holder in holders
         for name in dir(holder)
         if hasattr(method := getattr(holder, name), "__temporal_activity_definition")
     ]

@@ -266,6 +266,9 @@ class PlanRequest(Value):
     point: str = LATEST
     source_unreachable: bool = False
     timings: Timings = Timings()
+    plan_text: str = ""
+    """The plan's file, for the report; empty when it is too large to travel."""
+    plan_sha256: str = ""
 
 
 class RunFacts(Value):
@@ -346,3 +349,5 @@ class RunStatus(Value):
     message: str = ""
     stages: list[StageRow] = []
     decisions: list[Decision] = []
+    report: str = ""
+    """The report's HTML file on the control worker's host, or why there is none; empty until the run has ended."""

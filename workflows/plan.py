@@ -32,8 +32,11 @@ from workflows.model import (
     Steer,
     StepRow,
 )
+from workflows.reporting import write_report
 
 STEERABLE = frozenset({"failed", "waiting"})
+WRITES_REPORT = "write-report"
+"""Patch: runs that began before there were reports end without one."""
 MOST_ROWS_SHOWN = 200
 """Rows of the step table in the Temporal UI; larger plans show the stages only."""
 
@@ -54,6 +57,7 @@ class PlanRun:
         )
         self._current: workflow.ChildWorkflowHandle[StageInput, StageResult] | None = None
         self._cancelled: Cancel | None = None
+        self._ending = False
         self._held: dict[str, str] = {}
         self._restored: dict[str, JobEvent] = {}
         self._machines: dict[str, MachineInRun] = {}
@@ -100,6 +104,8 @@ class PlanRun:
     def _may_cancel(self, cancel: Cancel) -> None:  # noqa: ARG002 - the validator has the update's signature
         if self._cancelled is not None:
             raise _refused(f"the run is being cancelled already, by {self._cancelled.by}")
+        if self._ending:
+            raise _refused("the run is over, its report is being written")
 
     @workflow.signal
     def stage_news(self, news: StageNews) -> None:
@@ -163,7 +169,7 @@ class PlanRun:
         )
         self._put(readiness.row)
         if readiness.problems:
-            self._update(state="refused", finished=workflow.now(), message="; ".join(readiness.problems))
+            await self._finish("refused", "; ".join(readiness.problems))
             raise ApplicationError(
                 f"refused, nothing was changed: {'; '.join(readiness.problems)}", type="Refused", non_retryable=True
             )
@@ -226,7 +232,12 @@ class PlanRun:
         return f"; put back at their source: {', '.join(held)}"
 
     async def _finish(self, state: RunState, message: str) -> RunStatus:
-        self._update(state=state, message=message, finished=workflow.now())
+        """The run is over once its report is written, so that whoever waited for its end finds it."""
+        self._ending = True
+        end = {"state": state, "message": message, "finished": workflow.now()}
+        if workflow.patched(WRITES_REPORT):
+            end["report"] = await write_report(self._given, self._status.model_copy(update=end))
+        self._update(**end)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._status
 

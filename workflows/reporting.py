@@ -1,0 +1,82 @@
+"""The last act of a plan run: hand its facts to the report, in pieces that Temporal can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+from activities import contracts
+from activities.contracts import CONTROL_QUEUE, ReportPart, WriteReport
+from reports.model import PlanRecord, RunRecord, StageRecord
+from workflows.calls import reason
+from workflows.model import PlanRequest, RunStatus
+
+PART_BYTES = 128 * 1024
+"""Rows that one payload carries, as JSON: half of what Temporal warns at."""
+AT_MOST = timedelta(minutes=5)
+A_FEW_TIMES = RetryPolicy(
+    initial_interval=timedelta(seconds=1),
+    backoff_coefficient=2,
+    maximum_attempts=5,
+    # A worker of an older version does not know the activity, and will not learn it.
+    non_retryable_error_types=["NotFoundError"],
+)
+"""A report is worth a little waiting; a recovered plan is not held up by a full disk."""
+
+
+async def write_report(given: PlanRequest, status: RunStatus) -> str:
+    """Write the report of a finished run; returns where it is, or why there is none. Never fails the run."""
+    run = RunRecord.model_validate(status.model_dump(exclude={"report"}))
+    plan = PlanRecord(sha256=given.plan_sha256, text=given.plan_text, rto_s=given.plan.rto)
+    parts = list(cut(run.stages))
+    try:
+        if len(parts) > 1:
+            for number, stages in enumerate(parts):
+                part = ReportPart(plan=run.plan, run_id=run.run_id, number=number, stages=stages)
+                await _activity(contracts.KEEP_REPORT_PART, part, f"facts for the report, {number + 1} of {len(parts)}")
+            run = run.model_copy(update={"stages": []})
+        written = await _activity(
+            contracts.WRITE_REPORT,
+            WriteReport(run=run, plan=plan, parts=len(parts) if len(parts) > 1 else 0),
+            f"report of {run.run_type} run {run.run_id}",
+        )
+    except ActivityError as error:
+        workflow.logger.warning("no report of run %s: %s", run.run_id, reason(error))
+        return f"not written: {reason(error)}"
+    return written.html_file
+
+
+async def _activity(
+    what: contracts.ActivityCall[contracts.Input, contracts.Output], given: contracts.Input, summary: str
+) -> contracts.Output:
+    result: contracts.Output = await workflow.execute_activity(
+        what.name,
+        given,
+        result_type=what.gives,
+        task_queue=CONTROL_QUEUE,
+        summary=summary,
+        heartbeat_timeout=timedelta(minutes=1),
+        schedule_to_close_timeout=AT_MOST,
+        retry_policy=A_FEW_TIMES,
+    )
+    return result
+
+
+def cut(stages: list[StageRecord], most: int = PART_BYTES) -> Iterator[list[StageRecord]]:
+    """The stages in parts of about ``most`` bytes; a stage may be cut between two rows and is then in both parts."""
+    part: list[StageRecord] = []
+    filled = 0
+    for stage in stages:
+        part.append(stage.model_copy(update={"steps": []}))
+        for row in stage.steps:
+            length = len(row.model_dump_json())
+            if filled and filled + length > most:
+                yield part
+                part, filled = [stage.model_copy(update={"steps": []})], 0
+            part[-1].steps.append(row)
+            filled += length
+    yield part
