@@ -20,8 +20,10 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    RunType,
     Value,
 )
+from vault.notifications import Occasion, Webhook
 
 Input = TypeVar("Input", bound=Value)
 Output = TypeVar("Output", bound=Value)
@@ -198,6 +200,21 @@ class ReportWritten(Value):
     html_file: str
 
 
+class Notification(Value):
+    """One thing to tell one webhook. ``id`` stays the same over all tries of it."""
+
+    webhook: Webhook
+    id: str
+    occasion: Occasion
+    plan: str
+    run_id: str
+    run_type: RunType
+    state: str
+    message: str
+    step: str | None = None
+    at: AwareDatetime
+
+
 class FailureDetails(Value):
     """Travels in every activity failure, so that each layer can say what happened, where, and what to do."""
 
@@ -233,3 +250,4 @@ RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)
 RENDER_INSTRUCTIONS = ActivityCall("render_instructions", RenderInstructions, Instructions)
 KEEP_REPORT_PART = ActivityCall("keep_report_part", ReportPart, Done)
 WRITE_REPORT = ActivityCall("write_report", WriteReport, ReportWritten)
+NOTIFY = ActivityCall("notify", Notification, Done)

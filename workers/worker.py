@@ -19,6 +19,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from activities.contracts import CONTROL_QUEUE, replication_queue, site_queue
 from activities.machines import MachineActivities
+from activities.notifications import NotificationActivities
 from activities.protection import ProtectionActivities
 from activities.reports import ReportActivities
 from activities.running import BlockingRunner
@@ -129,6 +130,7 @@ def _activities(adapters: Adapters, runner: BlockingRunner, reports: Path) -> li
         MachineActivities(adapters, runner),
         StepActivities(adapters, runner),
         ReportActivities(reports, runner),
+        NotificationActivities(runner),
     )
     return [
         method
