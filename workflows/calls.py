@@ -17,6 +17,7 @@ from temporalio.exceptions import (
     TimeoutType,
     is_cancelled_exception,
 )
+from temporalio.workflow import ActivityCancellationType
 
 from activities.contracts import ActivityCall
 from vault.domain import Value
@@ -47,7 +48,7 @@ async def call(
     once: bool = False,
     site_must_answer: bool = False,
 ) -> Output:
-    """Run an activity and wait for it.
+    """Run an activity and wait for it. A cancelled one has come to its safe end: what undoes it cannot overtake it.
 
     Args:
         summary: what the Temporal UI shows beside the activity's name.
@@ -68,6 +69,7 @@ async def call(
         start_to_close_timeout=at_most,
         schedule_to_start_timeout=timedelta(seconds=timings.site_answer_s) if site_must_answer else None,
         retry_policy=ONCE if once else UNTIL_DONE,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )
     return result
 

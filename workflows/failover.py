@@ -6,13 +6,15 @@ Each workflow reads top to bottom as the runbook an operator would follow on pap
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 from activities import contracts
 from activities.contracts import CommitPoint, FailOver, OfRelationship, PointMade
-from vault.domain import LATEST, RecoveredMachine, utc
+from vault.domain import LATEST, RecoveredMachine, Relationship, utc
 from vault.lifecycle import JobKind
 from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason
 from workflows.ids import machine_id
@@ -24,9 +26,12 @@ from workflows.jobs import (
     shut_down,
     source_replication_queue,
     start,
+    start_recovered,
     target_site_queue,
 )
 from workflows.model import HeldJob, JobInput, JobResult
+
+Prepared = TypeVar("Prepared")
 
 
 @workflow.defn(name=JobKind.PLANNED_FAILOVER.value)
@@ -56,20 +61,14 @@ class PlannedFailover:
         story, relationship = Story(), given.relationship
         findings = await check_source(relationship, given.timings) + await check_target(relationship, given.timings)
         refuse_on_failures(findings, f"planned failover of '{relationship.machine}'")
+        self._end_if_abandoned()
         outage_began = workflow.now()
         try:
-            await shut_down(relationship.source_site, relationship.machine, given.timings, once=False)
-            story.tell(f"{relationship.machine} is off at {relationship.source_site}: seen")
-            last = await _send_last_changes(given, once=False)
-            story.tell(f"last changes sent: {last.bytes_sent:,} bytes; recovery point of {utc(last.point.time)}")
-            recovered = await _make_replica_machine(given, last.point.id)
-            story.tell(f"replica machine made at {relationship.target_site}, network {recovered.network}, still off")
-            await self._hold(given, story)
+            last, recovered = await self._unless_abandoned(self._prepare(given, story))
         except (FailureError, asyncio.CancelledError) as error:
-            await _restore_source(given, story, error)
+            await _restore_source(given, error)
             raise
-        answering, trouble = await start(relationship.target_site, recovered.name, given)
-        story.tell(trouble or f"{recovered.name} answers at {relationship.target_site}")
+        answering, trouble = await start_recovered(recovered, given, story)
         return JobResult(
             sentences=story.sentences,
             point=last.point,
@@ -82,13 +81,38 @@ class PlannedFailover:
             bytes_sent=last.bytes_sent,
         )
 
-    async def _hold(self, given: JobInput, story: Story) -> None:
-        if self._proceed:
-            return
-        story.tell("ready; waiting for its turn to start")
-        held = HeldJob(request_id=given.request.id)
-        await workflow.get_external_workflow_handle(machine_id(given.relationship.machine)).signal("job_held", held)
-        await workflow.wait_condition(lambda: self._proceed or self._abandoned is not None)
+    async def _prepare(self, given: JobInput, story: Story) -> tuple[PointMade, RecoveredMachine]:
+        """Everything up to the point of no return."""
+        relationship = given.relationship
+        await shut_down(relationship.source_site, given, once=False)
+        story.tell(f"{relationship.machine} is off at {relationship.source_site}: seen")
+        last = await _send_last_changes(given, once=False)
+        story.tell(f"last changes sent: {last.bytes_sent:,} bytes; recovery point of {utc(last.point.time)}")
+        recovered = await _make_replica_machine(given, last.point.id)
+        story.tell(f"replica machine made at {relationship.target_site}, network {recovered.network}, still off")
+        if not self._proceed:
+            story.tell("ready; waiting for its turn to start")
+            held = HeldJob(request_id=given.request.id)
+            await workflow.get_external_workflow_handle(machine_id(relationship.machine)).signal("job_held", held)
+            await workflow.wait_condition(lambda: self._proceed)
+        return last, recovered
+
+    async def _unless_abandoned(self, work: Coroutine[Any, Any, Prepared]) -> Prepared:
+        """Abandoning takes effect at once, even while a step waits half an hour for its next try."""
+        task = asyncio.create_task(work)
+        try:
+            await workflow.wait_condition(lambda: task.done() or self._abandoned is not None)
+        except asyncio.CancelledError:
+            task.cancel()
+            await workflow.wait([task])
+            raise
+        if not task.done():
+            task.cancel()
+            await workflow.wait([task])
+        self._end_if_abandoned()
+        return await task
+
+    def _end_if_abandoned(self) -> None:
         if self._abandoned is not None:
             raise ApplicationError(self._abandoned, type="Abandoned", non_retryable=True)
 
@@ -112,10 +136,15 @@ class UnplannedFailover:
         sent = 0
         if proven_off and given.request.point == LATEST:
             sent = await self._try_to_send_last_changes(given, story)
-        recovered = await _make_replica_machine(given, given.request.point)
+        try:
+            recovered = await _make_replica_machine(given, given.request.point)
+        except (FailureError, asyncio.CancelledError) as error:
+            await _remove_replica_machine(given, once=False)
+            if proven_off:
+                raise _source_stays_off(relationship, error) from error
+            raise
         story.tell(f"replica machine made at {relationship.target_site} from the point of {utc(recovered.point.time)}")
-        answering, trouble = await start(relationship.target_site, recovered.name, given)
-        story.tell(trouble or f"{recovered.name} answers at {relationship.target_site}")
+        answering, trouble = await start_recovered(recovered, given, story)
         return JobResult(
             sentences=story.sentences,
             point=recovered.point,
@@ -131,7 +160,7 @@ class UnplannedFailover:
     async def _try_to_shut_down(self, given: JobInput, story: Story) -> bool:
         relationship = given.relationship
         try:
-            await shut_down(relationship.source_site, relationship.machine, given.timings, once=True)
+            await shut_down(relationship.source_site, given, once=True)
         except FailureError as error:
             if is_cancellation(error):
                 raise
@@ -188,7 +217,7 @@ class ReverseReplication:
         story, forward, backward = Story(), given.relationship, given.reverse
         findings = await check_source(backward, given.timings) + await check_target(backward, given.timings)
         refuse_on_failures(findings, f"reverse replication of '{backward.machine}'")
-        await shut_down(backward.target_site, backward.machine, given.timings, once=False)
+        await shut_down(backward.target_site, given, once=False)
         story.tell(f"old copy at {backward.target_site} is off: seen")
         await call(
             contracts.PREPARE_REVERSE,
@@ -255,16 +284,50 @@ async def _make_replica_machine(given: JobInput, choice: str) -> RecoveredMachin
     )
 
 
-async def _restore_source(given: JobInput, story: Story, error: BaseException) -> None:
-    """Undo in reverse order: remove what was made at the target, start the source again."""
+async def _restore_source(given: JobInput, error: BaseException) -> None:
+    """Undo in reverse order: remove what was made at the target, start the source again.
+
+    A target that does not answer must not prolong the outage: then it is cleaned up after the source was started.
+
+    Raises:
+        ApplicationError: when the source does not come up again, with what led to the undoing.
+    """
     relationship = given.relationship
-    story.tell(f"undoing: {reason(error)}")
+    removed = await _try_to_remove_replica_machine(given)
+    _, trouble = await start(relationship.source_site, relationship.machine, given)
+    if not removed:
+        await _remove_replica_machine(given, once=False)
+    if trouble is not None:
+        raise invalid_state(
+            f"{reason(error)}; undone, but '{relationship.machine}' does not run again: {trouble}",
+            f"start it at {relationship.source_site}",
+        ) from error
+
+
+async def _try_to_remove_replica_machine(given: JobInput) -> bool:
+    try:
+        await _remove_replica_machine(given, once=True)
+    except ActivityError as error:
+        workflow.logger.warning("the replica machine is removed later: %s", reason(error))
+        return False
+    return True
+
+
+async def _remove_replica_machine(given: JobInput, *, once: bool) -> None:
+    relationship = given.relationship
     await call(
         contracts.CANCEL_FAILOVER,
         OfRelationship(relationship=relationship),
         queue=target_site_queue(relationship),
         summary=f"remove the replica machine at {relationship.target_site}",
         timings=given.timings,
+        once=once,
+        site_must_answer=once,
     )
-    _, trouble = await start(relationship.source_site, relationship.machine, given)
-    story.tell(trouble or f"{relationship.machine} runs again at {relationship.source_site}")
+
+
+def _source_stays_off(relationship: Relationship, error: BaseException) -> ApplicationError:
+    return invalid_state(
+        f"{reason(error)}; '{relationship.machine}' was shut down at {relationship.source_site} and stays off",
+        "correct the cause and fail over again, or start it there",
+    )

@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError
 
 from activities import contracts
 from activities.contracts import ReadinessQuestion, ShutDown, StartMachine, replication_queue, site_queue
-from vault.domain import Answering, Finding, PowerState, Relationship, Severity
+from vault.domain import Answering, Finding, PowerState, RecoveredMachine, Relationship, Severity
 from vault.errors import InvalidState
 from workflows.calls import call, reason, refused
 from workflows.model import JobInput, Timings
@@ -75,15 +75,16 @@ def refuse_on_failures(findings: list[Finding], doing: str) -> None:
         raise refused(InvalidState(f"{doing} refused, nothing was changed: {'; '.join(failures)}"))
 
 
-async def shut_down(site: str, machine: str, timings: Timings, *, once: bool) -> None:
-    """Shut a machine down and insist on the proof that it is off."""
+async def shut_down(site: str, given: JobInput, *, once: bool) -> None:
+    """Shut the machine down at ``site`` and insist on the proof that it is off."""
+    machine, timeout = given.relationship.machine, given.request.shut_down_timeout_s or given.timings.shut_down_s
     seen = await call(
         contracts.SHUT_DOWN,
-        ShutDown(site=site, machine=machine, timeout_s=timings.shut_down_s),
+        ShutDown(site=site, machine=machine, timeout_s=timeout),
         queue=site_queue(site),
         summary=f"shut down {machine} at {site}",
-        timings=timings,
-        at_most=timedelta(seconds=timings.shut_down_s) + GRACE,
+        timings=given.timings,
+        at_most=timedelta(seconds=timeout) + GRACE,
         once=once,
         site_must_answer=once,
     )
@@ -109,3 +110,15 @@ async def start(site: str, machine: str, given: JobInput) -> tuple[Answering | N
     except ActivityError as error:
         return None, reason(error)
     return answer, None
+
+
+async def start_recovered(
+    recovered: RecoveredMachine, given: JobInput, story: Story
+) -> tuple[Answering | None, str | None]:
+    """Start the machine that was made at the target, unless it is to stay off; as :func:`start`."""
+    if not given.request.start:
+        story.tell(f"{recovered.name} stays off at {recovered.site}, as was asked")
+        return None, None
+    answering, trouble = await start(recovered.site, recovered.name, given)
+    story.tell(trouble or f"{recovered.name} answers at {recovered.site}, network {recovered.network}")
+    return answering, trouble

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 from temporalio.workflow import ActivityCancellationType, ParentClosePolicy
 
 from activities import contracts
@@ -39,9 +39,11 @@ from workflows.model import (
 from workflows.protection import time_until
 
 JOBS_REMEMBERED = 20
-REQUESTS_REMEMBERED = 50
+"""Of as many requests the ids are known, so that a repeated one finds its job."""
 FOLLOWED_BY = {JobKind.ENABLE: JobKind.INITIAL_REPLICATION, JobKind.INITIAL_REPLICATION: JobKind.FINALIZE}
 """Jobs that go on by themselves, so that one ``leeward protect`` leads to a protected machine."""
+LEAVE_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
+"""Jobs after which nobody would know where the test copy is."""
 REPLICATION_TURN = timedelta(hours=1)
 
 
@@ -153,7 +155,7 @@ class MachineWorkflow:
                 await self._run_job(self._take_waiting())
             elif self.state.phase is Phase.PROTECTED and not self.state.halted:
                 await self._replicate()
-            elif self.state.phase is Phase.RESYNC_REQUIRED and self.state.policy.resync != "manual":
+            elif self._resyncs_by_itself():
                 await self._wait_for_resync()
             else:
                 await workflow.wait_condition(lambda: self._waiting is not None or self._resume_asked)
@@ -195,8 +197,7 @@ class MachineWorkflow:
         except ActivityError as error:
             if is_cancellation(error):
                 return
-            self._update(halted=True)
-            self._set_health(Health(level="critical", reason=f"replication halted: {reason(error)}"))
+            self._halt(f"replication halted: {reason(error)}")
             return
         if stopped.last_point is not None:
             self._update(last_point=stopped.last_point)
@@ -234,23 +235,38 @@ class MachineWorkflow:
             self._enter(transition.during)
         try:
             result = await self._run_child(wanted)
-        except (ChildWorkflowError, ApplicationError) as error:
+        except FailureError as error:
             message = reason(error)
             if transition.during is not None:
                 self._enter(transition.failed or came_from)
             self._record(wanted.id, state="failed", message=message)
-            self._set_health(Health(level="warning", reason=f"{wanted.kind} failed: {message}"))
+            self._judge_failure(wanted.kind, message)
             await self._reply(wanted, "failed", message)
             return
         self._take_over(wanted, result)
         if transition.done is not None:
             self._enter(transition.done)
         self._record(wanted.id, state="done", message=result.trouble or (result.sentences or ["done"])[-1])
-        self._set_health(Health(level="warning", reason=result.trouble) if result.trouble else Health())
-        await self._reply(wanted, "finished", result.trouble or "", result)
+        self._judge_success(wanted.kind, result)
         follower = FOLLOWED_BY.get(wanted.kind)
         if follower is not None:
             self._accept(wanted.model_copy(update={"id": f"{wanted.id}+", "kind": follower}))
+        await self._reply(wanted, "finished", result.trouble or "", result)
+
+    def _judge_failure(self, kind: JobKind, message: str) -> None:
+        """A resynchronization that failed is not begun again by itself; a halted replication stays the headline."""
+        if kind is JobKind.RESYNCHRONIZE:
+            self._halt(f"{kind} failed: {message}")
+        elif not self.state.halted:
+            self._set_health(Health(level="warning", reason=f"{kind} failed: {message}"))
+
+    def _judge_success(self, kind: JobKind, result: JobResult) -> None:
+        """What went well beside replication says nothing about what is wrong with the machine itself."""
+        if kind in BESIDE_REPLICATION and (self.state.halted or self.state.phase is not Phase.PROTECTED):
+            return
+        if LIFECYCLE[kind].done is Phase.PROTECTED:
+            self._update(halted=False)
+        self._set_health(Health(level="warning", reason=result.trouble) if result.trouble else Health())
 
     async def _run_child(self, wanted: JobRequest) -> JobResult:
         state = self.state
@@ -316,6 +332,11 @@ class MachineWorkflow:
                 f"machine '{self.state.name}' already has a test copy, {self.state.test.machine} — "
                 "clean it up first: leeward plan cleanup PLAN"
             )
+        if wanted.kind in LEAVE_NO_TEST_COPY and self.state.test is not None:
+            return (
+                f"machine '{self.state.name}' has a test copy, {self.state.test.machine} — "
+                "clean it up first: leeward plan cleanup PLAN"
+            )
         return None
 
     def _accept(self, wanted: JobRequest) -> None:
@@ -333,7 +354,7 @@ class MachineWorkflow:
         self._update(
             jobs_started=number,
             jobs=[*self.state.jobs, record][-JOBS_REMEMBERED:],
-            seen_requests=[*self.state.seen_requests, wanted.id][-REQUESTS_REMEMBERED:],
+            seen_requests=[*self.state.seen_requests, wanted.id][-JOBS_REMEMBERED:],
         )
         if wanted.kind in BESIDE_REPLICATION:
             self._test_waiting = wanted
@@ -360,15 +381,38 @@ class MachineWorkflow:
         )
 
     async def _tell_held_job(self, what: str, held: HeldJob) -> None:
-        child = self._running.get(held.request_id)
-        if child is None:
-            workflow.logger.warning("%s: request %s is not running any more", what, held.request_id)
+        """The word may come before the job has started (replication ends first) or after it has ended."""
+        if not self._is_open(held.request_id):
+            await self._say_that_it_has_ended(held)
             return
         if held.reply_to is not None:
             request = self._requests[held.request_id]
             self._requests[held.request_id] = request.model_copy(update={"reply_to": held.reply_to})
         self._record(held.request_id, state="running")
-        await child.signal(what, held)
+        await workflow.wait_condition(lambda: held.request_id in self._running or not self._is_open(held.request_id))
+        child = self._running.get(held.request_id)
+        if child is None:
+            return
+        try:
+            await child.signal(what, held)
+        except FailureError as error:
+            workflow.logger.warning("%s came when request %s had ended: %s", what, held.request_id, error)
+
+    async def _say_that_it_has_ended(self, held: HeldJob) -> None:
+        if held.reply_to is None:
+            workflow.logger.warning("request %s is not running any more", held.request_id)
+            return
+        event = JobEvent(
+            request_id=held.request_id,
+            machine=self.state.name,
+            kind="failed",
+            message=f"its failover has ended before — leeward status {self.state.name}",
+            phase=self.state.phase,
+        )
+        await _signal(held.reply_to, "job_event", event)
+
+    def _is_open(self, request_id: str) -> bool:
+        return any(job.request_id == request_id and job.state in {"running", "held"} for job in self.state.jobs)
 
     async def _reply(self, wanted: JobRequest, kind: str, message: str, result: JobResult | None = None) -> None:
         reply_to = self._requests.get(wanted.id, wanted).reply_to
@@ -393,6 +437,11 @@ class MachineWorkflow:
         self._update(phase=phase)
         self._show()
 
+    def _halt(self, why: str) -> None:
+        """Nothing goes on by itself until the operator says so."""
+        self._update(halted=True)
+        self._set_health(Health(level="critical", reason=why))
+
     def _set_health(self, health: Health) -> None:
         self._update(health=health)
         self._show()
@@ -416,6 +465,10 @@ class MachineWorkflow:
     def _is_over(self) -> bool:
         """Unprotected with nothing to do: the entity ends; ``leeward protect`` makes a new one."""
         return self.state.phase is Phase.UNPROTECTED and self.state.jobs_started > 0 and self._is_quiet()
+
+    def _resyncs_by_itself(self) -> bool:
+        state = self.state
+        return state.phase is Phase.RESYNC_REQUIRED and state.policy.resync != "manual" and not state.halted
 
     def _is_quiet(self) -> bool:
         return self.state.phase in IDLE and self._waiting is None and self._test_waiting is None and not self._running

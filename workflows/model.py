@@ -51,6 +51,9 @@ class JobRequest(Value):
     source_unreachable: bool = False
     hold_before_start: bool = False
     """Planned failover: after the last changes were sent, wait until told to proceed (or to abandon)."""
+    start: bool = True
+    """False: the machine is made at the target and stays off."""
+    shut_down_timeout_s: float | None = None
     boot_timeout_s: float | None = None
 
 
@@ -237,6 +240,8 @@ class StepRow(Value):
     kind: Literal["machine", "script", "manual", "check", "wait", "readiness"]
     name: str
     state: StepState = "pending"
+    waits: bool = False
+    """It waits for an operator: to approve it, or to retry or skip it after a failure."""
     detail: str = ""
     started: AwareDatetime | None = None
     finished: AwareDatetime | None = None

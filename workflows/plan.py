@@ -34,7 +34,8 @@ from workflows.model import (
 )
 from workflows.reporting import write_report
 
-STEERABLE = frozenset({"failed", "waiting"})
+NOT_FINISHED = "the plan run did not finish"
+TEMPORALS_CANCEL = Cancel(by="a cancellation request to Temporal")
 WRITES_REPORT = "write-report"
 """Patch: runs that began before there were reports end without one."""
 MOST_ROWS_SHOWN = 200
@@ -83,7 +84,7 @@ class PlanRun:
         waiting = ", ".join(f"'{row.id}' ({row.state})" for row in self._waiting_rows()) or "none"
         if row is None:
             raise _refused(f"no step '{steer.step}' in this run — steps that wait: {waiting}")
-        if row.state not in STEERABLE or self._current is None:
+        if not row.waits or self._current is None:
             raise _refused(f"step '{steer.step}' is {row.state}, it does not wait for you — steps that wait: {waiting}")
         if steer.action == "approve" and row.state != "waiting":
             raise _refused(f"step '{steer.step}' failed; approve is for manual steps — retry or skip it")
@@ -130,18 +131,20 @@ class PlanRun:
                 if result.row.state in {"failed", "cancelled"}:
                     break
         except asyncio.CancelledError:
-            self._cancelled = self._cancelled or Cancel(by="a cancellation request to Temporal")
+            self._cancelled = self._cancelled or TEMPORALS_CANCEL
         except ChildWorkflowError as error:
             if not is_cancellation(error):
-                return await self._finish("failed", reason(error))
-            self._cancelled = self._cancelled or Cancel(by="a cancellation request to Temporal")
+                return await self._conclude(reason(error))
+            self._cancelled = self._cancelled or TEMPORALS_CANCEL
         return await self._conclude()
 
-    async def _conclude(self) -> RunStatus:
+    async def _conclude(self, trouble: str | None = None) -> RunStatus:
         put_back = await self._restore_held()
         if self._cancelled is not None:
             note = f" ({self._cancelled.note})" if self._cancelled.note else ""
             return await self._finish("cancelled", f"cancelled by {self._cancelled.by}{note}{put_back}")
+        if trouble is not None:
+            return await self._finish("failed", f"{trouble}{put_back}")
         failed = [stage.title for stage in self._status.stages if stage.state == "failed"]
         if failed:
             return await self._finish("failed", f"stopped at '{failed[0]}'{put_back}")
@@ -201,7 +204,7 @@ class PlanRun:
         if self._cancelled is not None:
             await self._current.signal("cancel")
         try:
-            result: StageResult = await self._current
+            result = await self._result_of(self._current)
         finally:
             self._current = None
         self._put(result.row)
@@ -212,6 +215,15 @@ class PlanRun:
         self._held |= result.held
         return result
 
+    async def _result_of(self, stage: workflow.ChildWorkflowHandle[StageInput, StageResult]) -> StageResult:
+        """A cancellation request to Temporal is an operator's cancel: the stage ends in order, says what it holds."""
+        try:
+            return await asyncio.shield(stage)
+        except asyncio.CancelledError:
+            self._cancelled = self._cancelled or TEMPORALS_CANCEL
+            await stage.signal("cancel")
+            return await stage
+
     async def _restore_held(self) -> str:
         """Compensation: machines that were shut down but not started at the target run at their source again.
 
@@ -219,17 +231,27 @@ class PlanRun:
         """
         if not self._held:
             return ""
-        held = [machine for machine in self._given.plan.machines if machine in self._held]
-        reason_why = "the plan run did not finish"
-        for machine in held:
-            word = HeldJob(request_id=self._held[machine], reply_to=workflow.info().workflow_id, reason=reason_why)
-            try:
-                await workflow.get_external_workflow_handle(machine_id(machine)).signal("abandon", word)
-            except FailureError as error:
-                return f"; '{machine}' could not be put back: {reason(error)}"
-            await workflow.wait_condition(lambda machine=machine: machine in self._restored)  # type: ignore[misc]
+        back: list[str] = []
+        troubles: list[str] = []
+        for machine in [machine for machine in self._given.plan.machines if machine in self._held]:
+            trouble = await self._restore(machine)
+            if trouble is None:
+                back.append(machine)
+            else:
+                troubles.append(f"; '{machine}' could not be put back: {trouble}")
         self._held = {}
-        return f"; put back at their source: {', '.join(held)}"
+        return (f"; put back at their source: {', '.join(back)}" if back else "") + "".join(troubles)
+
+    async def _restore(self, machine: str) -> str | None:
+        """None when the machine runs at its source again, else what happened instead."""
+        word = HeldJob(request_id=self._held[machine], reply_to=workflow.info().workflow_id, reason=NOT_FINISHED)
+        try:
+            await workflow.get_external_workflow_handle(machine_id(machine)).signal("abandon", word)
+        except FailureError as error:
+            return reason(error)
+        await workflow.wait_condition(lambda: machine in self._restored)
+        event = self._restored[machine]
+        return None if event.message == NOT_FINISHED else event.message or f"it is {event.phase}"
 
     async def _finish(self, state: RunState, message: str) -> RunStatus:
         """The run is over once its report is written, so that whoever waited for its end finds it."""
@@ -254,7 +276,7 @@ class PlanRun:
         rows = [row if stage.id == row.id else stage for stage in self._status.stages]
         if row.id not in known:
             rows.append(row)
-        waiting = any(step.state in STEERABLE for stage in rows for step in stage.steps if stage.state == "running")
+        waiting = any(step.waits for stage in rows for step in stage.steps)
         self._update(stages=rows, state="waiting" if waiting else "running")
 
     def _update(self, **changes: object) -> None:
@@ -268,7 +290,7 @@ class PlanRun:
         return next((row for stage in self._status.stages for row in stage.steps if row.id == step), None)
 
     def _waiting_rows(self) -> list[StepRow]:
-        return [row for stage in self._status.stages for row in stage.steps if row.state in STEERABLE]
+        return [row for stage in self._status.stages for row in stage.steps if row.waits]
 
 
 def _row_id(stage: Stage) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, FailureError
 
 from activities import contracts
 from activities.contracts import (
@@ -23,7 +23,17 @@ from activities.contracts import (
     site_queue,
 )
 from plans.context import MachineInRun
-from plans.model import ORCHESTRATOR, CheckStep, ManualStep, OnFailure, PlanMachine, ScriptStep, Step, WaitStep
+from plans.model import (
+    ORCHESTRATOR,
+    RECOVERING,
+    CheckStep,
+    ManualStep,
+    OnFailure,
+    PlanMachine,
+    ScriptStep,
+    Step,
+    WaitStep,
+)
 from plans.stages import StageKind
 from vault.domain import Answering
 from vault.lifecycle import JobKind
@@ -96,7 +106,7 @@ class PlanStage:
 
     @workflow.signal
     def steer(self, steer: Steer) -> None:
-        if steer.step in self._rows and self._rows[steer.step].state in {"failed", "waiting"}:
+        if steer.step in self._rows and self._rows[steer.step].waits:
             self._steered[steer.step] = steer
 
     @workflow.signal
@@ -152,7 +162,7 @@ class PlanStage:
         elif isinstance(step, CheckStep):
             await self._with_operator(row_id, step.on_failure, lambda: self._run_check(step))
         else:
-            await self._with_operator(row_id, step.on_failure, lambda: self._let_time_pass(step))
+            await self._with_operator(row_id, step.on_failure, lambda: self._let_time_pass(step, row_id))
 
     async def _with_operator(
         self, row_id: str, on_failure: OnFailure | None, work: Callable[[], Awaitable[str]]
@@ -160,11 +170,13 @@ class PlanStage:
         """Do one row's work; after a failure do what the plan says: wait for the operator, go on, or stop."""
         while True:
             self._end_if_cancelled(row_id)
-            self._set(row_id, state="running", started=self._rows[row_id].started or workflow.now(), detail="")
+            started = self._rows[row_id].started or workflow.now()
+            self._set(row_id, state="running", started=started, finished=None, detail="")
             try:
                 detail = await work()
             except StepFailed as failure:
                 self._set(row_id, state="failed", detail=str(failure), finished=workflow.now())
+                self._end_if_cancelled(row_id)
                 rule = on_failure or self._given.group_on_failure or self._given.plan_on_failure
                 if rule == "continue":
                     return
@@ -180,7 +192,9 @@ class PlanStage:
             return
 
     async def _decision(self, row_id: str) -> Steer:
+        self._set(row_id, waits=True)
         await workflow.wait_condition(lambda: row_id in self._steered or self._cancelled)
+        self._set(row_id, waits=False)
         self._end_if_cancelled(row_id)
         return self._steered.pop(row_id)
 
@@ -189,6 +203,13 @@ class PlanStage:
             if self._rows[row_id].state in {"pending", "running", "waiting"}:
                 self._set(row_id, state="cancelled", finished=workflow.now())
             raise RunEnds("cancelled by the operator")
+
+    async def _pause(self, seconds: float, row_id: str, summary: str) -> None:
+        try:
+            await workflow.wait_condition(lambda: self._cancelled, timeout=seconds, timeout_summary=summary)
+        except TimeoutError:
+            return
+        self._end_if_cancelled(row_id)
 
     # -- machines ------------------------------------------------------------------------------------------------
 
@@ -205,7 +226,7 @@ class PlanStage:
     async def _recover(self, entry: PlanMachine) -> str:
         row_id = f"{self._given.row_id}/{entry.machine}"
         if entry.start_delay:
-            await workflow.sleep(entry.start_delay, summary=f"start delay of {entry.machine}")
+            await self._pause(entry.start_delay, row_id, f"start delay of {entry.machine}")
         earlier = self._rows[row_id].result
         if earlier is not None and earlier.recovered is not None:
             return await self._start_again(entry, row_id, earlier)
@@ -283,6 +304,8 @@ class PlanStage:
             point=facts.point,
             source_unreachable=facts.source_unreachable,
             hold_before_start=hold,
+            start=entry.start,
+            shut_down_timeout_s=entry.shutdown_timeout,
             boot_timeout_s=entry.boot_timeout,
         )
 
@@ -324,7 +347,7 @@ class PlanStage:
                 timings=self._given.facts.timings,
             )
         )
-        self._set(row_id, state="waiting", detail=instructions.text or "waits for approval")
+        self._set(row_id, state="waiting", waits=True, detail=instructions.text or "waits for approval")
         try:
             await workflow.wait_condition(
                 lambda: row_id in self._steered or self._cancelled,
@@ -333,6 +356,8 @@ class PlanStage:
             )
         except TimeoutError as error:
             raise StepFailed(f"nobody approved '{step.name}' within {step.timeout:g} s") from error
+        finally:
+            self._set(row_id, waits=False)
         self._end_if_cancelled(row_id)
         decision = self._steered.pop(row_id)
         note = f": {decision.note}" if decision.note else ""
@@ -345,7 +370,7 @@ class PlanStage:
     async def _run_script(self, step: ScriptStep, row_id: str) -> str:
         guest = None
         if step.on != ORCHESTRATOR:
-            guest = self._machines.get(step.on)
+            guest = self._recovered(step.on)
             if guest is None:
                 raise StepFailed(f"'{step.on}' was not recovered in this run, so nothing can run on it — skip the step")
         context = self._given.facts.context(self._given.stage.group, self._machines)
@@ -363,6 +388,13 @@ class PlanStage:
         last_line = (done.output.strip().splitlines() or ["no output"])[-1]
         return f"exit code 0: {last_line[:200]}"
 
+    def _recovered(self, machine: str) -> MachineInRun | None:
+        """Where a recovered machine is; a script for a copy must never end up on the machine it was copied from."""
+        known = self._machines.get(machine)
+        if known is not None and known.recovery_point is None and self._given.facts.run_type in RECOVERING:
+            return None
+        return known
+
     async def _run_check(self, step: CheckStep) -> str:
         context = self._given.facts.context(self._given.stage.group, self._machines)
         done = await self._activity(
@@ -377,8 +409,8 @@ class PlanStage:
         )
         return done.detail
 
-    async def _let_time_pass(self, step: WaitStep) -> str:
-        await workflow.sleep(step.duration, summary=step.name)
+    async def _let_time_pass(self, step: WaitStep, row_id: str) -> str:
+        await self._pause(step.duration, row_id, step.name)
         return f"waited {step.duration:g} s"
 
     async def _activity(self, running: Awaitable[contracts.Output]) -> contracts.Output:
@@ -417,6 +449,6 @@ class PlanStage:
             self._show()
             try:
                 await parent.signal("stage_news", StageNews(row=self._table()))
-            except ApplicationError as error:
+            except FailureError as error:
                 workflow.logger.warning("the run did not take news: %s", error)
             await workflow.sleep(NEWS_AT_MOST_EVERY)

@@ -12,7 +12,7 @@ from activities.contracts import EndTest, StartTest
 from vault.domain import utc
 from vault.lifecycle import JobKind
 from workflows.calls import call
-from workflows.jobs import Story, check_target, refuse_on_failures, start, target_site_queue
+from workflows.jobs import Story, check_target, refuse_on_failures, start_recovered, target_site_queue
 from workflows.model import JobInput, JobResult
 
 
@@ -49,8 +49,7 @@ class TestFailover:
             await _end_test(given, name)
             raise
         story.tell(f"{name} made from the point of {utc(recovered.point.time)}, network {recovered.network}")
-        answering, trouble = await start(relationship.target_site, name, given)
-        story.tell(trouble or f"{name} answers on the isolated network")
+        answering, trouble = await start_recovered(recovered, given, story)
         return JobResult(
             sentences=story.sentences,
             point=recovered.point,

@@ -108,7 +108,7 @@ class World:
         """Record the call, wait at its gate, then raise what was scripted."""
         info = activity.info()
         with self._lock:
-            self.calls.append(Call(name, machine, site, detail, info.attempt, info.current_attempt_scheduled_time))
+            self.calls.append(Call(name, machine, site, detail, info.attempt, info.started_time))
             outcomes = self._outcomes[name, machine]
             outcome = outcomes.popleft() if outcomes else self._always.get((name, machine))
             gate = self._gates.get((name, machine))

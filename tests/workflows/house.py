@@ -16,6 +16,7 @@ import pytest
 from fakes import World
 from temporalio.api.enums.v1 import EventType, IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.testservice.v1 import LockTimeSkippingRequest, UnlockTimeSkippingRequest
 from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
@@ -59,8 +60,8 @@ FORWARD = {
 }
 
 
-def relationship(machine: str) -> Relationship:
-    return Relationship(machine=machine, frequency_s=60, **FORWARD)
+def relationship(machine: str, frequency_s: float = 60) -> Relationship:
+    return Relationship(machine=machine, frequency_s=frequency_s, **FORWARD)
 
 
 def policy(**changes: object) -> Policy:
@@ -117,7 +118,8 @@ class House:
         self, name: str, phase: Phase = Phase.UNPROTECTED, *, is_reversed: bool = False, **policy_changes: object
     ) -> WorkflowHandle[Any, Any]:
         """Start a machine's workflow in a phase; one with recovery points runs at its source."""
-        forward = relationship(name)
+        settings = policy(**policy_changes)
+        forward = relationship(name, settings.frequency)
         running_site = "recovery" if is_reversed else "primary"
         self.world.power[running_site, name] = PowerState.RUNNING
         if phase is not Phase.UNPROTECTED:
@@ -126,7 +128,7 @@ class House:
             name=name,
             forward=forward,
             backward=forward.reversed("production", "isolated"),
-            policy=policy(**policy_changes),
+            policy=settings,
             timings=self.timings,
             phase=phase,
             reversed=is_reversed,
@@ -230,7 +232,17 @@ class House:
         return await self.env.get_current_time()
 
     async def skip(self, **how_long: float) -> None:
+        """Let time pass at once. Only while no activity runs: the server's clock waits for activities."""
         await self.env.sleep(timedelta(**how_long))
+
+    @asynccontextmanager
+    async def time_flies(self) -> AsyncIterator[None]:
+        """The clock jumps from timer to timer whenever no activity runs."""
+        await self.client.test_service.unlock_time_skipping(UnlockTimeSkippingRequest())
+        try:
+            yield
+        finally:
+            await self.client.test_service.lock_time_skipping(LockTimeSkippingRequest())
 
     async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Poll in real time."""
