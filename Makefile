@@ -1,4 +1,5 @@
 # What a person does with a fresh clone. Needs Python 3.11 or newer and make; everything else goes into .venv.
+# The tests also need Node.js with npm, for Azurite.
 
 SCENARIO ?= lab
 JOBS ?= 2
@@ -6,6 +7,8 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NODE := tests/azure/node
+AZURITE := $(NODE)/node_modules/.ready
 BENCHES := $(wildcard bench/bench_*.py)
 
 .DEFAULT_GOAL := help
@@ -20,13 +23,17 @@ $(READY): pyproject.toml constraints.txt requirements-embedded.txt requirements-
 	@PYTHON="$(PYTHON)" sh .ci/make-venv
 	@touch $@
 
+$(AZURITE): $(NODE)/package.json $(NODE)/package-lock.json .ci/make-azurite
+	@sh .ci/make-azurite
+	@touch $@
+
 demo: $(READY) ## Protect, test, fail over and fail back a small application: make demo SCENARIO=lab
 	@$(BIN)/leeward demo --scenario $(SCENARIO)
 
 test: lint unit ## Everything a change must pass: lint, then all tests
 
 # Tests that kill processes or measure recovery times get the machine to themselves, after the others.
-unit: $(READY)
+unit: $(READY) $(AZURITE)
 	$(BIN)/pytest -n $(JOBS) -m "not e2e and not chaos" --durations=15
 	$(BIN)/pytest -m "e2e or chaos" --durations=15
 
@@ -45,5 +52,5 @@ bench: $(READY) ## Measure
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python $$bench; done
 
 clean: ## Remove .venv, caches and build leftovers; leeward's data directory .leeward stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(NODE)/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -70,6 +70,21 @@ class Network(Value):
     description: str = ""
 
 
+class AzureReplicas(Value):
+    """Replicas in an Azure Storage account (``docs/azure.md``), instead of the site's own files."""
+
+    kind: Literal["azure"]
+    account_url: str = Field(pattern=r"^https://[^/?#\s]+(/[^?#\s]*)?$")
+    container: str = Field(default="replicas", pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")
+    """Holds the replicas' page blobs and manifests."""
+    cache_container: str = Field(default="replica-cache", pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$")
+    """Deltas wait here until they are applied."""
+    credential: str | None = Field(default=None, pattern=r"^(env|file):.+$")
+    """A reference to a connection string or a shared access signature; None: the worker's own identity in Azure."""
+    ca_file: str | None = None
+    """Certificates to trust instead of the system's, as a PEM file on the worker's host."""
+
+
 class Site(Value):
     """A place with one fabric. ``credentials`` is a reference (``env:NAME`` or ``file:PATH``), never a secret."""
 
@@ -79,6 +94,8 @@ class Site(Value):
     credentials: str | None = Field(default=None, pattern=r"^(env|file):.+$")
     capacity: Size | None = None
     """Bytes that images, logs and replicas of this site may use in all; None: as much as the disk has."""
+    replica_store: AzureReplicas | None = None
+    """Where replicas of other sites' machines are kept; None: in files of the site."""
 
 
 class ResyncWindow(Value):

@@ -1,0 +1,152 @@
+"""Where the blobs of one replica are, and which of them count."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from azure.core.exceptions import AzureError
+from azure.storage.blob import BlobClient, BlobLeaseClient, BlobServiceClient
+
+from adapters.azure.errors import code_of, translated
+from adapters.azure.lease import Lease
+from adapters.azure.manifest import AzureManifest
+from vault.errors import NotFound
+
+_TRIES = 3
+
+
+class Listed(NamedTuple):
+    """What there is under a replica's name, whether it counts or not."""
+
+    blobs: list[str]
+    snapshots: list[tuple[str, str]]
+    """``(blob, snapshot)``."""
+    cached: list[str]
+    readers: list[str]
+    """Blobs of readers whose lease is alive."""
+    dead_readers: list[str]
+
+
+class Layout:
+    """``<machine>/manifest.json``, ``<machine>/<disk>.vhd`` with snapshots, ``<machine>/readers/<id>``; in the cache
+    container ``<machine>/<sequence>-<disk>-<id>.seg``."""
+
+    def __init__(self, service: BlobServiceClient, container: str, cache_container: str, machine: str) -> None:
+        self._blobs = service.get_container_client(container)
+        self._cache = service.get_container_client(cache_container)
+        self._prefix = f"{machine}/"
+        address = urlsplit(service.url)
+        self.where = f"{address.netloc}{address.path.rstrip('/')}/{container}/{machine}"
+        self.cache_where = f"{address.netloc}{address.path.rstrip('/')}/{cache_container}/{machine}"
+        self.manifest = self._blobs.get_blob_client(self._prefix + "manifest.json")
+
+    def disk_name(self, disk: str) -> str:
+        return f"{self._prefix}{disk}.vhd"
+
+    def disk(self, disk: str, snapshot: str | None = None) -> BlobClient:
+        return self._blobs.get_blob_client(self.disk_name(disk), snapshot=snapshot)
+
+    def new_cached(self, sequence: int, disk: str) -> str:
+        """A name that no other writer uses, dead or alive."""
+        return f"{self._prefix}{sequence:010d}-{disk}-{uuid.uuid4().hex}.seg"
+
+    def cached(self, name: str) -> BlobClient:
+        return self._cache.get_blob_client(name)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While inside, no snapshot and no cached segment that counted at the beginning is deleted.
+
+        Raises ``NotFound`` when the container is missing."""
+        lease, blob = self._announce()
+        try:
+            yield
+        finally:
+            lease.release()
+            with translated(self.where):
+                _delete(blob.delete_blob)
+
+    def _announce(self) -> tuple[Lease, BlobClient]:
+        """A writer's cleaning may take the announcement away before it has its lease: then it is made again."""
+        for attempt in range(_TRIES):
+            blob = self._blobs.get_blob_client(f"{self._prefix}readers/{uuid.uuid4().hex}")
+            lease = Lease(self.where)
+            with translated(self.where):
+                blob.upload_blob(b"")
+            try:
+                lease.take(blob)
+            except NotFound:
+                if attempt == _TRIES - 1:
+                    raise
+            else:
+                return lease, blob
+        raise AssertionError("unreachable")
+
+    def listed(self) -> Listed:
+        found = Listed([], [], [], [], [])
+        with translated(self.where):
+            for blob in self._blobs.list_blobs(name_starts_with=self._prefix, include=["snapshots"]):
+                if blob.name.startswith(self._prefix + "readers/"):
+                    alive = blob.lease.state == "leased"
+                    (found.readers if alive else found.dead_readers).append(blob.name)
+                elif blob.snapshot:
+                    found.snapshots.append((blob.name, blob.snapshot))
+                elif blob.name != self.manifest.blob_name:
+                    found.blobs.append(blob.name)
+        with translated(self.cache_where):
+            found.cached.extend(blob.name for blob in self._cache.list_blobs(name_starts_with=self._prefix))
+        return found
+
+    def anyone_reads(self) -> bool:
+        return bool(self.listed().readers)
+
+    def delete_unlisted(self, known: AzureManifest | None) -> bool:
+        """Leftovers of crashes and of dropped points. Snapshots and segments stay while anyone reads; returns whether
+        all is clean."""
+        found = self.listed()
+        disks = {self.disk_name(disk.name) for disk in known.disks} if known else set()
+        states = known.applied if known else []
+        snapshots = {(self.disk_name(disk), snap) for state in states for disk, snap in state.snapshots.items()}
+        cached = {name for layer in known.layers for name in layer.blobs.values()} if known else set()
+        with translated(self.where):
+            for name in found.dead_readers:
+                _delete(self._blobs.get_blob_client(name).delete_blob)
+            if found.readers:
+                return False
+            for name, snapshot in found.snapshots:
+                if name in disks and (name, snapshot) not in snapshots:
+                    _delete(self._blobs.get_blob_client(name, snapshot=snapshot).delete_blob)
+            for name in set(found.blobs) - disks:
+                self.delete_disk(self._blobs.get_blob_client(name))
+        with translated(self.cache_where):
+            for name in set(found.cached) - cached:
+                _delete(self._cache.get_blob_client(name).delete_blob)
+        return True
+
+    def delete_disk(self, blob: BlobClient, lease: str | None = None) -> None:
+        """With its snapshots. A lease that somebody left on it is broken. Not there: nothing happens."""
+        with translated(self.where):
+            try:
+                _delete(lambda: blob.delete_blob(delete_snapshots="include", lease=lease))
+            except AzureError as error:
+                if code_of(error) not in ("LeaseIdMissing", "LeaseLost", "LeaseIdMismatchWithBlobOperation"):
+                    raise
+                BlobLeaseClient(blob).break_lease(0)
+                _delete(lambda: blob.delete_blob(delete_snapshots="include"))
+
+    def delete_manifest(self, lease: str) -> None:
+        with translated(self.where):
+            _delete(lambda: self.manifest.delete_blob(delete_snapshots="include", lease=lease))
+
+
+def _delete(delete: Callable[[], None]) -> None:
+    """Not there: nothing happens."""
+    try:
+        delete()
+    except AzureError as error:
+        if code_of(error) != "BlobNotFound":
+            raise

@@ -1,0 +1,155 @@
+"""The manifest of a replica in Azure: what exists. A blob or snapshot that it does not list does not count."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError
+from azure.storage.blob import BlobClient, BlobLeaseClient
+from pydantic import ValidationError
+
+from adapters.azure.errors import code_of, error_for, translated
+from replication import manifest
+from replication.manifest import Layer
+from vault.domain import Disk, RecoveryPoint, Value
+from vault.errors import Damaged, NotFound
+
+MAGIC = "leeward-azure-replica"
+
+
+class CachedLayer(Layer):
+    """A sealed delta that is not applied to the page blobs yet. ``blobs`` names each disk's segment in the cache."""
+
+    blobs: dict[str, str]
+
+    @property
+    def changed_bytes(self) -> int:
+        return sum(segment.disk_bytes for segment in self.segments.values())
+
+
+class Applied(Value):
+    """A state that the page blobs went through, kept as one snapshot for each disk.
+
+    ``epoch`` and ``cut`` are the source's numbering, kept to recognise a cut that is sent twice."""
+
+    sequence: int
+    epoch: str
+    cut: int
+    snapshots: dict[str, str]
+
+
+class AzureManifest(Value):
+    """All that is known about a replica.
+
+    Attributes:
+        epoch, last_cut, seeded, seed_moment, seeded_bytes, next_sequence: as in :class:`replication.manifest.Manifest`.
+        layers: sealed and not yet applied, ascending, all above the last of ``applied``.
+        applied: ascending. The last one is what the page blobs hold, and stays even when it is no point any more:
+            the next delta lies over it. The others belong to points.
+        points: ascending; each is one of ``applied`` or ``layers``.
+        live_bytes: at most so many bytes of the page blobs are not zeros.
+    """
+
+    machine: str
+    disks: list[Disk]
+    epoch: str
+    last_cut: int = 0
+    seeded: bool = False
+    seed_moment: datetime | None = None
+    seeded_bytes: dict[str, int] = {}
+    next_sequence: int = 1
+    layers: list[CachedLayer] = []
+    applied: list[Applied] = []
+    points: list[RecoveryPoint] = []
+    live_bytes: int = 0
+
+    def with_(self, **changes: Any) -> AzureManifest:
+        return self.model_copy(update=changes)
+
+    def disk(self, name: str) -> Disk:
+        for disk in self.disks:
+            if disk.name == name:
+                return disk
+        known = ", ".join(disk.name for disk in self.disks)
+        raise NotFound(f"the replica of {self.machine} has no disk '{name}'; it has {known}")
+
+    def without_points(self, dropped: set[str]) -> AzureManifest:
+        """Snapshots of dropped points go with them, except the last state's."""
+        points = [point for point in self.points if point.id not in dropped]
+        kept = {point.sequence for point in points}
+        applied = [state for state in self.applied if state.sequence in kept or state is self.applied[-1]]
+        return self.with_(points=points, applied=applied)
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(disk.size for disk in self.disks)
+
+    @property
+    def stored_bytes(self) -> int:
+        """An upper estimate: the page blobs, and for each later point what it changed."""
+        return self.live_bytes + sum(point.bytes for point in self.points[1:])
+
+
+class ManifestBlob:
+    """Reads and replaces the manifest. A replacement needs the ETag of what was read: no update is ever lost."""
+
+    def __init__(self, blob: BlobClient, where: str) -> None:
+        self._blob = blob
+        self.where = where
+
+    def read(self) -> tuple[AzureManifest | None, str]:
+        """The manifest and its ETag; None when there is no replica: no blob, or one that only carries a lease.
+
+        Raises ``Damaged``."""
+        try:
+            answer = self._blob.download_blob()
+            raw = answer.readall()
+        except AzureError as error:
+            if code_of(error) == "BlobNotFound":
+                return None, ""
+            raise error_for(error, self.where) from None
+        body = manifest.open_document(raw, self.where, MAGIC)
+        if body is None:
+            return None, str(answer.properties.etag)
+        try:
+            return AzureManifest.model_validate(body), str(answer.properties.etag)
+        except ValidationError as error:
+            raise Damaged(f"the manifest's fields are wrong ({error})", where=self.where) from error
+
+    def save(self, new: AzureManifest | None, etag: str, *, lease: str, metadata: dict[str, str]) -> str:
+        """Atomic and durable; None: there is no replica. Returns the new ETag.
+
+        Raises ``Busy`` when somebody else replaced it meanwhile."""
+        raw = manifest.seal_document(new.model_dump(mode="json") if new else None, MAGIC)
+        try:
+            answer = self._blob.upload_blob(
+                raw,
+                overwrite=True,
+                lease=BlobLeaseClient(self._blob, lease_id=lease),
+                metadata=metadata,
+                etag=etag,
+                match_condition=MatchConditions.IfNotModified,
+            )
+        except AzureError as error:
+            changed = self._etag_of(raw) if code_of(error) == "ConditionNotMet" else None
+            if changed is None:
+                raise error_for(error, self.where) from None
+            return changed
+        return str(answer["etag"])
+
+    def make(self) -> None:
+        """A place for the lease. One that is there already is kept. Raises ``NotFound`` for a missing container."""
+        try:
+            self._blob.upload_blob(manifest.seal_document(None, MAGIC), overwrite=False)
+        except AzureError as error:
+            if code_of(error) not in ("BlobAlreadyExists", "LeaseIdMissing"):
+                raise error_for(error, self.where) from None
+
+    def _etag_of(self, raw: bytes) -> str | None:
+        """The ETag of ``raw``, if the manifest holds exactly that: the library tries again when an answer got lost,
+        and the second try fails although the first was done."""
+        with translated(self.where):
+            answer = self._blob.download_blob()
+            return str(answer.properties.etag) if answer.readall() == raw else None

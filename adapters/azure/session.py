@@ -1,0 +1,226 @@
+"""What a writer does while it holds the lease: it changes page blobs and the manifest, and nothing else does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from adapters.azure import vhd
+from adapters.azure.errors import translated
+from adapters.azure.layout import Layout
+from adapters.azure.lease import Lease
+from adapters.azure.manifest import Applied, AzureManifest, CachedLayer, ManifestBlob
+from adapters.azure.pages import WRITERS, PageWriter
+from adapters.azure.segments import CachedSegmentWriter, fetch_layer
+from replication import files
+from replication.manifest import StoredSegment
+from replication.ports import Extent
+from replication.segment import Sealed, SegmentHeader
+from replication.segment_reader import SegmentReader
+from vault.domain import Disk, RecoveryPoint
+from vault.errors import Damaged, InvalidState, NotFound
+
+_PIECE = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class _Staged(NamedTuple):
+    header: SegmentHeader
+    sealed: Sealed
+    blob: str
+
+
+class Session:
+    """One writer, from taking the lease to giving it back.
+
+    Attributes:
+        known: the manifest as it is in Azure; None: there is no replica.
+    """
+
+    def __init__(self, layout: Layout, document: ManifestBlob, lease: Lease, holder: dict[str, str]) -> None:
+        self.lease = lease
+        self._layout = layout
+        self._document = document
+        self._holder = holder
+        self._folder = tempfile.TemporaryDirectory(prefix="leeward-")
+        self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="azure")
+        self._pages: dict[str, PageWriter] = {}
+        self._staged: dict[str, _Staged] = {}
+        self._clean = False
+        self._etag = ""
+        self.known: AzureManifest | None = None
+
+    def begin(self) -> None:
+        """Read the manifest, keep other writers off the disks, and clear the leftovers of a crash."""
+        self.known, self._etag = self._document.read()
+        for disk in self.known.disks if self.known else []:
+            try:
+                self.lease.take_over(self._layout.disk(disk.name))
+            except NotFound:  # the replica can still be removed; whatever needs the blob will say so
+                logger.error("%s: the page blob of disk '%s' is missing", self._layout.where, disk.name)
+        self.clean()
+
+    def end(self, succeeded: bool) -> None:
+        """What was written so far becomes durable, or after a failure is left to be repeated."""
+        try:
+            for pages in self._pages.values():
+                if succeeded:
+                    pages.flush()
+                else:
+                    pages.abandon()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            self._folder.cleanup()
+
+    def manifest(self) -> AzureManifest:
+        """Raises ``NotFound``."""
+        if self.known is None:
+            raise NotFound("there is no replica here", where=self._layout.where)
+        return self.known
+
+    def save(self, new: AzureManifest | None) -> None:
+        """Atomic and durable. Raises ``Busy`` when this is not the only writer any more."""
+        self.lease.require()
+        self._clean = False
+        self._etag = self._document.save(new, self._etag, lease=self.lease.id, metadata=self._holder)
+        self.known = new
+
+    def clean(self) -> None:
+        """Delete what the manifest does not list, as far as nobody reads it."""
+        if not self._clean:
+            self._clean = self._layout.delete_unlisted(self.known)
+
+    def delete_replica(self) -> None:
+        """The manifest first: without it the rest does not count. Its blob, and with it the lease, goes last."""
+        for disk in self.known.disks if self.known else []:
+            self.lease.forget(self._layout.disk(disk.name))
+        self.save(None)
+        self.clean()
+        self.lease.forget(self._layout.manifest)
+        self._layout.delete_manifest(self.lease.id)
+
+    # --- page blobs ---------------------------------------------------------------------------------------------
+
+    def make_disk(self, disk: Disk) -> None:
+        """An empty page blob with its VHD footer."""
+        blob = self._layout.disk(disk.name)
+        footer = vhd.footer(disk.size, uuid.uuid4(), datetime.now(UTC))
+        with translated(self._layout.where):
+            blob.create_page_blob(vhd.blob_size(disk.size))
+        self.lease.take(blob)
+        with translated(self._layout.where):
+            blob.upload_page(footer, vhd.virtual_size(disk.size), len(footer), lease=self.lease.id)
+
+    def pages(self, disk: Disk) -> PageWriter:
+        if disk.name not in self._pages:
+            self._pages[disk.name] = PageWriter(
+                self._layout.disk(disk.name), disk.size, self._layout.where, self.lease, self._pool
+            )
+        return self._pages[disk.name]
+
+    def upload(self, disk: Disk, image: Path) -> None:
+        """The data of a raw image; its holes are left as they are in the blob."""
+        with files.translated(image):
+            fd = files.open_file(image, os.O_RDONLY)
+            try:
+                for offset, length in files.data_ranges(fd, disk.size):
+                    for start in range(offset, offset + length, _PIECE):
+                        data = files.read_at(fd, min(_PIECE, offset + length - start), start)
+                        self.pages(disk).add(Extent(start, data))
+            finally:
+                os.close(fd)
+        self.pages(disk).flush()
+
+    def take_snapshots(self, sequence: int, epoch: str, cut: int, point: RecoveryPoint | None) -> Applied:
+        """Fix what the page blobs hold. Snapshots that never get into the manifest are cleared away later."""
+        self.lease.require()
+        about = {"sequence": str(sequence)}
+        if point:
+            about |= {"point": point.id, "time": point.time.isoformat(), "kind": str(point.kind)}
+        snapshots = {}
+        for disk in self.manifest().disks:
+            with translated(self._layout.where):
+                answer = self._layout.disk(disk.name).create_snapshot(metadata=about, lease=self.lease.id)
+            snapshots[disk.name] = str(answer["snapshot"])
+        return Applied(sequence=sequence, epoch=epoch, cut=cut, snapshots=snapshots)
+
+    # --- deltas -------------------------------------------------------------------------------------------------
+
+    def stage(self, header: SegmentHeader) -> CachedSegmentWriter:
+        self._staged.pop(header.disk, None)
+        name = self._layout.new_cached(header.sequence, header.disk)
+        return CachedSegmentWriter(
+            self._local(name),
+            self._layout.cached(name),
+            self._layout.cache_where,
+            header,
+            self._pool,
+            closed=lambda sealed: self._staged.update({header.disk: _Staged(header, sealed, name)}),
+        )
+
+    def staged_layer(self, cut: int, epoch: str) -> CachedLayer:
+        """The closed segments of a cut. Raises ``InvalidState`` when one is missing."""
+        known = self.manifest()
+        segments: dict[str, StoredSegment] = {}
+        blobs: dict[str, str] = {}
+        for disk in known.disks:
+            staged = self._staged.get(disk.name)
+            if staged is None or (staged.header.epoch, staged.header.cut) != (epoch, cut):
+                raise InvalidState(f"cut {cut} has no closed segment of '{disk.name}'", where=self._layout.where)
+            sealed = staged.sealed
+            segments[disk.name] = StoredSegment(
+                identity=sealed.identity, disk_bytes=sealed.disk_bytes, stored_bytes=sealed.stored_bytes
+            )
+            blobs[disk.name] = staged.blob
+        return CachedLayer(sequence=known.next_sequence, epoch=epoch, cut=cut, segments=segments, blobs=blobs)
+
+    def apply_sealed(self) -> None:
+        """Bring the page blobs to the newest sealed state, layer by layer, each fixed by its snapshots.
+
+        Writing a layer again writes the same bytes to the same pages: a crash anywhere is repaired by repeating."""
+        while self.known and self.known.layers:
+            known, layer = self.known, self.known.layers[0]
+            for disk in known.disks:
+                self._apply(layer, disk)
+            point = next((point for point in known.points if point.sequence == layer.sequence), None)
+            state = self.take_snapshots(layer.sequence, layer.epoch, layer.cut, point)
+            applied = known.with_(
+                layers=known.layers[1:],
+                applied=[*known.applied, state],
+                live_bytes=min(known.disk_bytes, known.live_bytes + layer.changed_bytes),
+            )
+            self.save(applied.without_points(set()))
+
+    def apply_or_discard(self) -> None:
+        """Before a resynchronization: a delta that is damaged in the cache is lost, and the machine is compared with
+        the last state that is whole."""
+        try:
+            self.apply_sealed()
+        except Damaged as damage:
+            known = self.manifest()
+            lost = {layer.sequence for layer in known.layers}
+            logger.error("%s: recovery points are lost, %d in all: %s", self._layout.where, len(lost), damage)
+            points = [point for point in known.points if point.sequence not in lost]
+            self.save(known.with_(layers=[], points=points, epoch="", last_cut=0))
+
+    def _apply(self, layer: CachedLayer, disk: Disk) -> None:
+        path = self._local(layer.blobs[disk.name])
+        with ExitStack() as opened:
+            reader = SegmentReader(path) if path.exists() else fetch_layer(self._layout, layer, disk.name, path)
+            opened.callback(files.delete, path)
+            opened.callback(reader.close)
+            for extents in reader.frames():
+                for extent in extents:
+                    self.pages(disk).add(extent)
+            self.pages(disk).flush()
+
+    def _local(self, name: str) -> Path:
+        return Path(self._folder.name) / name.rpartition("/")[2]

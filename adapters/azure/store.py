@@ -1,0 +1,335 @@
+"""A replica store in Azure Storage.
+
+Each disk is a page blob in VHD layout that holds the newest applied state; a recovery point is a snapshot of every
+disk. A delta is staged in the cache container, sealed by one update of the manifest, applied to the page blobs, and
+fixed by snapshots (``docs/azure.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from azure.storage.blob import BlobServiceClient
+
+from adapters.azure import views
+from adapters.azure.download import copy_sparse
+from adapters.azure.layout import Layout
+from adapters.azure.lease import LEASE_S, Lease, WriterLease
+from adapters.azure.manifest import AzureManifest, ManifestBlob
+from adapters.azure.pages import WRITERS
+from adapters.azure.session import Session
+from replication import adoption, files, rules
+from replication.layout import check_disks, check_same_disks
+from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
+from replication.progress import Meter
+from replication.retention import expired, resolve
+from replication.segment import SegmentHeader
+from replication.view import ViewChecksums
+from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
+from vault.errors import Busy, InvalidState, NotFound
+
+
+class AzureReplicaStore:
+    """A :class:`replication.ports.ReplicaStore` in two containers of a storage account.
+
+    Args:
+        service: the account, from :func:`adapters.azure.connection.connect`.
+        container: holds page blobs and manifest, under ``<machine>/``.
+        cache_container: holds deltas until they are applied.
+        lease_s: how long a dead writer keeps others out, 15 to 60 seconds.
+    """
+
+    def __init__(
+        self,
+        service: BlobServiceClient,
+        *,
+        machine: str,
+        container: str,
+        cache_container: str,
+        lease_s: int = LEASE_S,
+    ) -> None:
+        self._machine = machine
+        self._layout = Layout(service, container, cache_container, machine)
+        self._where = self._layout.where
+        self._document = ManifestBlob(self._layout.manifest, self._where)
+        self._lock = WriterLease(
+            self._layout.manifest, self._document, entered=self._entered, left=self._left, duration_s=lease_s
+        )
+        self._session: Session | None = None
+
+    # --- state ------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        return self._read() is not None
+
+    def lock(self, purpose: str = "replication") -> AbstractContextManager[None]:
+        return self._lock.hold(purpose)
+
+    def state(self) -> ReplicaState:
+        known = self._manifest()
+        return ReplicaState(
+            disks=known.disks,
+            seeded=known.seeded,
+            seeded_bytes=known.seeded_bytes,
+            seed_moment=known.seed_moment,
+            epoch=known.epoch,
+            last_cut=known.last_cut,
+            points=known.points,
+            stored_bytes=known.stored_bytes,
+        )
+
+    def resolve(self, choice: str) -> RecoveryPoint:
+        return resolve(self._manifest().points, choice, self._where)
+
+    # --- seeding ----------------------------------------------------------------------------------------------
+
+    def create(self, disks: list[Disk], epoch: str) -> None:
+        check_disks(disks)
+        with self._writing("creating the replica") as session:
+            self._make_unseeded(session, disks, epoch)
+
+    def begin_seed(self, moment: datetime | None) -> None:
+        with self._writing("seeding") as session:
+            known = self._unseeded()
+            if known.seed_moment != moment or moment is None:
+                zero = dict.fromkeys(known.seeded_bytes, 0)
+                session.save(known.with_(seed_moment=moment, seeded_bytes=zero))
+
+    def write_base(self, disk: str, extent: Extent) -> None:
+        with self._writing("seeding") as session:
+            known = self._unseeded()
+            rules.require_inside(known.disk(disk), extent.offset, len(extent.data), self._where)
+            session.pages(known.disk(disk)).add(extent)
+
+    def checkpoint_base(self, disk: str, offset: int) -> None:
+        with self._writing("seeding") as session:
+            known = self._unseeded()
+            if offset > known.seeded_bytes[disk]:
+                session.pages(known.disk(disk)).flush()
+                session.save(known.with_(seeded_bytes={**known.seeded_bytes, disk: offset}))
+
+    def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
+        with self._writing("seeding") as session:
+            known = self._manifest()
+            if known.seeded:
+                return known.points[0]
+            rules.require_whole(known, self._where)
+            point = rules.new_point(self._machine, known.next_sequence, known.epoch, 0, time, kind, known.disk_bytes)
+            state = session.take_snapshots(point.sequence, known.epoch, 0, point)
+            session.save(
+                known.with_(
+                    seeded=True,
+                    seed_moment=None,
+                    next_sequence=point.sequence + 1,
+                    applied=[state],
+                    points=[point],
+                    live_bytes=self._data_bytes(known.with_(applied=[state])),
+                ),
+            )
+            return point
+
+    def adopt(self, images: dict[str, Path], disks: list[Disk], epoch: str) -> None:
+        """The images are uploaded, and deleted once they are in Azure: from there they cannot be moved."""
+        check_disks(disks)
+        with self._writing("adopting images") as session:
+            present = {disk.name: images[disk.name] for disk in disks if images.get(disk.name, Path()).is_file()}
+            adoption.refuse_other_sizes(present, disks)
+            self._make_unseeded(session, disks, epoch)
+            for disk in disks:
+                if disk.name in present:
+                    session.upload(disk, present[disk.name])
+                    with files.translated(present[disk.name]):
+                        files.delete(present[disk.name])
+
+    # --- deltas -----------------------------------------------------------------------------------------------
+
+    def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
+        session = self._require_lock()
+        known = self._manifest()
+        epoch = epoch or known.epoch
+        rules.refuse_gap(known, cut, epoch, self._where)
+        return session.stage(
+            SegmentHeader(
+                machine=self._machine,
+                disk=disk,
+                disk_size=known.disk(disk).size,
+                sequence=known.next_sequence,
+                epoch=epoch,
+                cut=cut,
+            )
+        )
+
+    def seal(
+        self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None, group: str = ""
+    ) -> RecoveryPoint:
+        """Sealed by the update of the manifest; then applied. When applying fails the point is there all the same:
+        it is read through its segments, and applied before the next delta."""
+        session = self._require_lock()
+        known = self._manifest()
+        epoch = epoch or known.epoch
+        if epoch == known.epoch and cut <= known.last_cut:
+            numbers = [state.sequence for state in known.applied if (state.epoch, state.cut) == (epoch, cut)]
+            numbers += [layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (epoch, cut)]
+            return rules.sealed_already(known, cut, numbers, self._where)
+        rules.refuse_gap(known, cut, epoch, self._where)
+        layer = session.staged_layer(cut, epoch)
+        changed = layer.changed_bytes
+        point = rules.new_point(self._machine, layer.sequence, epoch, cut, time, kind, changed, group)
+        session.save(
+            known.with_(
+                epoch=epoch,
+                last_cut=cut,
+                next_sequence=point.sequence + 1,
+                layers=[*known.layers, layer],
+                points=[*known.points, point],
+            ),
+        )
+        session.apply_sealed()
+        return point
+
+    # --- recovery points --------------------------------------------------------------------------------------
+
+    def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
+        with ExitStack() as opened:
+            opened.enter_context(self._layout.reading())
+            known = self._manifest()
+            sequence = views.sequence_of(known, point, self._where)
+            return views.open_state(self._layout, known, disk, sequence, opened)
+
+    def open_checksums(self, disk: str) -> BlockChecksums:
+        """Computed here from blocks that are read over the network: comparing costs as much as downloading what the
+        page blob holds. Ranges that were never written cost nothing."""
+        session = self._session if self._lock.held else None
+        known = self._manifest()
+        if not known.seeded:
+            if session:
+                session.pages(known.disk(disk)).flush()
+            return ViewChecksums(views.open_live(self._layout, known, disk))
+        with ExitStack() as opened:
+            if session:
+                session.apply_or_discard()
+            else:
+                opened.enter_context(self._layout.reading())
+            known = self._manifest()
+            return ViewChecksums(views.open_state(self._layout, known, disk, known.next_sequence - 1, opened))
+
+    def materialise(self, point: RecoveryPoint, folder: Path, report: Report) -> list[Path]:
+        with ExitStack() as opened:
+            pool = opened.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="azure"))
+            opened.enter_context(self._layout.reading())
+            known = self._manifest()
+            sequence = views.sequence_of(known, point, self._where)
+            disks = {}
+            for disk in known.disks:
+                view = views.open_state(self._layout, known, disk.name, sequence, ExitStack())
+                opened.callback(view.close)
+                disks[folder / f"{disk.name}.raw"] = view
+            total = sum(length for view in disks.values() for _, length in view.allocated())
+            meter = Meter(report, f"downloading the disks of {self._machine} at {point.id}", total)
+            with files.translated(folder):
+                files.make_folder(folder)
+            for path, view in disks.items():
+                copy_sparse(view, path.with_name(path.name + ".part"), pool, meter.add)
+            meter.tell()
+            with files.translated(folder):
+                for path in disks:
+                    files.rename(path.with_name(path.name + ".part"), path)
+                files.sync_folder(folder)
+            return list(disks)
+
+    def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
+        with self._writing("pruning recovery points") as session:
+            session.apply_sealed()
+            known = self._manifest()
+            dropped = [point.id for point in expired(known.points, retention, now, in_use)]
+            if dropped:
+                session.save(known.without_points(set(dropped)))
+            session.clean()
+            return dropped
+
+    def keep_only(self, point: RecoveryPoint) -> None:
+        with self._writing("dropping all other recovery points") as session:
+            self._refuse_while_read()
+            session.apply_sealed()
+            known = self._manifest()
+            point = resolve(known.points, point.id, self._where)
+            newest = known.applied[-1].sequence == point.sequence
+            followed = (known.epoch, known.last_cut) if newest else ("", 0)
+            kept = known.without_points({other.id for other in known.points} - {point.id})
+            session.save(kept.with_(epoch=followed[0], last_cut=followed[1]))
+            session.clean()
+
+    def remove(self) -> None:
+        if not self._document.read()[1]:
+            return
+        with self._writing("removing the replica") as session:
+            self._refuse_while_read()
+            session.delete_replica()
+
+    # --- the writer's session -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self, purpose: str) -> Iterator[Session]:
+        with self.lock(purpose):
+            session = self._require_lock()
+            session.lease.require()
+            yield session
+
+    def _require_lock(self) -> Session:
+        if not self._lock.held or self._session is None:
+            raise InvalidState("segments are staged and sealed under one lock", where=self._where)
+        return self._session
+
+    def _entered(self, lease: Lease) -> None:
+        self._session = Session(self._layout, self._document, lease, self._lock.holder)
+        self._session.begin()
+
+    def _left(self, succeeded: bool) -> None:
+        session, self._session = self._session, None
+        if session:
+            session.end(succeeded)
+
+    def _read(self) -> AzureManifest | None:
+        if self._lock.held and self._session:
+            return self._session.known
+        return self._document.read()[0]
+
+    def _manifest(self) -> AzureManifest:
+        known = self._read()
+        if known is None:
+            raise NotFound("there is no replica here", where=self._where)
+        return known
+
+    def _unseeded(self) -> AzureManifest:
+        known = self._manifest()
+        rules.require_unseeded(known, self._where)
+        return known
+
+    def _make_unseeded(self, session: Session, disks: list[Disk], epoch: str) -> None:
+        zero = {disk.name: 0 for disk in disks}
+        fresh = AzureManifest(machine=self._machine, disks=disks, epoch=epoch, seeded_bytes=zero)
+        if session.known is None:
+            for disk in disks:
+                session.make_disk(disk)
+            session.save(fresh)
+            return
+        known = self._unseeded()
+        check_same_disks(known.disks, disks, self._where)
+        if known.epoch != epoch:
+            session.save(fresh.with_(disks=known.disks))
+
+    def _data_bytes(self, known: AzureManifest) -> int:
+        readers = [views.snapshot(self._layout, known, disk.name, known.applied[-1]) for disk in known.disks]
+        return sum(length for reader in readers for _, length in reader.data_ranges())
+
+    def _refuse_while_read(self) -> None:
+        if self._layout.anyone_reads():
+            raise Busy(
+                "a recovery point is being read",
+                where=self._where,
+                remedy="wait until the test failover or copy that reads it has its disks",
+            )

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import azurite
+import pytest
+from azurite import Azurite
+from storage import Account
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """One Azurite for all tests of a process."""
+    with azurite.running(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture
+def account(server: Azurite, tmp_path: Path) -> Account:
+    """Containers of its own for each test."""
+    return Account(server, tmp_path)
