@@ -199,7 +199,9 @@ class LocalReplicaStore:
         Raises ``AuthenticationRefused`` when it is not how this replica is encrypted."""
         return self._keys.cipher(self._manifest().key, encryption, disk)
 
-    def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
+    def seal(
+        self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None, group: str = ""
+    ) -> RecoveryPoint:
         self._require_lock()
         known = self._manifest()
         epoch = epoch or known.epoch
@@ -215,7 +217,7 @@ class LocalReplicaStore:
                 identity=sealed.identity, disk_bytes=sealed.disk_bytes, stored_bytes=sealed.stored_bytes
             )
         changed = sum(segment.disk_bytes for segment in segments.values())
-        point = self._point(known, cut, epoch, time, kind, changed)
+        point = self._point(known, cut, epoch, time, kind, changed, group)
         layer = Layer(sequence=point.sequence, epoch=epoch, cut=cut, segments=segments)
         with files.translated(self._files.segments):
             files.sync_folder(self._files.segments)
@@ -349,9 +351,16 @@ class LocalReplicaStore:
         return self._bases[disk]
 
     def _point(
-        self, known: Manifest, cut: int, epoch: str, time: datetime, kind: ConsistencyKind, changed: int
+        self,
+        known: Manifest,
+        cut: int,
+        epoch: str,
+        time: datetime,
+        kind: ConsistencyKind,
+        changed: int,
+        group: str = "",
     ) -> RecoveryPoint:
-        return rules.new_point(self._machine, known.next_sequence, epoch, cut, time, kind, changed)
+        return rules.new_point(self._machine, known.next_sequence, epoch, cut, time, kind, changed, group)
 
     def _sealed_already(self, known: Manifest, cut: int) -> RecoveryPoint:
         sequences = [layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (known.epoch, cut)]

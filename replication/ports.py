@@ -37,6 +37,8 @@ class Cut(Value):
     number: int
     time: datetime
     kind: ConsistencyKind = ConsistencyKind.CRASH
+    group: str = ""
+    """The consistency group whose members were all cut at ``time``; empty: only this machine was."""
 
 
 class Tracking(Value):
@@ -83,6 +85,9 @@ class ChangeSource(Protocol):
 
     def take_snapshot(self) -> datetime:
         """Freeze all disks at one moment; replaces an earlier snapshot. Returns the moment (UTC)."""
+
+    def snapshot_moment(self) -> datetime | None:
+        """The moment of the snapshot that exists; None when there is none."""
 
     def open_snapshot(self, disk: str) -> BlockReader:
         """Read a disk as it was when the snapshot was taken.
@@ -207,8 +212,12 @@ class ReplicaStore(Protocol):
     def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
         """Stage the changes of one disk in the next cut, or, with a new ``epoch``, in that epoch's cut 0."""
 
-    def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
+    def seal(
+        self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None, group: str = ""
+    ) -> RecoveryPoint:
         """Turn the closed segments of ``cut`` (one per disk) into a recovery point, atomically and durably.
+
+        ``group`` is remembered with the point (:attr:`vault.domain.RecoveryPoint.group`).
 
         ``epoch``, when given, moves the replica to a new tracking period (after resynchronization), whose cut 0 it is.
         Sealing a cut that is sealed already returns its point. Raises ``InvalidState`` when a disk's segment is

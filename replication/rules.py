@@ -69,12 +69,24 @@ def refuse_gap(known: Known, cut: int, epoch: str, where: str) -> None:
 
 
 def new_point(
-    machine: str, sequence: int, epoch: str, cut: int, time: datetime, kind: ConsistencyKind, changed: int
+    machine: str,
+    sequence: int,
+    epoch: str,
+    cut: int,
+    time: datetime,
+    kind: ConsistencyKind,
+    changed: int,
+    group: str = "",
 ) -> RecoveryPoint:
     """Named by its number and its origin, so that repeating a step gives the same name."""
     origin = checksum64(f"{machine}/{epoch}/{cut}/{time.isoformat()}".encode())
     return RecoveryPoint(
-        id=f"rp-{sequence:06d}-{origin & 0xFFFFFFFF:08x}", sequence=sequence, time=time, kind=kind, bytes=changed
+        id=f"rp-{sequence:06d}-{origin & 0xFFFFFFFF:08x}",
+        sequence=sequence,
+        time=time,
+        kind=kind,
+        bytes=changed,
+        group=group,
     )
 
 

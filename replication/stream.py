@@ -29,7 +29,7 @@ from replication.ports import (
 from replication.progress import Meter
 from replication.ranges import pieces, union
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint
-from vault.errors import InvalidState, NotFound, ResynchronizationRequired
+from vault.errors import InvalidState, ResynchronizationRequired
 
 CHECKPOINT_BYTES = 64 << 20
 CHECKPOINT_S = 5.0
@@ -142,21 +142,12 @@ def _snapshot_to_seed(source: ChangeSource, store: ReplicaStore) -> datetime:
     The store forgets the old moment *before* the new snapshot is taken: a crash between the two can never make blocks
     of two moments into one recovery point."""
     state = store.state()
-    if state.seed_moment and _has_snapshot(source, state.disks):
+    if state.seed_moment and source.snapshot_moment() == state.seed_moment:
         return state.seed_moment
     store.begin_seed(None)
     moment = source.take_snapshot()
     store.begin_seed(moment)
     return moment
-
-
-def _has_snapshot(source: ChangeSource, disks: list[Disk]) -> bool:
-    try:
-        for disk in disks:
-            source.open_snapshot(disk.name).close()
-    except NotFound:
-        return False
-    return True
 
 
 def _seed(
@@ -289,7 +280,7 @@ def _send(source: ChangeSource, store: ReplicaStore, cut: Cut, report: Report) -
             for batch in ahead:
                 add(batch.extents, batch.bytes)
     meter.tell()
-    point = store.seal(cut.number, cut.time, cut.kind)
+    point = store.seal(cut.number, cut.time, cut.kind, group=cut.group)
     source.release(cut)
     return point
 

@@ -67,6 +67,8 @@ class RecoveryPoint(Value):
         sequence: grows by one per point; a higher number is a later moment.
         time: the moment on the source, UTC: every write acknowledged before it is in, none begun after it is.
         bytes: bytes of changed blocks this point added (before compression).
+        group: the consistency group whose common moment this is; empty: the machine's own. All members of the group
+            have a point of the same ``group`` and ``time``.
     """
 
     id: str
@@ -74,6 +76,7 @@ class RecoveryPoint(Value):
     time: AwareDatetime
     kind: ConsistencyKind = ConsistencyKind.CRASH
     bytes: int = 0
+    group: str = ""
 
 
 LATEST = "latest"

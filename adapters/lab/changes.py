@@ -90,6 +90,11 @@ class LabChangeSource(ChangeSource):
             self._change(lock, replace(state, snapshot=snapshot, snapshot_time_ns=time_ns))
         return _moment(time_ns)
 
+    def snapshot_moment(self) -> datetime | None:
+        self._reach()
+        state = load_state(self._folder)
+        return _moment(state.snapshot_time_ns) if state.snapshot else None
+
     def open_snapshot(self, disk: str) -> BlockReader:
         self._reach()
         state = load_state(self._folder)

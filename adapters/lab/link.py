@@ -128,8 +128,10 @@ class _LinkedStore:
     def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
         return _LinkedWriter(self._other_end().open_segment(disk, cut, epoch=epoch), self._guard)
 
-    def seal(self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None) -> RecoveryPoint:
-        return self._other_end().seal(cut, time, kind, epoch=epoch)
+    def seal(
+        self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None, group: str = ""
+    ) -> RecoveryPoint:
+        return self._other_end().seal(cut, time, kind, epoch=epoch, group=group)
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
         return _LinkedReader(self._other_end().view(disk, point), self._guard)

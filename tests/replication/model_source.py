@@ -44,6 +44,7 @@ class ModelSource:
         self._changed: dict[str, dict[int, None]] = {}
         self._pending: list[tuple[Cut, dict[str, list[Extent]]]] = []
         self._snapshot: dict[str, bytes] | None = None
+        self._snapshot_moment: datetime | None = None
 
     def write(self, disk: str, offset: int, data: bytes) -> None:
         self.images[disk][offset : offset + len(data)] = data
@@ -77,8 +78,11 @@ class ModelSource:
 
     def take_snapshot(self) -> datetime:
         moment = self._moment()
-        self._snapshot = self.moments[moment]
+        self._snapshot, self._snapshot_moment = self.moments[moment], moment
         return moment
+
+    def snapshot_moment(self) -> datetime | None:
+        return self._snapshot_moment if self._snapshot is not None else None
 
     def open_snapshot(self, disk: str) -> BlockReader:
         if self._snapshot is None:
