@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from house import House, open_house
 from temporalio.client import WorkflowUpdateFailedError
+
 from vault.domain import Finding, Severity
 from vault.errors import AuthenticationRefused, InvalidState, ResynchronizationRequired, Unreachable
 from vault.lifecycle import JobKind, Phase
@@ -23,7 +25,7 @@ BROKEN = ResynchronizationRequired("the change log reached half of the disk", re
 def minutes(calls: list[object]) -> list[float]:
     """Between each call and the one before, on the server's clock."""
     times = [call.at for call in calls]  # type: ignore[attr-defined]
-    return [round((later - earlier).total_seconds() / 60, 1) for earlier, later in zip(times, times[1:], strict=False)]
+    return [round((later - earlier).total_seconds() / 60, 1) for earlier, later in pairwise(times)]
 
 
 async def test_one_request_leads_to_a_protected_machine(house: House) -> None:
