@@ -10,14 +10,11 @@ import time as clock
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
-from typing import NamedTuple
 
-from replication.checksums import BLOCK, block_checksums
+from replication.compare import compare, to_compare
 from replication.layout import check_same_disks
 from replication.pipeline import batches, read_ahead
 from replication.ports import (
-    BlockChecksums,
-    BlockReader,
     ChangeSource,
     Cut,
     Extent,
@@ -27,7 +24,6 @@ from replication.ports import (
     SegmentWriter,
 )
 from replication.progress import Meter
-from replication.ranges import pieces, union
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint
 from vault.errors import InvalidState, ResynchronizationRequired
 
@@ -35,14 +31,6 @@ CHECKPOINT_BYTES = 64 << 20
 CHECKPOINT_S = 5.0
 LAST_CUTS = 10
 """How often the last changes are cut before the machine counts as still writing."""
-
-
-class Compared(NamedTuple):
-    """A stretch of a disk at the source, with the parts of it that the replica does not have."""
-
-    offset: int
-    length: int
-    differing: list[Extent]
 
 
 def copy_initial(
@@ -162,7 +150,7 @@ def _seed(
         with (
             closing(source.open_snapshot(disk.name)) as reader,
             closing(store.open_checksums(disk.name)) as theirs,
-            read_ahead(_compare(reader, theirs, disk.size, done)) as stretches,
+            read_ahead(compare(reader, theirs, disk.size, done)) as stretches,
         ):
             since, checkpointed = clock.monotonic(), done
             for compared in stretches:
@@ -181,47 +169,19 @@ def _seed(
     meter.tell()
 
 
-def _compare(reader: BlockReader, theirs: BlockChecksums, size: int, start: int = 0) -> Iterator[Compared]:
-    """Goes through all that either side may hold; what neither holds is zero on both and needs no look."""
-    for offset, length in _to_compare(reader, theirs, size):
-        if offset + length <= start:
-            continue
-        data = memoryview(reader.read(offset, length))
-        known = theirs.checksums(offset, length, BLOCK)
-        yield Compared(offset, length, list(_differing(offset, data, known)))
-
-
-def _to_compare(reader: BlockReader, theirs: BlockChecksums, size: int) -> Iterator[tuple[int, int]]:
-    return pieces(union(reader.allocated(), theirs.allocated()), size, BLOCK)
-
-
-def _differing(offset: int, data: memoryview, theirs: list[bytes]) -> Iterator[Extent]:
-    """Runs of blocks whose checksums differ."""
-    ours = block_checksums(data)
-    start: int | None = None
-    for at, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        if mine != other and start is None:
-            start = at * BLOCK
-        if mine == other and start is not None:
-            yield Extent(offset + start, data[start : at * BLOCK])
-            start = None
-    if start is not None:
-        yield Extent(offset + start, data[start:])
-
-
 # --- resynchronization ------------------------------------------------------------------------------------------
 
 
 def _bytes_to_compare(source: ChangeSource, store: ReplicaStore, disk: Disk) -> int:
     with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
-        return sum(length for _, length in _to_compare(reader, theirs, disk.size))
+        return sum(length for _, length in to_compare(reader, theirs, disk.size))
 
 
 def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, epoch: str, meter: Meter) -> None:
     with (
         closing(source.open_snapshot(disk.name)) as reader,
         closing(store.open_checksums(disk.name)) as theirs,
-        read_ahead(_compare(reader, theirs, disk.size)) as stretches,
+        read_ahead(compare(reader, theirs, disk.size)) as stretches,
         _staged(store.open_segment(disk.name, 0, epoch=epoch), meter) as add,
     ):
         for compared in stretches:
