@@ -29,6 +29,8 @@ Input = TypeVar("Input", bound=Value)
 Output = TypeVar("Output", bound=Value)
 
 CONTROL_QUEUE = "control"
+WORKER_LEAVING = "WorkerLeaving"
+"""The type of the failure with which a worker that shuts down gives a running activity back."""
 
 
 def site_queue(site: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
+from activities.contracts import WORKER_LEAVING
 from activities.failures import Unexpected, as_failure, as_leeward_error
 from vault.domain import Progress, Value
 
@@ -122,7 +123,7 @@ class BlockingRunner:
             raise self._failure(outcome.error, running) from outcome.error
         raise ApplicationError(
             "the worker is shutting down; another one goes on",
-            type="WorkerLeaving",
+            type=WORKER_LEAVING,
             category=ApplicationErrorCategory.BENIGN,
             next_retry_delay=timedelta(seconds=1),
         )

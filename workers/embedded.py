@@ -37,7 +37,7 @@ STOPS_WITHIN_S = 25
 LOOK_EVERY_S = 0.2
 RESTART_PAUSES_S = (0.2, 1, 2, 5, 10)
 """Pause before a dead child is started again; the last one repeats. A child that ran for a while starts over."""
-RAN_WELL_S = 30
+RAN_WELL_S = 10
 
 log = logging.getLogger(__name__)
 Start = Callable[[], subprocess.Popen[bytes]]

@@ -19,7 +19,7 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from activities.contracts import ActivityCall
+from activities.contracts import WORKER_LEAVING, ActivityCall
 from vault.domain import Value
 from vault.errors import BadInput, InvalidState, LeewardError, Unreachable
 from workflows.model import Timings
@@ -35,6 +35,8 @@ UNTIL_DONE = RetryPolicy(
 )
 """Only for workers that died (heartbeat timeouts): adapter errors bring their own next try (activities/failures.py)."""
 ONCE = RetryPolicy(maximum_attempts=1)
+WORKERS_LOST_AT_MOST = 5
+"""So many workers may die or leave under a call that is made once; then it is the call that kills them."""
 
 
 async def call(
@@ -53,25 +55,33 @@ async def call(
     Args:
         summary: what the Temporal UI shows beside the activity's name.
         at_most: longest time that one try may take.
-        once: do not try again, whatever the error.
+        once: do not try again after an error. A worker that died or left is none: another one does the work.
         site_must_answer: fail when no worker takes the task within ``timings.site_answer_s``.
 
     Raises:
         ActivityError: see :func:`reason`.
     """
-    result: Output = await workflow.execute_activity(
-        what.name,
-        given,
-        result_type=what.gives,
-        task_queue=queue,
-        summary=summary,
-        heartbeat_timeout=timedelta(seconds=timings.heartbeat_s),
-        start_to_close_timeout=at_most,
-        schedule_to_start_timeout=timedelta(seconds=timings.site_answer_s) if site_must_answer else None,
-        retry_policy=ONCE if once else UNTIL_DONE,
-        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    )
-    return result
+    lost = 0
+    while True:
+        try:
+            result: Output = await workflow.execute_activity(
+                what.name,
+                given,
+                result_type=what.gives,
+                task_queue=queue,
+                summary=summary,
+                heartbeat_timeout=timedelta(seconds=timings.heartbeat_s),
+                start_to_close_timeout=at_most,
+                schedule_to_start_timeout=timedelta(seconds=timings.site_answer_s) if site_must_answer else None,
+                retry_policy=ONCE if once else UNTIL_DONE,
+                cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+            return result
+        except ActivityError as error:
+            lost += 1
+            if not once or lost > WORKERS_LOST_AT_MOST or not _worker_was_lost(error):
+                raise
+            workflow.logger.info("%s lost its worker, another one does it", what.name)
 
 
 def reason(error: BaseException) -> str:
@@ -115,6 +125,13 @@ def bad_input(what: str, remedy: str) -> ApplicationError:
 
 def is_cancellation(error: BaseException) -> bool:
     return is_cancelled_exception(error)
+
+
+def _worker_was_lost(error: ActivityError) -> bool:
+    cause = error.cause
+    if isinstance(cause, TimeoutError):
+        return cause.type == TimeoutType.HEARTBEAT
+    return isinstance(cause, ApplicationError) and cause.type == WORKER_LEAVING
 
 
 def _nobody_took_it(cause: BaseException) -> bool:
