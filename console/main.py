@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from console import cmd_demo, cmd_engine, cmd_lab, cmd_machines, cmd_plan, cmd_plan_runs, cmd_report, cmd_vault
+from console import (
+    cmd_demo,
+    cmd_engine,
+    cmd_lab,
+    cmd_machines,
+    cmd_plan,
+    cmd_plan_files,
+    cmd_plan_runs,
+    cmd_report,
+    cmd_vault,
+)
 
 HELP = """
 Disaster recovery for virtual and physical machines: protect them, and recover them with reviewed plans that run as
@@ -36,6 +46,7 @@ cmd_vault.register(app, vault)
 cmd_lab.register(lab, faults)
 cmd_machines.register(app)
 cmd_plan.register(plan)
+cmd_plan_files.register(plan)
 cmd_plan_runs.register(plan)
 cmd_report.register(report)
 cmd_demo.register(app)

@@ -14,7 +14,7 @@ CALM = "#2f6fb2"
 AMBER = "#b7791f"
 PAPER = "#ffffff"
 
-_WIDTH_OF_A_LETTER = 0.56
+_WIDTH_OF_A_LETTER = 0.54
 """Of the font's size, on average: nobody can ask a font that only the reader's computer knows."""
 
 
@@ -32,6 +32,19 @@ def fitted(text: str, width: float, size: float) -> str:
     while shorter and text_width(shorter + "…", size) > width:
         shorter = shorter[:-1]
     return shorter.rstrip() + "…"
+
+
+def wrapped(text: str, width: float, size: float, lines: int) -> list[str]:
+    """``text`` in at most so many lines, broken between words; the last one shortened when it does not fit."""
+    found: list[str] = []
+    words = text.split()
+    while words and len(found) < lines - 1:
+        count = len(words)
+        while count > 1 and text_width(" ".join(words[:count]), size) > width:
+            count -= 1
+        found.append(fitted(" ".join(words[:count]), width, size))
+        words = words[count:]
+    return [*found, fitted(" ".join(words), width, size)] if words else found
 
 
 def printable(text: str) -> str:
