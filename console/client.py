@@ -26,6 +26,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import CONTROL_QUEUE, REPLICATE_DELTAS, PointList, ReplicationPulse
 from plans.model import Plan
+from vault.access import Action
 from vault.domain import LATEST, Progress, RunType, Value
 from vault.errors import InvalidState, LeewardError, NotFound, NotRecoverable, Unreachable
 from vault.inventory import Inventory
@@ -41,6 +42,7 @@ from workflows.model import (
     JobResult,
     MachineSettings,
     MachineState,
+    Pause,
     PlanRequest,
     RunStatus,
     Steer,
@@ -123,6 +125,7 @@ class Leeward:
             backward=forward.reversed(network, test_network),
             policy=self.inventory.policies[entry.policy],
             timings=self.timings,
+            access=self.inventory.access,
         )
 
     async def protect(self, machine: str) -> str:
@@ -250,6 +253,10 @@ class Leeward:
 
         ``file`` is the plan as it was reviewed: the run's report shows it, or its digest when it is large.
         """
+        access = self.inventory.access
+        why_not = access.refusal(self.operator, Action.RUN) if access is not None else None
+        if why_not is not None:
+            raise InvalidState(f"{why_not}; nothing was started")
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         request = PlanRequest(
             plan=plan,
@@ -259,6 +266,8 @@ class Leeward:
             point=point,
             source_unreachable=source_unreachable,
             timings=self.timings,
+            access=self.inventory.access,
+            webhooks=self.inventory.notifications,
             plan_text=file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
             plan_sha256=hashlib.sha256(file).hexdigest() if file else "",
         )
@@ -317,6 +326,18 @@ class Leeward:
     async def cancel_run(self, plan: str, note: str = "") -> Decision:
         handle = self.client.get_workflow_handle(plan_id(plan))
         return await _asked(handle.execute_update("cancel", Cancel(by=self.operator, note=note), result_type=Decision))
+
+    async def pause_run(self, plan: str, note: str) -> Decision:
+        return await self._word("pause", plan, note)
+
+    async def resume_run(self, plan: str, note: str) -> Decision:
+        return await self._word("resume", plan, note)
+
+    async def _word(self, update: str, plan: str, note: str) -> Decision:
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        word = Pause(by=self.operator, note=note)
+        decision: Decision = await _asked(handle.execute_update(update, word, result_type=Decision))
+        return decision
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

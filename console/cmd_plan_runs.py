@@ -24,13 +24,15 @@ Point = Annotated[
     ),
 ]
 Step = Annotated[str | None, typer.Option("--step", help="Which step, by name or id; without it: the one that waits.")]
-Note = Annotated[str, typer.Option("--note", help="Why; kept with the run.")]
+Note = Annotated[str, typer.Option("--note", help="Why; required, and kept with the run.")]
 AutoApprove = Annotated[bool, typer.Option("--auto-approve", help="Approve manual steps by itself, for exercises.")]
 
 
 def register(plan: typer.Typer) -> None:
-    for command in (test, cleanup, failover, commit, reverse, failback, status, watch, approve, retry, skip, cancel):
+    for command in (test, cleanup, failover, commit, reverse, failback, status, watch):
         plan.command()(command)
+    for steering in (approve, retry, skip, pause, resume, cancel):
+        plan.command()(steering)
 
 
 def test(
@@ -166,6 +168,29 @@ def skip(
     _steer(plan, "skip", step, note, Output(json), vault, data)
 
 
+def pause(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
+    """Begin no further step; what runs is finished. Go on with 'plan resume'."""
+    _pause_or_resume("pause", plan, note, Output(json), vault, data)
+
+
+def resume(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
+    """Go on with a paused run."""
+    _pause_or_resume("resume", plan, note, Output(json), vault, data)
+
+
+def _pause_or_resume(what: str, plan: str, note: str, output: Output, vault: Vault, data: Data) -> None:
+    async def work() -> None:
+        from console.plan_files import plan_name
+
+        leeward = await connected(settings_of(vault, data))
+        change = leeward.pause_run if what == "pause" else leeward.resume_run
+        decision = await change(plan_name(plan), _reason(note))
+        output.say(f"{plan_name(plan)}: {what} recorded")
+        output.document(decision)
+
+    run(work)
+
+
 def cancel(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
     """End the run. Machines not started at the target yet are put back; those that are stay, commit pending."""
 
@@ -173,7 +198,7 @@ def cancel(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = No
         from console.plan_files import plan_name
 
         leeward = await connected(settings_of(vault, data))
-        decision = await leeward.cancel_run(plan_name(plan), note)
+        decision = await leeward.cancel_run(plan_name(plan), _reason(note))
         output = Output(json)
         output.say(f"{plan}: the run is being cancelled; follow it with: leeward plan watch {plan_name(plan)}")
         output.document(decision)
@@ -260,11 +285,20 @@ def _steer(
         leeward = await connected(settings_of(vault, data))
         name = plan_name(plan)
         row = _chosen(await leeward.run_status(name), action, step)
-        decision = await leeward.steer(name, Steer(action=action, step=row, by=leeward.operator, note=note))
+        decision = await leeward.steer(name, Steer(action=action, step=row, by=leeward.operator, note=_reason(note)))
         output.say(f"{name}: {action} of '{row}' recorded")
         output.document(decision)
 
     run(work)
+
+
+def _reason(note: str) -> str:
+    """The note; a person at a terminal is asked for a missing one."""
+    import sys
+
+    if note or not sys.stdin.isatty():
+        return note
+    return str(typer.prompt("Why (kept with the run)"))
 
 
 def _chosen(status: RunStatus, action: str, step: str | None) -> str:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, model_validator
 
+from vault.access import Access
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
+from vault.notifications import Webhook
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
 DURATION_PATTERN = r"^ *[0-9]+(\.[0-9]+)? *(ms|s|m|min|h|d) *$"
@@ -174,6 +176,9 @@ class Inventory(Value):
     policies: dict[MachineName, Policy] = Field(min_length=1)
     network_mappings: list[NetworkMapping] = []
     machines: dict[MachineName, Machine] = {}
+    access: Access | None = None
+    """Who may do what; without it everybody may do everything."""
+    notifications: list[Webhook] = []
 
     def relationship(self, name: str) -> Relationship:
         """The machine's replication in its forward direction.

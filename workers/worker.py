@@ -28,8 +28,10 @@ from adapters.registry import Adapters
 from vault.errors import BadInput
 from vault.inventory import Inventory
 from workers.settings import Settings
+from workflows.exercise import PlanExercise
 from workflows.failover import Commit, PlannedFailover, ReverseReplication, UnplannedFailover
 from workflows.machine import MachineWorkflow
+from workflows.notifying import Notify
 from workflows.plan import PlanRun
 from workflows.protection import (
     DisableProtection,
@@ -63,6 +65,8 @@ WORKFLOWS: list[type] = [
     PlanReadiness,
     PlanStage,
     PlanRun,
+    PlanExercise,
+    Notify,
 ]
 
 log = logging.getLogger(__name__)

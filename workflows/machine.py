@@ -17,6 +17,7 @@ from temporalio.workflow import ActivityCancellationType, ParentClosePolicy
 
 from activities import contracts
 from activities.contracts import OfRelationship, PointList, Replicate, ReplicationStopped, replication_queue, site_queue
+from vault.access import Action
 from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal
 from workflows.attributes import HEALTH, PHASE, SITE, attributes
 from workflows.calls import call, is_cancellation, reason
@@ -75,7 +76,9 @@ class MachineWorkflow:
 
     @request.validator
     def _may_request(self, wanted: JobRequest) -> None:
-        why_not = self._refusal(wanted)
+        access = self.state.access
+        why_not = access.refusal(wanted.requested_by, Action.PROTECT) if access is not None else None
+        why_not = why_not or self._refusal(wanted)
         if why_not is not None:
             raise ApplicationError(why_not, type="Refused", non_retryable=True)
 
@@ -105,7 +108,11 @@ class MachineWorkflow:
     async def configure(self, settings: MachineSettings) -> MachineState:
         """Take over changed settings from the inventory; they hold from the next replication turn on."""
         self._update(
-            forward=settings.forward, backward=settings.backward, policy=settings.policy, timings=settings.timings
+            forward=settings.forward,
+            backward=settings.backward,
+            policy=settings.policy,
+            timings=settings.timings,
+            access=settings.access,
         )
         return self.state
 

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 from plans.context import MachineInRun, RunContext
 from plans.model import Direction, OnFailure, Plan, Scalar
 from plans.stages import Stage
+from vault.access import Access
 from vault.domain import (
     LATEST,
     Answering,
@@ -21,6 +22,7 @@ from vault.domain import (
 )
 from vault.inventory import Policy
 from vault.lifecycle import JobKind, Phase
+from vault.notifications import Webhook
 
 
 class Timings(Value):
@@ -136,6 +138,8 @@ class MachineState(Value):
     backward: Relationship
     policy: Policy
     timings: Timings
+    access: Access | None = None
+    """Who may ask this machine for jobs; None: everybody."""
     phase: Phase = Phase.UNPROTECTED
     reversed: bool = False
     """False: it runs at its home site and replicates forward. True: the other way round."""
@@ -174,6 +178,7 @@ class MachineSettings(Value):
     backward: Relationship
     policy: Policy
     timings: Timings
+    access: Access | None = None
 
 
 class JobAccepted(Value):
@@ -219,10 +224,17 @@ class Cancel(Value):
     note: str = ""
 
 
+class Pause(Value):
+    """Begin no further step until resumed; what runs is finished."""
+
+    by: str
+    note: str = ""
+
+
 class Decision(Value):
     """A steering that happened: who, when, what."""
 
-    action: Literal["approve", "retry", "skip", "cancel"]
+    action: Literal["approve", "retry", "skip", "pause", "resume", "cancel"]
     step: str | None = None
     by: str
     at: AwareDatetime
@@ -271,6 +283,11 @@ class PlanRequest(Value):
     point: str = LATEST
     source_unreachable: bool = False
     timings: Timings = Timings()
+    auto_approve: bool = False
+    """Manual steps approve themselves: exercises that nobody watches."""
+    access: Access | None = None
+    """Who may steer the run; None: everybody."""
+    webhooks: list[Webhook] = []
     plan_text: str = ""
     """The plan's file, for the report; empty when it is too large to travel."""
     plan_sha256: str = ""
@@ -288,6 +305,7 @@ class RunFacts(Value):
     source_unreachable: bool
     timings: Timings
     variables: dict[str, Scalar]
+    auto_approve: bool = False
 
     def context(self, group: str, machines: dict[str, MachineInRun]) -> RunContext:
         return RunContext(
@@ -311,6 +329,7 @@ class StageInput(Value):
     """Machines that earlier stages recovered."""
     held: dict[str, str] = {}
     """Machines that hold their planned failover → request id."""
+    paused: bool = False
 
 
 class StageResult(Value):
@@ -337,7 +356,7 @@ class StageNews(Value):
     row: StageRow
 
 
-RunState = Literal["running", "waiting", "completed", "failed", "refused", "cancelled"]
+RunState = Literal["running", "waiting", "paused", "completed", "failed", "refused", "cancelled"]
 
 
 class RunStatus(Value):
@@ -356,3 +375,19 @@ class RunStatus(Value):
     decisions: list[Decision] = []
     report: str = ""
     """The report's HTML file on the control worker's host, or why there is none; empty until the run has ended."""
+
+
+class ExerciseRequest(Value):
+    """A test failover that nobody watches, with its clean-up."""
+
+    plan: Plan
+    requested_by: str
+    timings: Timings = Timings()
+    auto_approve: bool = False
+    clean_up: bool = True
+    webhooks: list[Webhook] = []
+
+
+class ExerciseResult(Value):
+    test: RunStatus | None
+    cleanup: RunStatus | None = None

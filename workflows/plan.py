@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError
 from temporalio.workflow import ParentClosePolicy
 
+from activities.contracts import Notification
 from plans.context import MachineInRun
 from plans.model import Plan, default_direction
 from plans.stages import Stage, StageKind, stages
+from vault.access import Action
+from vault.notifications import Occasion
 from workflows.attributes import PHASE, attributes
 from workflows.calls import is_cancellation, reason
 from workflows.ids import machine_id, stage_id
@@ -19,6 +23,7 @@ from workflows.model import (
     Decision,
     HeldJob,
     JobEvent,
+    Pause,
     PlanRequest,
     Readiness,
     ReadinessInput,
@@ -32,6 +37,7 @@ from workflows.model import (
     Steer,
     StepRow,
 )
+from workflows.notifying import notify
 from workflows.reporting import write_report
 
 NOT_FINISHED = "the plan run did not finish"
@@ -58,6 +64,9 @@ class PlanRun:
         )
         self._current: workflow.ChildWorkflowHandle[StageInput, StageResult] | None = None
         self._cancelled: Cancel | None = None
+        self._paused = False
+        self._told: set[str] = set()
+        self._telling: list[asyncio.Task[None]] = []
         self._ending = False
         self._held: dict[str, str] = {}
         self._restored: dict[str, JobEvent] = {}
@@ -80,6 +89,7 @@ class PlanRun:
 
     @steer.validator
     def _may_steer(self, steer: Steer) -> None:
+        self._require(steer.by, Action.APPROVE if steer.action == "approve" else Action.STEER, steer.note)
         row = self._row(steer.step)
         waiting = ", ".join(f"'{row.id}' ({row.state})" for row in self._waiting_rows()) or "none"
         if row is None:
@@ -102,11 +112,52 @@ class PlanRun:
         return decision
 
     @cancel.validator
-    def _may_cancel(self, cancel: Cancel) -> None:  # noqa: ARG002 - the validator has the update's signature
+    def _may_cancel(self, cancel: Cancel) -> None:
+        self._require(cancel.by, Action.STEER, cancel.note)
         if self._cancelled is not None:
             raise _refused(f"the run is being cancelled already, by {self._cancelled.by}")
         if self._ending:
             raise _refused("the run is over, its report is being written")
+
+    @workflow.update
+    async def pause(self, pause: Pause) -> Decision:
+        """Begin no further step until resumed."""
+        return await self._set_paused(True, pause)
+
+    @pause.validator
+    def _may_pause(self, pause: Pause) -> None:
+        self._require(pause.by, Action.STEER, pause.note)
+        if self._paused or self._ending:
+            raise _refused("the run is over" if self._ending else "the run is paused already")
+
+    @workflow.update
+    async def resume(self, pause: Pause) -> Decision:
+        """Go on after a pause."""
+        return await self._set_paused(False, pause)
+
+    @resume.validator
+    def _may_resume(self, pause: Pause) -> None:
+        self._require(pause.by, Action.STEER, pause.note)
+        if not self._paused:
+            raise _refused("the run is not paused")
+
+    async def _set_paused(self, paused: bool, word: Pause) -> Decision:
+        action: Literal["pause", "resume"] = "pause" if paused else "resume"
+        decision = Decision(action=action, by=word.by, note=word.note, at=workflow.now())
+        self._paused = paused
+        self._decide(decision)
+        self._update(state=self._run_state())
+        if self._current is not None:
+            await self._current.signal(action)
+        return decision
+
+    def _require(self, identity: str, action: Action, note: str) -> None:
+        """Raises a refusal when somebody may not, or does not say why."""
+        why_not = self._given.access.refusal(identity, action) if self._given.access is not None else None
+        if why_not is not None:
+            raise _refused(why_not)
+        if not note.strip():
+            raise _refused("a note is required, it is kept with the run — say why with --note")
 
     @workflow.signal
     def stage_news(self, news: StageNews) -> None:
@@ -125,6 +176,7 @@ class PlanRun:
         try:
             facts = await self._check_readiness(given)
             for index, stage in enumerate(stages(given.plan, given.run_type, facts.direction), start=1):
+                await workflow.wait_condition(lambda: not self._paused or self._cancelled is not None)
                 if self._cancelled is not None:
                     break
                 result = await self._run_stage(index, stage, facts, given.plan)
@@ -161,6 +213,7 @@ class PlanRun:
             source_unreachable=given.source_unreachable,
             timings=given.timings,
             variables=given.plan.variables_in(given.run_type),
+            auto_approve=given.auto_approve,
         )
         readiness: Readiness = await workflow.execute_child_workflow(
             "PlanReadiness",
@@ -194,6 +247,7 @@ class PlanRun:
                 group_on_failure=group.on_failure if group else None,
                 machines=self._machines,
                 held=self._held,
+                paused=self._paused,
             ),
             result_type=StageResult,
             id=stage_id(plan.name, index, stage.title),
@@ -203,6 +257,8 @@ class PlanRun:
         )
         if self._cancelled is not None:
             await self._current.signal("cancel")
+        if self._paused:
+            await self._current.signal("pause")
         try:
             result = await self._result_of(self._current)
         finally:
@@ -260,6 +316,8 @@ class PlanRun:
         if workflow.patched(WRITES_REPORT):
             end["report"] = await write_report(self._given, self._status.model_copy(update=end))
         self._update(**end)
+        self._tell(Occasion.FINISHED, message, None)
+        await asyncio.gather(*self._telling)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self._status
 
@@ -276,8 +334,37 @@ class PlanRun:
         rows = [row if stage.id == row.id else stage for stage in self._status.stages]
         if row.id not in known:
             rows.append(row)
-        waiting = any(step.waits for stage in rows for step in stage.steps)
-        self._update(stages=rows, state="waiting" if waiting else "running")
+        self._update(stages=rows)
+        self._update(state=self._run_state())
+        for step in self._waiting_rows():
+            self._tell(Occasion.WAITING if step.state == "waiting" else Occasion.FAILED_STEP, step.detail, step)
+
+    def _run_state(self) -> RunState:
+        if self._paused:
+            return "paused"
+        return "waiting" if self._waiting_rows() else "running"
+
+    def _tell(self, occasion: Occasion, message: str, step: StepRow | None) -> None:
+        """Notify every webhook that wants to know, once for each occasion; the run does not wait for it."""
+        for number, webhook in enumerate(self._given.webhooks):
+            since = f"{step.id}/{step.started}" if step else ""
+            key = f"{self._given.run_id}/{number}/{occasion}/{since}"
+            if occasion not in webhook.on or key in self._told:
+                continue
+            self._told.add(key)
+            notification = Notification(
+                webhook=webhook,
+                id=key,
+                occasion=occasion,
+                plan=self._given.plan.name,
+                run_id=self._given.run_id,
+                run_type=self._given.run_type,
+                state=self._status.state,
+                message=message,
+                step=step.id if step else None,
+                at=workflow.now(),
+            )
+            self._telling.append(asyncio.create_task(notify(notification)))
 
     def _update(self, **changes: object) -> None:
         self._status = self._status.model_copy(update=changes)

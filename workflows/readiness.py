@@ -109,10 +109,23 @@ class PlanReadiness:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]
                 await self._check_site(given, ReadinessQuestion(site=site, side="target", relationships=there))
+        if given.facts.run_type == "unplanned" and not given.facts.source_unreachable:
+            await self._require_reachable_sources(given, relationships)
         if given.facts.run_type in ASKS_THE_SOURCE:
             for site in sorted({relationship.source_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.source_site == site]
                 await self._check_site(given, ReadinessQuestion(site=site, side="source", relationships=there))
+
+    async def _require_reachable_sources(self, given: ReadinessInput, relationships: list[Relationship]) -> None:
+        """Without proof that the source is off only the operator can say so; better before than in the middle."""
+        for site in sorted({relationship.source_site for relationship in relationships}):
+            before = len(self._problems)
+            await self._check_site(given, ReadinessQuestion(site=site, side="source", relationships=[]))
+            if len(self._problems) > before:
+                self._problems.append(
+                    f"so nobody can prove that the machines are off at {site} — when you know that they cannot run "
+                    "there, say so with --source-unreachable"
+                )
 
     async def _check_site(self, given: ReadinessInput, question: ReadinessQuestion) -> None:
         try:

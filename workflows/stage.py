@@ -84,6 +84,7 @@ class PlanStage:
         self._events: dict[str, list[JobEvent]] = {}
         self._steered: dict[str, Steer] = {}
         self._cancelled = False
+        self._paused = given.paused
         self._dirty = False
         self._tries: dict[str, int] = {}
         for step in stage.before:
@@ -112,6 +113,14 @@ class PlanStage:
     @workflow.signal
     def cancel(self) -> None:
         self._cancelled = True
+
+    @workflow.signal
+    def pause(self) -> None:
+        self._paused = True
+
+    @workflow.signal
+    def resume(self) -> None:
+        self._paused = False
 
     # -- the stage -----------------------------------------------------------------------------------------------
 
@@ -169,6 +178,7 @@ class PlanStage:
     ) -> None:
         """Do one row's work; after a failure do what the plan says: wait for the operator, go on, or stop."""
         while True:
+            await workflow.wait_condition(lambda: not self._paused or self._cancelled)
             self._end_if_cancelled(row_id)
             started = self._rows[row_id].started or workflow.now()
             self._set(row_id, state="running", started=started, finished=None, detail="")
@@ -347,6 +357,8 @@ class PlanStage:
                 timings=self._given.facts.timings,
             )
         )
+        if self._given.facts.auto_approve:
+            return "approved by the schedule's policy"
         self._set(row_id, state="waiting", waits=True, detail=instructions.text or "waits for approval")
         try:
             await workflow.wait_condition(
