@@ -6,11 +6,11 @@ exception out of ``report``, and called again.
 
 from __future__ import annotations
 
-import time as clock
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 
+from replication.base_copy import CHECKPOINT_BYTES, CHECKPOINT_S, copy_base
 from replication.compare import compare, to_compare
 from replication.layout import check_same_disks
 from replication.pipeline import batches, read_ahead
@@ -27,8 +27,6 @@ from replication.progress import Meter
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint
 from vault.errors import InvalidState, ResynchronizationRequired
 
-CHECKPOINT_BYTES = 64 << 20
-CHECKPOINT_S = 5.0
 LAST_CUTS = 10
 """How often the last changes are cut before the machine counts as still writing."""
 
@@ -56,7 +54,13 @@ def copy_initial(
         _require_same_period(source, state)
         if not state.seeded:
             moment = _snapshot_to_seed(source, store)
-            _seed(source, store, report, checkpoint_bytes, checkpoint_s)
+            copy_base(
+                lambda disk: source.open_snapshot(disk.name),
+                store,
+                report,
+                checkpoint_bytes=checkpoint_bytes,
+                checkpoint_s=checkpoint_s,
+            )
             store.complete_seed(moment, ConsistencyKind.CRASH)
         source.delete_snapshot()
         return replicate_cut(source, store, ConsistencyKind.CRASH, report)
@@ -136,37 +140,6 @@ def _snapshot_to_seed(source: ChangeSource, store: ReplicaStore) -> datetime:
     moment = source.take_snapshot()
     store.begin_seed(moment)
     return moment
-
-
-def _seed(
-    source: ChangeSource, store: ReplicaStore, report: Report, checkpoint_bytes: int, checkpoint_s: float
-) -> None:
-    state = store.state()
-    meter = Meter(report, "initial replication", sum(disk.size for disk in state.disks))
-    for disk in state.disks:
-        meter.now_doing(f"initial replication of {disk.name}")
-        done = state.seeded_bytes.get(disk.name, 0)
-        meter.add(done)
-        with (
-            closing(source.open_snapshot(disk.name)) as reader,
-            closing(store.open_checksums(disk.name)) as theirs,
-            read_ahead(compare(reader, theirs, disk.size, done)) as stretches,
-        ):
-            since, checkpointed = clock.monotonic(), done
-            for compared in stretches:
-                sent = 0
-                for extent in compared.differing:
-                    store.write_base(disk.name, extent)
-                    sent += len(extent.data)
-                end = compared.offset + compared.length
-                meter.add(end - done, sent)
-                done = end
-                if done - checkpointed >= checkpoint_bytes or clock.monotonic() - since >= checkpoint_s:
-                    store.checkpoint_base(disk.name, done)
-                    since, checkpointed = clock.monotonic(), done
-        store.checkpoint_base(disk.name, disk.size)
-        meter.add(disk.size - done)
-    meter.tell()
 
 
 # --- resynchronization ------------------------------------------------------------------------------------------
