@@ -191,7 +191,7 @@ class FrameEncoder:
         self._table: list[tuple[int, int, int]] = []
         self._payload: list[bytes | memoryview] = []
         self._payload_length = 0
-        self._encoding: deque[Future[Frame]] = deque()
+        self._encoding: deque[Future[Frame] | Callable[[], None]] = deque()
         self._pool = ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode")
 
     def add(self, extent: Extent) -> None:
@@ -210,12 +210,18 @@ class FrameEncoder:
         if len(self._table) >= FRAME_EXTENTS:
             self._end_frame()
 
+    def then(self, action: Callable[[], None]) -> None:
+        """Do it when everything added so far is with the sink, in the caller's thread as well."""
+        if self._table:
+            self._end_frame()
+        self._encoding.append(action)
+
     def flush(self) -> None:
         """Everything added so far is with the sink."""
         if self._table:
             self._end_frame()
         while self._encoding:
-            self._sink(self._encoding.popleft().result())
+            self._hand_over_next()
 
     def close(self) -> None:
         """Idempotent; what was not flushed is forgotten."""
@@ -236,6 +242,13 @@ class FrameEncoder:
         plain = b"".join(self._payload)
         self._table, self._payload, self._payload_length = [], [], 0
         while len(self._encoding) >= FRAMES_IN_FLIGHT:
-            self._sink(self._encoding.popleft().result())
+            self._hand_over_next()
         self._encoding.append(self._pool.submit(encode_frame, table, plain, self._cipher, self._number))
         self._number += 1
+
+    def _hand_over_next(self) -> None:
+        first = self._encoding.popleft()
+        if isinstance(first, Future):
+            self._sink(first.result())
+        else:
+            first()

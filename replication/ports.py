@@ -204,7 +204,10 @@ class ReplicaStore(Protocol):
         """Write into the base image of an *unseeded* replica. Durable after ``checkpoint_base``."""
 
     def checkpoint_base(self, disk: str, offset: int) -> None:
-        """Make every block below ``offset`` durable and remember it as progress."""
+        """Make every block below ``offset`` durable and remember it as progress.
+
+        A store on another host may go on while that happens: the next ``state``, ``complete_seed``, or the end of the
+        lock waits for it, and raises what went wrong with it."""
 
     def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
         """The base image is whole: it becomes the first recovery point. Idempotent."""

@@ -44,6 +44,11 @@ class RemoteReplicaStore:
         return bool(self._ask(say.Exists()).result)
 
     def state(self) -> ReplicaState:
+        if (held := self._held_here()) is not None:
+            held.settle()
+        return self._state_now()
+
+    def _state_now(self) -> ReplicaState:
         return ReplicaState.model_validate(self._ask(say.State()).result)
 
     def resolve(self, choice: str) -> RecoveryPoint:
@@ -83,7 +88,8 @@ class RemoteReplicaStore:
             writing.write_base(disk, extent)
 
     def checkpoint_base(self, disk: str, offset: int) -> None:
-        self._change("seeding", say.CheckpointBase(disk=disk, offset=offset))
+        with self._writing("seeding") as writing:
+            writing.checkpoint(disk, offset)
 
     def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
         done = self._change("seeding", say.CompleteSeed(time=time, consistency=kind))
@@ -131,7 +137,7 @@ class RemoteReplicaStore:
             yield held
             return
         session, _ = self._connection.session(self._machine, "Write", say.Lock(purpose=purpose))
-        writing = self._held.writing = Writing(session, self._machine, self._keys, self.state)
+        writing = self._held.writing = Writing(session, self._machine, self._keys, self._state_now)
         try:
             yield writing
             writing.finish()

@@ -69,7 +69,7 @@ class Session:
         Raises the error that the master target answers, or ``Unreachable``. A connection that breaks before the first
         answer of the session is a ``grpc.RpcError`` still: nothing was done, so it may be tried again."""
         self.send(message)
-        return self._next_answer()
+        return self.answer()
 
     def send(self, message: Message, frame: Frame | None = None) -> int:
         """Send without waiting; returns the bytes sent. Raises the error that ended the session, when one did."""
@@ -79,6 +79,22 @@ class Session:
         if not self._outbox.put(raw):
             self._raise_why_it_ended()
         return len(raw)
+
+    def answer(self) -> tuple[Done, memoryview]:
+        """The next answer; raises as :meth:`request`."""
+        if self._over is not None:
+            raise self._over
+        try:
+            raw = self._inbox.get(timeout=ANSWERS_WITHIN_S)
+        except queue.Empty:
+            self._call.cancel()
+            self._over = Unreachable(
+                f"no answer within {ANSWERS_WITHIN_S:.0f} s",
+                where=self._where,
+                remedy="look at the log and the disks of the master target",
+            )
+            raise self._over from None
+        return self._raise_answer(raw)
 
     def finish(self) -> None:
         """Everything sent was dealt with, and the other side let go of its lock. Raises what went wrong with it."""
@@ -98,21 +114,6 @@ class Session:
             self._call.cancel()
             self._receiver.join()
 
-    def _next_answer(self) -> tuple[Done, memoryview]:
-        if self._over is not None:
-            raise self._over
-        try:
-            raw = self._inbox.get(timeout=ANSWERS_WITHIN_S)
-        except queue.Empty:
-            self._call.cancel()
-            self._over = Unreachable(
-                f"no answer within {ANSWERS_WITHIN_S:.0f} s",
-                where=self._where,
-                remedy="look at the log and the disks of the master target",
-            )
-            raise self._over from None
-        return self._raise_answer(raw)
-
     def _raise_answer(self, raw: bytes | grpc.RpcError | None) -> tuple[Done, memoryview]:
         if isinstance(raw, bytes):
             self._answered = True
@@ -131,7 +132,7 @@ class Session:
     def _raise_why_it_ended(self) -> None:
         """The stream is over though this side was not done: the last answer says why."""
         while True:
-            self._next_answer()
+            self.answer()
 
     def _receive(self) -> None:
         try:

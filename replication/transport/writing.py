@@ -32,10 +32,10 @@ class Writing:
         self._ask_state = state
         self._state: ReplicaState | None = None
         self._bases: dict[str, FrameEncoder] = {}
+        self._unanswered = 0
 
     def request(self, message: Message) -> Done:
-        for base in self._bases.values():
-            base.flush()
+        self.settle()
         if isinstance(message, say.Create | say.Remove):
             self._close_bases()
             self._state = None
@@ -47,6 +47,26 @@ class Writing:
             self._bases[disk] = self._base(disk)
         self._bases[disk].add(extent)
 
+    def checkpoint(self, disk: str, offset: int) -> None:
+        """The disk's blocks go on to be read, compressed and sent while the master target syncs these."""
+        message = say.CheckpointBase(disk=disk, offset=offset)
+
+        def send() -> None:
+            self._answers()
+            self._session.send(message)
+            self._unanswered += 1
+
+        if disk in self._bases:
+            self._bases[disk].then(send)
+        else:
+            send()
+
+    def settle(self) -> None:
+        """Everything sent so far has arrived, and every checkpoint is durable. Raises what went wrong with it."""
+        for base in self._bases.values():
+            base.flush()
+        self._answers()
+
     def open_segment(self, disk: str, cut: int, epoch: str | None) -> RemoteSegmentWriter:
         encryption, cipher = self._encryption(disk)
         self.request(say.OpenSegment(disk=disk, cut=cut, epoch=epoch, encryption=encryption))
@@ -57,8 +77,7 @@ class Writing:
 
     def finish(self) -> None:
         """Everything arrived, and the lock is free. Raises what went wrong with it."""
-        for base in self._bases.values():
-            base.flush()
+        self.settle()
         self._close_bases()
         self._session.finish()
 
@@ -66,6 +85,11 @@ class Writing:
         """Let go of the lock; what was not acknowledged may be there or not. Idempotent."""
         self._close_bases()
         self._session.drop()
+
+    def _answers(self) -> None:
+        while self._unanswered:
+            self._unanswered -= 1
+            self._session.answer()
 
     def _base(self, disk: str) -> FrameEncoder:
         encryption, cipher = self._encryption(disk)
