@@ -85,6 +85,8 @@ def run_tree(status: RunStatus) -> Tree:
                 branch.add(_step_line(row))
     for line in status.message.splitlines():
         tree.add(Text(line, style="bold"))
+    if status.report:
+        tree.add(Text(f"report: {status.report}", style="dim"))
     return tree
 
 

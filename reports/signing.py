@@ -129,7 +129,8 @@ def own_key(folder: Path) -> Ed25519PrivateKey:
         raise BadInput("the key is not of the type Ed25519", where=str(path), remedy="move it away for a new one")
     public = folder / PUBLIC_FILE
     if not public.exists():
-        write_whole(public, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        write_whole(public, pem, mode=0o644)
     return key
 
 
@@ -181,11 +182,11 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """All of the file or nothing, for its owner only, durable when this returns."""
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """All of the file or nothing, for its owner only unless ``mode`` says more, durable when this returns."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        _write_synced(draft, content)
+        _write_synced(draft, content, mode)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -196,8 +197,8 @@ def write_whole(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+def _write_synced(path: Path, content: bytes, mode: int = 0o600) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

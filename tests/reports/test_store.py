@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from samples import planned_report, planned_run, step
 
 from reports.model import Report
@@ -41,6 +44,22 @@ def test_both_files_verify_and_name_their_writer(store: ReportStore) -> None:
         found = verify_report(path, store.root, [])
         assert "@" in found.signature.signed_by
         assert found.trusted_by == str(store.root / PUBLIC_FILE)
+
+
+def test_a_second_implementation_verifies_from_the_documented_format_alone(store: ReportStore) -> None:
+    saved = store.save(planned_report())
+    document = json.loads(saved.json.read_text())
+    in_json = document.pop("signature")
+    page, _, last = saved.html.read_bytes().removesuffix(b" -->\n").rpartition(b"\n<!-- leeward-signature ")
+
+    def as_documented(value: object) -> bytes:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+    for content, signature in ((as_documented(document), in_json), (page, json.loads(last))):
+        assert hashlib.sha256(content).hexdigest() == signature["digest"]
+        signed = {name: value for name, value in signature.items() if name != "signature"}
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signature["key"]))
+        key.verify(base64.b64decode(signature["signature"]), as_documented(signed))
 
 
 def test_json_may_be_laid_out_anew_but_not_changed(store: ReportStore) -> None:
