@@ -98,12 +98,16 @@ class Lease:
             except AzureError as error:
                 logger.warning("a lease was not released and ends by itself: %s", error_for(error, self._where).what)
 
+    @property
+    def renew_after_s(self) -> float:
+        return self._duration_s / 3
+
     def _keep(self) -> None:
-        pause = self._duration_s / 3
+        pause = self.renew_after_s
         while not self._ended.wait(pause) and not self._lost:
             begun = time.monotonic()
             if self._renew():
-                self._renewed_at, pause = begun, self._duration_s / 3
+                self._renewed_at, pause = begun, self.renew_after_s
             else:
                 pause = 1.0
 

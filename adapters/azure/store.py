@@ -16,6 +16,7 @@ from pathlib import Path
 from azure.storage.blob import BlobServiceClient
 
 from adapters.azure import views
+from adapters.azure.connection import connect
 from adapters.azure.download import copy_sparse
 from adapters.azure.layout import Layout
 from adapters.azure.lease import LEASE_S, Lease, WriterLease
@@ -31,6 +32,7 @@ from replication.segment import SegmentHeader
 from replication.view import ViewChecksums
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
 from vault.errors import Busy, InvalidState, NotFound
+from vault.inventory import AzureReplicas
 
 
 class AzureReplicaStore:
@@ -60,6 +62,16 @@ class AzureReplicaStore:
             self._layout.manifest, self._document, entered=self._entered, left=self._left, duration_s=lease_s
         )
         self._session: Session | None = None
+
+    @classmethod
+    def open(cls, settings: AzureReplicas, machine: str) -> AzureReplicaStore:
+        """The store that a site's ``replica_store`` names. Raises what :func:`connect` does."""
+        return cls(
+            connect(settings),
+            machine=machine,
+            container=settings.container,
+            cache_container=settings.cache_container,
+        )
 
     # --- state ------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import azurite
 import pytest
 from azurite import Azurite
-from storage import Account
+from storage_account import Account
+
+sys.path.append(str(Path(__file__).parents[1] / "replication"))  # for model_source
 
 
 @pytest.fixture(scope="session")

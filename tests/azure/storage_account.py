@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTransport
-from azure.storage.blob import BlobServiceClient, LinearRetry
+from azure.storage.blob import BlobLeaseClient, BlobServiceClient, LinearRetry
 from azurite import Azurite
 
 from adapters.azure.connection import connect
 from adapters.azure.store import AzureReplicaStore
 from vault.inventory import AzureReplicas
 
-NO_RETRIES = LinearRetry(backoff=0, retry_total=0)
 _numbers = itertools.count()
 
 
@@ -40,7 +39,7 @@ class Account:
     def connect(self, transport: RequestsTransport | None = None, **changes: Any) -> BlobServiceClient:
         settings = self.settings.model_copy(update=changes)
         options: dict[str, Any] = {"transport": transport} if transport else {}
-        return connect(settings, retry_policy=NO_RETRIES, **options)
+        return connect(settings, retry_policy=LinearRetry(backoff=0, retry_total=0), **options)
 
     def store(self, transport: RequestsTransport | None = None, *, machine: str = "db", **options: Any) -> Any:
         service = self.connect(transport) if transport else self.service
@@ -59,8 +58,6 @@ class Account:
         """As if a minute went by after a writer or reader died."""
         for blob in self.container.list_blobs():
             if blob.lease.state == "leased":
-                from azure.storage.blob import BlobLeaseClient
-
                 BlobLeaseClient(self.container.get_blob_client(blob.name)).break_lease(0)
 
     def names(self) -> list[str]:

@@ -1,0 +1,340 @@
+"""What is particular to Azure: blobs and snapshots, leases that the service checks, segments in the cache."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobLeaseClient
+from model_source import ModelSource
+from storage_account import Account
+
+from adapters.azure import lease as leases
+from adapters.azure.lease import Lease
+from adapters.azure.store import AzureReplicaStore
+from replication import stream
+from replication.ports import Extent
+from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention
+from vault.errors import Busy, Damaged, InvalidState, NotFound
+
+pytestmark = pytest.mark.contract
+
+CRASH = ConsistencyKind.CRASH
+SIZES = {"os": 300_000, "data": 200_000}
+KEEP_ONE = Retention(count=1, hours=1000)
+
+
+def quiet(_: Progress) -> None: ...
+
+
+class Pair:
+    def __init__(self, account: Account, folder: Path) -> None:
+        self.rng = random.Random(2)
+        self.account = account
+        self.folder = folder
+        self.source = ModelSource(SIZES)
+        self.store: AzureReplicaStore = account.store()
+        self.write()
+        self.store.create(self.source.disks(), self.source.start_tracking())
+        stream.copy_initial(self.source, self.store, quiet)
+
+    def write(self) -> None:
+        for disk, size in SIZES.items():
+            self.source.write(disk, self.rng.randrange(size - 5000), self.rng.randbytes(5000))
+
+    def delta(self, store: AzureReplicaStore | None = None) -> RecoveryPoint:
+        self.write()
+        return stream.replicate_cut(self.source, store or self.store, CRASH, quiet)
+
+    def points(self) -> list[RecoveryPoint]:
+        return self.store.state().points
+
+    def check(self) -> None:
+        for point in self.points():
+            for path in self.account.store().materialise(point, self.folder / "out", quiet):
+                assert path.read_bytes() == self.source.moments[point.time][path.stem]
+
+    def seal_without_applying(self) -> RecoveryPoint:
+        """A delta whose writer dies between sealing and applying it."""
+
+        class Killed(BaseException): ...
+
+        def fault(request: Any, number: int) -> None:
+            if request.method == "PUT" and "comp=page" in request.url:
+                raise Killed
+
+        with pytest.raises(Killed):
+            self.delta(self.account.store(self.account.transport(fault)))
+        self.account.end_leases()
+        return self.points()[-1]
+
+
+@pytest.fixture
+def pair(account: Account, tmp_path: Path) -> Pair:
+    return Pair(account, tmp_path)
+
+
+def test_a_recovery_point_is_a_snapshot_of_every_disk_that_tells_what_it_is(pair: Pair) -> None:
+    point = pair.delta()
+    found = {
+        (blob.name, blob.metadata["point"]): blob.metadata
+        for blob in pair.account.container.list_blobs(include=["snapshots", "metadata"])
+        if blob.snapshot
+    }
+    assert set(found) == {(f"db/{disk}.vhd", each.id) for disk in SIZES for each in pair.points()}
+    about = found["db/os.vhd", point.id]
+    assert about == {
+        "point": point.id,
+        "sequence": str(point.sequence),
+        "time": point.time.isoformat(),
+        "kind": "crash-consistent",
+    }
+    pair.store.prune(KEEP_ONE, pair.source.now())
+    assert sorted(pair.account.names()) == sorted(["db/manifest.json", *2 * ["db/data.vhd", "db/os.vhd"]])
+
+
+def test_leftovers_of_a_crash_are_cleared_when_a_writer_comes(pair: Pair) -> None:
+    kept = sorted(pair.account.container.list_blob_names())
+    container, cache = pair.account.container, pair.account.cache
+    container.get_blob_client("db/os.vhd").create_snapshot(metadata={"sequence": "99"})
+    container.get_blob_client("db/lost.vhd").create_page_blob(512)
+    container.get_blob_client("db/readers/dead").upload_blob(b"")
+    container.get_blob_client("db2/os.vhd").create_page_blob(512)
+    cache.get_blob_client("db/0000000009-os-x.seg").upload_blob(b"staged, never sealed")
+    cache.get_blob_client("db2/0000000009-os-x.seg").upload_blob(b"another machine's")
+    with pair.store.lock():
+        pass
+    assert sorted(container.list_blob_names()) == sorted([*kept, "db2/os.vhd"])
+    assert list(cache.list_blob_names()) == ["db2/0000000009-os-x.seg"]
+    pair.check()
+
+
+# --- sealed, not applied ----------------------------------------------------------------------------------------------
+
+
+def test_a_sealed_point_is_there_before_it_is_applied_and_applied_by_the_next_writer(pair: Pair) -> None:
+    point = pair.seal_without_applying()
+    assert len(list(pair.account.cache.list_blobs())) == 2
+    assert pair.store.resolve("latest") == point
+    pair.check()
+    sums = pair.store.open_checksums("os")
+    sums.close()
+    pair.delta()
+    assert list(pair.source.pending()) == []
+    pair.check()
+    pair.store.prune(KEEP_ONE, pair.source.now())
+    assert list(pair.account.cache.list_blobs()) == []
+    pair.check()
+
+
+@pytest.mark.parametrize("damage", ["flip", "lose", "cut", "exchange"])
+def test_a_damaged_segment_is_never_applied_and_a_resync_goes_on_without_it(pair: Pair, damage: str) -> None:
+    before = pair.points()
+    lost = pair.seal_without_applying()
+    cache = pair.account.cache
+    mine, other = sorted(cache.list_blob_names())
+    blob = cache.get_blob_client(mine)
+    raw = bytearray(blob.download_blob().readall())
+    raw[len(raw) // 3] ^= 4
+    if damage == "lose":
+        blob.delete_blob()
+    else:
+        replacement = {
+            "flip": bytes(raw),
+            "cut": bytes(raw[:-100]),
+            "exchange": cache.get_blob_client(other).download_blob().readall(),
+        }
+        blob.upload_blob(replacement[damage], overwrite=True)
+    page_blob = pair.account.container.get_blob_client("db/data.vhd")
+    content = page_blob.download_blob().readall()
+    with pytest.raises(Damaged):
+        pair.store.materialise(lost, pair.folder / "out", quiet)
+    with pytest.raises(Damaged):
+        pair.delta()
+    assert page_blob.download_blob().readall() == content
+    stream.resynchronize(pair.source, pair.store, quiet)
+    assert pair.points()[: len(before)] == before
+    assert lost not in pair.points()
+    pair.check()
+    pair.delta()
+    pair.check()
+
+
+# --- leases -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_that_lost_its_lease_cannot_change_anything(pair: Pair) -> None:
+    """It learns it from the service at its next request, whatever that is."""
+    old = pair.store
+    with old.lock("the old writer"):
+        segment = old.open_segment("os", old.state().last_cut + 1)
+        pair.account.end_leases()
+        new = pair.account.store()
+        point = pair.delta(new)
+        segment.close()
+        session = old._session
+        assert session is not None
+        with pytest.raises(Busy):
+            session.save(session.manifest())
+        with pytest.raises(Busy):
+            session.take_snapshots(9, "e", 9, None)
+        session.pages(Disk(name="os", size=SIZES["os"])).add(Extent(0, b"x" * 512))
+        with pytest.raises(Busy):
+            session.pages(Disk(name="os", size=SIZES["os"])).flush()
+        session.pages(Disk(name="os", size=SIZES["os"])).abandon()
+        session._pages.clear()
+    assert new.state().points[-1] == point
+    pair.check()
+    pair.delta(new)
+    pair.check()
+
+
+def test_a_writer_whose_lease_is_broken_stops_by_itself(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lease, "renew_after_s", property(lambda self: 0.05))
+    with pair.store.lock():
+        pair.account.end_leases()
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not pair.store._session.lease._lost:  # type: ignore[union-attr]
+            time.sleep(0.02)
+        with pytest.raises(Busy, match="this writer stops"):
+            pair.store.prune(KEEP_ONE, pair.source.now())
+    pair.check()
+
+
+def test_a_writer_that_cannot_renew_in_time_stops_by_itself(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pair.store.lock():
+        now = time.monotonic()
+        monkeypatch.setattr(leases.time, "monotonic", lambda: now + leases.LEASE_S - 4)
+        with pytest.raises(Busy, match="this writer stops"):
+            pair.store.prune(KEEP_ONE, pair.source.now())
+
+
+def test_the_lease_of_a_dead_writer_ends_and_that_of_a_living_one_does_not(pair: Pair) -> None:
+    dead = pair.account.container.get_blob_client("db/manifest.json")
+    BlobLeaseClient(dead).acquire(15)
+    died = time.monotonic()
+    with pytest.raises(Busy, match="lease ends within 60 seconds"):
+        pair.delta()
+    living: AzureReplicaStore = pair.account.store(machine="other", lease_s=15)
+    with living.lock():
+        while time.monotonic() < died + 15.5:
+            time.sleep(0.2)
+        pair.delta()
+        living.create(pair.source.disks(), "e")
+        with pytest.raises(Busy):
+            pair.account.store(machine="other").remove()
+    living.remove()
+    pair.check()
+
+
+def test_a_failed_take_leaves_no_lease_and_no_thread(pair: Pair) -> None:
+    pair.account.service.delete_container(pair.account.settings.cache_container)
+    with pytest.raises(NotFound):
+        pair.store.prune(KEEP_ONE, pair.source.now())
+    assert {blob.lease.state for blob in pair.account.container.list_blobs()} <= {"available"}
+    assert [thread.name for thread in threading.enumerate() if thread.name in ("lease", "azure")] == []
+
+
+def test_the_manifest_is_never_overwritten_unseen(pair: Pair) -> None:
+    with pair.store.lock():
+        session = pair.store._session
+        assert session is not None
+        blob = pair.account.container.get_blob_client("db/manifest.json")
+        raw = blob.download_blob().readall()
+        blob.upload_blob(raw.replace(b"db", b"bd", 1), overwrite=True, lease=BlobLeaseClient(blob, session.lease.id))
+        with pytest.raises(Busy, match="nothing was overwritten"):
+            session.save(session.manifest())
+
+
+def test_an_answer_that_got_lost_after_the_manifest_was_saved_is_recognised(pair: Pair) -> None:
+    """The library sends the request again, and the ETag has changed by then: by the first one."""
+    resent: list[bool] = []
+
+    def fault(request: Any, number: int) -> Any:
+        if request.method == "PUT" and request.url.endswith("manifest.json") and not resent:
+            resent.append(True)
+            return lambda _: super(type(transport), transport).send(request)
+        return None
+
+    transport = pair.account.transport(fault)
+    point = pair.delta(pair.account.store(transport))
+    assert resent
+    assert pair.points()[-1] == point
+    pair.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda raw: raw[:50], Damaged),
+        (lambda raw: raw.replace(b"epoch-1", b"epoch-2"), Damaged),
+        (lambda raw: raw.replace(b"leeward-azure-replica", b"leeward-replica"), Damaged),
+        (lambda raw: raw.replace(b'"version": 1', b'"version": 2'), InvalidState),
+    ],
+)
+def test_a_damaged_manifest_is_refused(pair: Pair, change: Any, error: type[Exception]) -> None:
+    blob = pair.account.container.get_blob_client("db/manifest.json")
+    blob.upload_blob(change(blob.download_blob().readall()), overwrite=True)
+    with pytest.raises(error):
+        pair.store.state()
+    with pytest.raises(error):
+        pair.store.prune(KEEP_ONE, pair.source.now())
+
+
+def test_a_page_blob_that_somebody_deleted_is_named_and_the_replica_can_be_removed(pair: Pair) -> None:
+    pair.account.container.get_blob_client("db/os.vhd").delete_blob(delete_snapshots="include")
+    with pytest.raises(NotFound):
+        pair.delta()
+    with pytest.raises(NotFound):
+        pair.store.materialise(pair.points()[-1], pair.folder / "out", quiet)
+    pair.account.end_leases()
+    pair.store.remove()
+    assert pair.account.names() == []
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_written_together_and_zeros_not_at_all(account: Account) -> None:
+    puts: list[tuple[str, str]] = []
+
+    def watch(request: Any, number: int) -> None:
+        if "comp=page" in request.url and request.method == "PUT":
+            puts.append((request.headers["x-ms-page-write"], request.headers["x-ms-range"]))
+
+    store: AzureReplicaStore = account.store(account.transport(watch))
+    mib = 1 << 20
+    store.create([Disk(name="os", size=12 * mib)], "e")
+    puts.clear()
+    with store.lock():
+        for offset in range(0, 6 * mib, mib):
+            store.write_base("os", Extent(offset, b"x" * mib))
+        store.write_base("os", Extent(8 * mib, bytes(2 * mib)))
+        store.write_base("os", Extent(10 * mib, bytes(2 * mib)))
+        store.checkpoint_base("os", 12 * mib)
+    assert sorted(puts) == [
+        ("clear", f"bytes={8 * mib}-{12 * mib - 1}"),
+        ("update", f"bytes=0-{4 * mib - 1}"),
+        ("update", f"bytes={4 * mib}-{6 * mib - 1}"),
+    ]
+
+
+def test_memory_stays_bounded_whatever_the_disk(account: Account) -> None:
+    """A disk of 96 MiB of data passes through at most the window of 64 MiB and what the HTTP client copies."""
+    store: AzureReplicaStore = account.store()
+    size = 96 << 20
+    noise = random.Random(1).randbytes(1 << 20)
+    store.create([Disk(name="os", size=size)], "e")
+    tracemalloc.start()
+    with store.lock():
+        for offset in range(0, size, 1 << 20):
+            store.write_base("os", Extent(offset, noise[offset >> 20 :] + noise[: offset >> 20]))
+        store.checkpoint_base("os", size)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 160 << 20
