@@ -9,6 +9,8 @@ from typing import Any
 import house as harness
 import pytest
 from house import House, open_house
+from temporalio import workflow
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from activities.reports import ReportActivities
 from activities.running import BlockingRunner
@@ -153,3 +155,17 @@ def test_cutting_keeps_every_row_once_and_in_order() -> None:
         assert {found.id for part in parts for found in part} == {"a", "b", "c", "d"}
         assert all(sum(len(row.model_dump_json()) for f in part for row in f.steps) <= max(most, 200) for part in parts)
     assert len(list(cut(stages, 10**6))) == 1
+
+
+async def test_runs_from_before_there_were_reports_still_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(workflow, "patched", lambda _: False)
+        async with open_house(monkeypatch, runner=UnsandboxedWorkflowRunner()) as old:
+            for name in PLAN.machines:
+                await old.replicating(name)
+            handle = await old.plan(PLAN, "cleanup")
+            final = await old.run_ends(handle)
+            history = await handle.fetch_history()
+    assert final.report == ""
+    assert "write_report" not in history.to_json()
+    await harness.replay([history])
