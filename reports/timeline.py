@@ -16,9 +16,10 @@ LEFT = 290.0
 RIGHT = 910.0
 TOP = 30.0
 ROW = 20.0
-COMPACT_ROW = 5.0
 COMPACT_ABOVE = 400
 """Rows from which on bars become thin and lose their labels, so that a plan of 1,000 machines stays one picture."""
+COMPACT_HEIGHT = 2400.0
+THINNEST_ROW = 1.2
 COLOURS = {
     "machine": CALM,
     "script": "#0f766e",
@@ -34,13 +35,14 @@ MOST_TICKS = 9
 def timeline(run: RunRecord) -> str:
     """The picture, as SVG text."""
     rows = sum(len(stage.steps) for stage in run.stages)
-    return _Timeline(run, compact=rows > COMPACT_ABOVE).drawn()
+    return _Timeline(run, ROW if rows <= COMPACT_ABOVE else max(THINNEST_ROW, COMPACT_HEIGHT / rows)).drawn()
 
 
 class _Timeline:
-    def __init__(self, run: RunRecord, *, compact: bool) -> None:
+    def __init__(self, run: RunRecord, row_height: float) -> None:
         self._run = run
-        self._compact = compact
+        self._row_height = row_height
+        self._compact = row_height < ROW
         self._whole = max(run.duration_s, 0.001)
         self._drawing = Drawing(f"Timeline of {run.plan}, run {run.run_id}")
         self._y = TOP
@@ -54,7 +56,7 @@ class _Timeline:
         return self._drawing.svg(WIDTH, height)
 
     def _height(self, stage: StageRecord) -> float:
-        return ROW + len(stage.steps) * (COMPACT_ROW if self._compact else ROW) + 4
+        return ROW + len(stage.steps) * self._row_height + 4
 
     def _x(self, moment: datetime) -> float:
         share = (moment - self._run.started).total_seconds() / self._whole
@@ -87,8 +89,8 @@ class _Timeline:
         if not self._compact:
             colour = BAD if bad else INK if row.started else QUIET
             self._drawing.text(14, self._y + 14, fitted(row.name, LEFT - 26, 12), fill=colour)
-        height = COMPACT_ROW - 1 if self._compact else 13
-        top = self._y + (0.5 if self._compact else 3.5)
+        height = self._row_height * 0.8 if self._compact else 13
+        top = self._y + (self._row_height - height) / 2
         if row.started:
             end = row.finished or self._run.finished
             left, right = self._x(row.started), self._x(end)
@@ -100,14 +102,14 @@ class _Timeline:
                 fill=BAD if bad else "#ffffff" if row.state == "skipped" else COLOURS.get(row.kind, QUIET),
                 stroke=QUIET if row.state == "skipped" else None,
                 dash="3 2" if row.state == "skipped" else "",
-                radius=1 if self._compact else 2,
+                radius=0 if self._compact else 2,
                 hint=f"{row.name}: {row.state}, {seconds((end - row.started).total_seconds())}",
             )
             if not self._compact:
                 self._took(max(right, left + 2), self._y + 14, row.started, end, note=_note(row))
         elif not self._compact:
             self._drawing.text(LEFT, self._y + 14, row.state, size=11, fill=QUIET)
-        self._y += COMPACT_ROW if self._compact else ROW
+        self._y += self._row_height
 
     def _took(self, x: float, y: float, start: datetime, end: datetime, *, note: str = "", bold: bool = False) -> None:
         """How long it took, right of the bar; what does not fit there is shortened to the time alone."""
