@@ -230,6 +230,7 @@ class FailureDetails(Value):
 
 CHECK_READINESS = ActivityCall("check_readiness", ReadinessQuestion, Findings)
 ENABLE = ActivityCall("enable_replication", OfRelationship, Done)
+AWAIT_SEED = ActivityCall("await_seed", OfRelationship, Done)
 COPY_INITIAL = ActivityCall("copy_initial", OfRelationship, PointMade)
 FINALIZE = ActivityCall("finalize_replication", OfRelationship, Done)
 REPLICATE_DELTAS = ActivityCall("replicate_deltas", Replicate, ReplicationStopped)

@@ -28,6 +28,8 @@ from replication.ports import Report
 from vault.domain import Finding, Progress, RecoveredMachine, Relationship
 from vault.errors import ResynchronizationRequired
 
+LOOK_FOR_SEED_EVERY_S = 5.0
+
 
 class ProtectionActivities:
     """Every call may be repeated after a crash: the adapters promise it."""
@@ -52,6 +54,19 @@ class ProtectionActivities:
     @activity.defn(name=contracts.ENABLE.name)
     async def enable_replication(self, given: OfRelationship) -> Done:
         await self._run(lambda _: self._adapters.provider(given.relationship).enable(given.relationship))
+        return Done()
+
+    @activity.defn(name=contracts.AWAIT_SEED.name)
+    async def await_seed(self, given: OfRelationship) -> Done:
+        """Ends when an operator has imported the seed at the target; its heartbeat says how far that is."""
+        provider = self._adapters.provider(given.relationship)
+
+        def call(running: Running) -> None:
+            while (missing := provider.seed_missing(given.relationship)) is not None:
+                running.report(missing)
+                running.wait(LOOK_FOR_SEED_EVERY_S)
+
+        await self._run(call)
         return Done()
 
     @activity.defn(name=contracts.COPY_INITIAL.name)

@@ -8,14 +8,17 @@ whether it is retried, so adapters map their system's errors with care.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
+from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
     Answering,
     Finding,
     MachineDescription,
     PowerState,
+    Progress,
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
@@ -127,12 +130,26 @@ class ReplicationProvider(Protocol):
         """[target] Can the machine be protected to, or recovered, here? Checks network, login, free space."""
 
     def enable(self, relationship: Relationship) -> None:
-        """[source] Create the relationship: start tracking, make the (unseeded) replica."""
+        """[source] Create the relationship: start tracking, make the (unseeded) replica.
+
+        A replica that is there already, from media or from an earlier life, is kept: what it has is not sent again."""
+
+    def export_seed(
+        self, relationship: Relationship, folder: Path, report: Report, *, restart: bool = False
+    ) -> SeedManifest:
+        """[source] Write the machine's disks onto a medium. See :func:`replication.seeding.export_seed`."""
+
+    def import_seed(self, relationship: Relationship, folder: Path, report: Report) -> RecoveryPoint:
+        """[target] Make a medium the base of the replica. See :func:`replication.seeding.import_seed`."""
+
+    def seed_missing(self, relationship: Relationship) -> Progress | None:
+        """[target] What is missing until the replica is complete, with how far an import is; None when it is."""
 
     def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         """[source] Copy snapshot of all disks, one after another, then the changes logged meanwhile.
 
-        Resumes where an earlier try ended. Returns the first recovery point after which deltas can go on."""
+        Resumes where an earlier try ended; a replica that is complete already gets only what it does not have.
+        Returns the first recovery point after which deltas can go on."""
 
     def finalize(self, relationship: Relationship) -> None:
         """[source] Delete the initial snapshot and check that the replica is complete."""

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from adapters.ports import Capabilities, Hypervisor
-from replication import stream
+from replication import seeding, stream
+from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
     ConsistencyKind,
     Finding,
     NetworkKind,
     PowerState,
+    Progress,
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
     Severity,
 )
-from vault.errors import InvalidState, LeewardError, NotFound
+from vault.errors import InvalidState, LeewardError, NotFound, ResynchronizationRequired, Unreachable
 
 FabricOf = Callable[[str], Hypervisor]
 StoreAcross = Callable[[str, str, str], ReplicaStore]
@@ -81,16 +84,60 @@ class StreamProvider:
 
     def enable(self, relationship: Relationship) -> None:
         source, store = self._ends(relationship)
-        tracking = source.tracking()
-        if store.exists() and not store.state().seeded and tracking.active and store.state().epoch == tracking.epoch:
-            return
+        if store.exists():
+            state, tracking = store.state(), source.tracking()
+            if state.seeded or (tracking.active and state.epoch == tracking.epoch):
+                return
         with store.lock():
             store.create(source.disks(), source.start_tracking())
 
+    def export_seed(
+        self, relationship: Relationship, folder: Path, report: Report, *, restart: bool = False
+    ) -> SeedManifest:
+        site = relationship.source_site
+        return seeding.export_seed(
+            self._fabric_of(site).change_source(relationship.machine),
+            self._replica_if_reachable(relationship, report),
+            folder,
+            report,
+            machine=relationship.machine,
+            site=site,
+            restart=restart,
+        )
+
+    def _replica_if_reachable(self, relationship: Relationship, report: Report) -> ReplicaStore | None:
+        try:
+            store = self._store_across(relationship.source_site, relationship.target_site, relationship.machine)
+            store.exists()
+        except Unreachable as error:
+            report(Progress(doing=f"{relationship.target_site} is not told about this export: {error.what}"))
+            return None
+        return store
+
+    def import_seed(self, relationship: Relationship, folder: Path, report: Report) -> RecoveryPoint:
+        return seeding.import_seed(self._store(relationship), folder, report, machine=relationship.machine)
+
+    def seed_missing(self, relationship: Relationship) -> Progress | None:
+        store, where = self._store(relationship), f"'{relationship.machine}' at {relationship.target_site}"
+        state = store.state() if store.exists() else None
+        if state is None or (not state.seeded and state.seed_moment is None):
+            return Progress(doing=f"waiting for the seed of {where}: leeward seed import")
+        if state.seeded:
+            return None
+        return Progress(
+            doing=f"import of the seed of {where}",
+            bytes_done=sum(state.seeded_bytes.values()),
+            bytes_total=sum(disk.size for disk in state.disks),
+        )
+
     def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        """A replica that the source's changes do not follow is compared by checksums: right, whatever it held."""
         source, store = self._ends(relationship)
         with store.lock():
-            return stream.copy_initial(source, store, report)
+            try:
+                return stream.copy_initial(source, store, report)
+            except ResynchronizationRequired:
+                return stream.resynchronize(source, store, report)
 
     def finalize(self, relationship: Relationship) -> None:
         source, store = self._ends(relationship)

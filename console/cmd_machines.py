@@ -59,8 +59,9 @@ async def _protect(leeward: Leeward, machine: str, output: Output, *, detach: bo
     from vault.lifecycle import Phase
 
     known = await leeward.find_machine(machine)
-    if known is not None and known.phase not in {Phase.UNPROTECTED, Phase.ENABLED, Phase.COPIED}:
+    if known is not None:
         await leeward.configure(machine)
+    if known is not None and known.phase not in {Phase.UNPROTECTED, Phase.ENABLED, Phase.COPIED}:
         output.say(f"{machine}: {known.phase.value}; settings of the inventory taken over")
         return
     job = await leeward.protect(machine)
@@ -154,6 +155,8 @@ def _progress(status: MachineStatus) -> str:
             share = 100 * progress.bytes_done / progress.bytes_total
             left = f", {seconds(progress.eta_s)} left" if progress.eta_s else ""
             return f"{progress.doing}: {share:.0f}% of {size(progress.bytes_total)}{left}"
+        if progress is not None and activity.pulse is None:
+            return progress.doing
     return ""
 
 

@@ -15,6 +15,8 @@ from console import (
     cmd_report,
     cmd_vault,
 )
+    cmd_schedule,
+    cmd_seed,
 
 HELP = """
 Disaster recovery for virtual and physical machines: protect them, and recover them with reviewed plans that run as
@@ -32,6 +34,8 @@ lab = typer.Typer(help="The lab: sites on this computer whose machines really ru
 faults = typer.Typer(help="Break the lab's sites and links, and mend them again.", no_args_is_help=True)
 plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=True)
 report = typer.Typer(
+schedule = typer.Typer(help="Exercises: test failovers that happen by themselves.", no_args_is_help=True)
+seed = typer.Typer(help="The first copy on media that people carry, instead of over the network.", no_args_is_help=True)
     help="Reports of plan runs: what was measured, and proof that it is unchanged.", no_args_is_help=True
 )
 
@@ -41,6 +45,7 @@ lab.add_typer(faults, name="faults")
 app.add_typer(plan, name="plan")
 app.add_typer(report, name="report")
 
+app.add_typer(seed, name="seed")
 cmd_engine.register(app)
 cmd_vault.register(app, vault)
 cmd_lab.register(lab, faults)
@@ -50,6 +55,9 @@ cmd_plan_files.register(plan)
 cmd_plan_runs.register(plan)
 cmd_report.register(report)
 cmd_demo.register(app)
+cmd_master_target.register(app)
+cmd_pki.register(pki)
+cmd_seed.register(seed)
 
 
 def main() -> None:

@@ -260,16 +260,12 @@ def import_seed(
     report: Report,
     *,
     machine: str,
-    disks: list[Disk] | None = None,
     site_key: SiteKey | None = None,
 ) -> RecoveryPoint:
     """Write the medium in ``folder`` into the base of the machine's unseeded replica; its moment becomes the first
     recovery point once every byte was verified. A repeated call goes on where the last one stopped.
 
     Blocks that the replica has already are not written. Nothing is changed when the medium is not whole.
-
-    Args:
-        disks: what the machine's disks must be; None: not known here.
 
     Raises:
         NotFound: there is no seed in the folder.
@@ -280,12 +276,6 @@ def import_seed(
     """
     known = media.load(folder)
     _refuse_unfit(known, folder, machine)
-    if disks is not None and {disk.name: disk.size for disk in disks} != {disk.name: disk.size for disk in known.disks}:
-        raise InvalidState(
-            f"the medium has {_listed(known.disks)}, but '{machine}' has {_listed(disks)}; nothing was imported",
-            where=str(folder),
-            remedy="make the inventories of both sites agree, and export again when the machine's disks changed",
-        )
     key = _key(known, site_key)
     for disk in known.disks:
         with closing(SeedDisk(folder, known, disk, key)) as reader:
@@ -301,10 +291,6 @@ def import_seed(
         store.begin_seed(known.moment)
         copy_base(lambda disk: SeedDisk(folder, known, disk, key), store, report, doing="import of the seed")
         return store.complete_seed(known.moment, ConsistencyKind.CRASH)
-
-
-def _listed(disks: list[Disk]) -> str:
-    return ", ".join(f"'{disk.name}' of {disk.size:,} bytes" for disk in disks)
 
 
 def _refuse_unfit(known: SeedManifest, folder: Path, machine: str) -> None:

@@ -110,7 +110,9 @@ class ResyncWindow(Value):
 
 
 class InitialReplication(Value):
-    method: Literal["network"] = "network"
+    """``media``: the first copy is carried to the target by people (``leeward seed``), then the rest is sent."""
+
+    method: Literal["network", "media"] = "network"
     start: str = "immediately"
     """``immediately`` or a daily UTC time ``HH:MM`` at which the copy starts."""
 

@@ -48,7 +48,7 @@ policies:
       from: "18:00"
       until: "06:00"
     initial_replication:
-      method: network
+      method: network             # or media: people carry the first copy (leeward seed export, leeward seed import)
       start: immediately          # or a time of day in UTC, like "22:00"
 
 # Which network stands for which at the other site. A mapping holds in both directions, so failback needs no second.

@@ -47,11 +47,31 @@ class EnableProtection:
 
 @workflow.defn(name=JobKind.INITIAL_REPLICATION.value)
 class InitialReplication:
-    """Copy all disks from one snapshot, one after another, then the changes that were logged meanwhile."""
+    """Copy all disks from one snapshot, one after another, then the changes that were logged meanwhile.
+
+    With the method ``media`` the disks come on a medium that operators carry; this job waits for its import at the
+    target, and then only sends what changed since the export.
+    """
 
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
+        by_media = given.policy.initial_replication.method == "media"
+        if by_media:
+            story.tell(
+                f"waiting for the seed: leeward seed export {relationship.machine} --to FOLDER at "
+                f"{relationship.source_site}, then leeward seed import {relationship.machine} --from FOLDER at "
+                f"{relationship.target_site}"
+            )
+            await call(
+                contracts.AWAIT_SEED,
+                OfRelationship(relationship=relationship),
+                queue=target_site_queue(relationship),
+                summary=f"wait until the seed of {relationship.machine} is imported at {relationship.target_site}",
+                timings=given.timings,
+                at_most=LONG_TRANSFER,
+            )
+            story.tell(f"seed imported at {relationship.target_site}")
         start = given.policy.initial_replication.start
         if start != "immediately":
             opens_in = time_until(start, workflow.now())
@@ -61,11 +81,14 @@ class InitialReplication:
             contracts.COPY_INITIAL,
             OfRelationship(relationship=relationship),
             queue=source_replication_queue(relationship),
-            summary=f"copy the disks of {relationship.machine} to {relationship.target_site}",
+            summary=f"send what the seed of {relationship.machine} does not have to {relationship.target_site}"
+            if by_media
+            else f"copy the disks of {relationship.machine} to {relationship.target_site}",
             timings=given.timings,
             at_most=LONG_TRANSFER,
         )
-        story.tell(f"disks copied: {made.bytes_sent:,} bytes sent; first recovery point {made.point.id}")
+        what = "changes since the export" if by_media else "disks"
+        story.tell(f"{what} copied: {made.bytes_sent:,} bytes sent; first recovery point {made.point.id}")
         return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
 
 

@@ -14,7 +14,7 @@ import xxhash
 import zstandard
 from model_source import ModelSource
 
-from replication import stream
+from replication import seeding, stream
 from replication.local import LocalReplicaStore
 from vault.domain import ConsistencyKind, Retention
 
@@ -52,7 +52,7 @@ def read_segment(path: Path, identity: str) -> Iterator[tuple[int, bytes]]:
     magic, version, flags, length = struct.unpack_from("<8sHHI", raw)
     assert (magic, version, flags) == (b"LWSEGMNT", 1, 0)
     assert xxhash.xxh3_64_intdigest(raw[: 16 + length]) == header_sum
-    assert json.loads(raw[16 : 16 + length])["disk"] in path.name
+    assert json.loads(raw[16 : 16 + length])["disk"] in str(path)
     index = raw[index_offset:-80]
     assert len(index) == index_length
     assert xxhash.xxh3_128_digest(index) == index_sum
@@ -110,3 +110,28 @@ def test_the_formats_page_is_enough_to_read_a_replica(tmp_path: Path) -> None:
                     for offset, data in read_segment(path, layer["segments"][disk["name"]]["identity"]):
                         contents[offset : offset + len(data)] = data
             assert contents == source.moments[datetime.fromisoformat(point["time"])][disk["name"]]
+
+
+def test_the_formats_page_is_enough_to_read_a_seed(tmp_path: Path) -> None:
+    rng = random.Random(6)
+    source = ModelSource(SIZES)
+    source.write("os", 70_000, rng.randbytes(1_000_000) + bytes(300_000) + b"text " * 100_000)
+    source.write("data", 0, b"x")
+    folder = tmp_path / "medium"
+    seeding.export_seed(source, None, folder, lambda _: None, machine="dé", site="here", part_bytes=1 << 19)
+    document = json.loads((folder / "leeward-seed.json").read_text())
+    assert (document["magic"], document["version"]) == ("leeward-seed", 1)
+    canonical = json.dumps(document["seed"], sort_keys=True, separators=(",", ":"))
+    assert xxhash.xxh3_128_hexdigest(canonical.encode()) == document["checksum"]
+    seed = document["seed"]
+    assert (seed["machine"], seed["site"], seed["key"]) == ("dé", "here", None)
+    for disk in seed["disks"]:
+        contents, end = bytearray(disk["size"]), 0
+        for number, part in enumerate(seed["parts"][disk["name"]]):
+            assert part["offset"] == end
+            end = part["end"]
+            for offset, data in read_segment(folder / disk["name"] / f"{number:06d}.seg", part["identity"]):
+                assert part["offset"] <= offset <= offset + len(data) <= end
+                contents[offset : offset + len(data)] = data
+        assert end == disk["size"]
+        assert contents == source.moments[datetime.fromisoformat(seed["moment"])][disk["name"]]

@@ -124,7 +124,7 @@ def test_after_the_import_only_changes_since_the_export_cross_the_wire(
 
 def test_a_medium_can_be_brought_before_the_machine_is_protected(seed: Seeding) -> None:
     seed.export()
-    seed.bring(disks=seed.source.disks())
+    seed.bring()
     seed.noise("os", 5 * BLOCK, 10)
     assert stream.copy_initial(seed.source, seed.store, quiet).bytes <= 1024
     seed.check()
@@ -407,8 +407,10 @@ def test_foreign_media_are_refused(seed: Seeding, tmp_path: Path) -> None:
     seed.export()
     with pytest.raises(BadInput, match="the seed of 'db', not of 'web'"):
         seeding.import_seed(seed.store, seed.medium, quiet, machine="web")
-    with pytest.raises(InvalidState, match="but 'db' has 'os' of 4,096 bytes"):
-        seed.bring(disks=[Disk(name="os", size=4096)])
+    other = LocalReplicaStore(tmp_path / "other", machine="db")
+    other.create([Disk(name="os", size=SIZES["os"])], seed.source.tracking().epoch)
+    with pytest.raises(InvalidState, match="the disk 'data'"):
+        seeding.import_seed(other, seed.medium, quiet, machine="db")
     no_point(seed)
 
 
