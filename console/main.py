@@ -13,10 +13,9 @@ from console import (
     cmd_plan_files,
     cmd_plan_runs,
     cmd_report,
+    cmd_seed,
     cmd_vault,
 )
-    cmd_schedule,
-    cmd_seed,
 
 HELP = """
 Disaster recovery for virtual and physical machines: protect them, and recover them with reviewed plans that run as
@@ -32,32 +31,29 @@ app = typer.Typer(
 vault = typer.Typer(help="The inventory: sites, policies, mappings, machines.", no_args_is_help=True)
 lab = typer.Typer(help="The lab: sites on this computer whose machines really run.", no_args_is_help=True)
 faults = typer.Typer(help="Break the lab's sites and links, and mend them again.", no_args_is_help=True)
+seed = typer.Typer(help="The first copy on media that people carry, instead of over the network.", no_args_is_help=True)
 plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=True)
 report = typer.Typer(
-schedule = typer.Typer(help="Exercises: test failovers that happen by themselves.", no_args_is_help=True)
-seed = typer.Typer(help="The first copy on media that people carry, instead of over the network.", no_args_is_help=True)
     help="Reports of plan runs: what was measured, and proof that it is unchanged.", no_args_is_help=True
 )
 
 app.add_typer(vault, name="vault")
 app.add_typer(lab, name="lab")
 lab.add_typer(faults, name="faults")
+app.add_typer(seed, name="seed")
 app.add_typer(plan, name="plan")
 app.add_typer(report, name="report")
 
-app.add_typer(seed, name="seed")
 cmd_engine.register(app)
 cmd_vault.register(app, vault)
 cmd_lab.register(lab, faults)
 cmd_machines.register(app)
+cmd_seed.register(seed)
 cmd_plan.register(plan)
 cmd_plan_files.register(plan)
 cmd_plan_runs.register(plan)
 cmd_report.register(report)
 cmd_demo.register(app)
-cmd_master_target.register(app)
-cmd_pki.register(pki)
-cmd_seed.register(seed)
 
 
 def main() -> None:
