@@ -25,9 +25,9 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import CONTROL_QUEUE, REPLICATE_DELTAS, PointList, ReplicationPulse
-from plans.model import Plan
+from plans.model import Plan, default_direction
 from vault.access import Action
-from vault.domain import LATEST, Progress, RunType, Value
+from vault.domain import LATEST, Finding, Progress, RunType, Severity, Value
 from vault.errors import InvalidState, LeewardError, NotFound, NotRecoverable, Unreachable
 from vault.inventory import Inventory
 from vault.lifecycle import JobKind, Phase
@@ -44,6 +44,9 @@ from workflows.model import (
     MachineState,
     Pause,
     PlanRequest,
+    Readiness,
+    ReadinessInput,
+    RunFacts,
     RunStatus,
     Steer,
     Timings,
@@ -51,6 +54,8 @@ from workflows.model import (
 
 Answer = TypeVar("Answer")
 LOOK_EVERY_S = 0.4
+RPO_TURNS, RPO_SLACK_S = 2, 5
+"""A recovery point may be two turns of replication old, and the time that a turn takes."""
 LARGEST_PLAN_TEXT = 64 * 1024
 """Bytes of a plan's file that travel with a run: together with the plan itself they must fit into one payload."""
 
@@ -289,6 +294,37 @@ class Leeward:
             raise _translated(error, plan.name) from error
         return run_id
 
+    async def readiness(self, plan: Plan, run_type: RunType) -> list[Finding]:
+        """Everything a run of this type would need, looked at now: machines, their RPO, sites, networks, space."""
+        facts = RunFacts(
+            plan=plan.name,
+            run_id="readiness",
+            run_type=run_type,
+            direction=default_direction(run_type),
+            requested_by=self.operator,
+            point=LATEST,
+            source_unreachable=False,
+            timings=self.timings,
+            variables=plan.variables_in(run_type),
+        )
+        given = ReadinessInput(facts=facts, machines=plan.machines, look_at_everything=True)
+        try:
+            found: Readiness = await self.client.execute_workflow(
+                "PlanReadiness",
+                given,
+                id=f"readiness/{plan.name}/{secrets.token_hex(4)}",
+                task_queue=CONTROL_QUEUE,
+                result_type=Readiness,
+                search_attributes=attributes(plan=plan.name, run_type=run_type, phase="check readiness"),
+                static_summary=f"is {plan.name} ready for a {run_type} run? asked by {self.operator}",
+            )
+        except WorkflowFailureError as error:
+            raise JobFailed(reason(error.cause), where=f"plan {plan.name}") from error
+        except RPCError as error:
+            raise _translated(error, plan.name) from error
+        statuses = await asyncio.gather(*map(self.machine_status, plan.machines))
+        return found.findings + [_rpo_finding(status) for status in statuses if status is not None]
+
     async def run_status(self, plan: str) -> RunStatus:
         """The plan's running or last run. Raises ``NotFound`` when it never ran."""
         handle = self.client.get_workflow_handle(plan_id(plan))
@@ -383,6 +419,24 @@ class Leeward:
             pulse=decoded if isinstance(decoded, ReplicationPulse) else None,
             progress=decoded if isinstance(decoded, Progress) else decoded.progress if decoded else None,
         )
+
+
+def _rpo_finding(status: MachineStatus) -> Finding:
+    """A recovery point that is older than two turns of replication is news."""
+    machine, allowed = status.state.name, RPO_TURNS * status.state.policy.frequency
+    rpo = status.rpo_s
+    if rpo is None:
+        return Finding(
+            severity=Severity.FAIL, subject=machine, what="has no recovery point", remedy=f"leeward status {machine}"
+        )
+    what = f"RPO {rpo:.0f} s, replicates every {status.state.policy.frequency:g} s"
+    late = rpo > allowed + RPO_SLACK_S
+    return Finding(
+        severity=Severity.WARN if late else Severity.PASS,
+        subject=machine,
+        what=what,
+        remedy=f"see what holds it up: leeward status {machine}" if late else "",
+    )
 
 
 async def _asked(update: Awaitable[Answer]) -> Answer:

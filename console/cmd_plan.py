@@ -25,11 +25,24 @@ def register(plan: typer.Typer) -> None:
     plan.command()(schema)
 
 
-def check(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = False) -> None:
+def check(
+    plan: PlanFile,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Also ask machines and sites whether a run could begin.")
+    ] = False,
+    run_type: Annotated[str, typer.Option("--run", help="With --ready: for which type of run.")] = "planned",
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
     """Check a plan file against the inventory; every mistake is named with its place and what to do.
 
-    Example: leeward plan check payments.plan.yaml
+    Examples: leeward plan check payments.plan.yaml
+    leeward plan check payments --ready --run unplanned
     """
+    if ready:
+        _check_readiness(plan, run_type, Output(json), vault, data)
+        return
 
     def work() -> None:
         from console.plan_files import load_named_plan
@@ -42,6 +55,40 @@ def check(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = F
         output.document({"ok": True, "plan": loaded.name, "machines": loaded.machines})
 
     guarded(work)
+
+
+def _check_readiness(plan: str, run_type: str, output: Output, vault: Vault, data: Data) -> None:
+    """A table of what was looked at; exit 3 when something speaks against the run."""
+    from typing import cast
+
+    from console.exits import run
+    from vault.domain import RunType
+
+    if run_type not in RUN_TYPES:
+        fail(f"--run: unknown run type '{run_type}' — use one of {', '.join(RUN_TYPES)}", Exit.BAD_INPUT)
+
+    async def work() -> bool:
+        from console.options import connected
+        from console.plan_files import load_named_plan
+        from vault.domain import Severity
+
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
+        loaded = load_named_plan(plan, settings, leeward.inventory)
+        findings = await leeward.readiness(loaded, cast(RunType, run_type))
+        output.document(findings)
+        order = [Severity.FAIL, Severity.WARN, Severity.PASS]
+        output.table(
+            ["result", "what", "finding", "to do"],
+            [
+                [one.severity.value, one.subject, one.what, one.remedy]
+                for one in sorted(findings, key=lambda one: order.index(one.severity))
+            ],
+        )
+        return all(one.severity is not Severity.FAIL for one in findings)
+
+    if not run(work):
+        raise typer.Exit(int(Exit.REFUSED))
 
 
 def show(

@@ -13,6 +13,7 @@ from vault.access import Access
 from vault.domain import (
     LATEST,
     Answering,
+    Finding,
     MachineName,
     RecoveredMachine,
     RecoveryPoint,
@@ -341,12 +342,16 @@ class StageResult(Value):
 class ReadinessInput(Value):
     facts: RunFacts
     machines: list[str]
+    look_at_everything: bool = False
+    """Ask the sites even when the machines' phases already speak against the run."""
 
 
 class Readiness(Value):
     row: StageRow
     direction: Direction | None = None
     problems: list[str] = []
+    findings: list[Finding] = []
+    """Everything that was looked at, the good with the bad."""
     machines: dict[str, MachineInRun] = {}
 
 

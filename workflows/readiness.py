@@ -11,7 +11,7 @@ from activities import contracts
 from activities.contracts import ReadinessQuestion, site_queue
 from plans.context import MachineInRun
 from plans.model import Direction
-from vault.domain import Relationship, RunType, Severity
+from vault.domain import Finding, Relationship, RunType, Severity
 from vault.lifecycle import JobKind, refusal
 from workflows.calls import call, reason
 from workflows.ids import machine_id
@@ -36,7 +36,7 @@ class PlanReadiness:
 
     def __init__(self) -> None:
         self._described: dict[str, MachineDescribed] = {}
-        self._problems: list[str] = []
+        self._findings: list[Finding] = []
 
     @workflow.signal
     def machine_described(self, described: MachineDescribed) -> None:
@@ -48,10 +48,11 @@ class PlanReadiness:
         await asyncio.gather(*(self._ask(machine) for machine in given.machines))
         self._check_phases(given)
         direction = self._direction(given)
-        if not self._problems:
+        if not self._problems or given.look_at_everything:
             await self._check_sites(given)
-        state = "refused" if self._problems else "done"
-        sentence = "; ".join(self._problems) or f"{len(given.machines)} machines and their sites are ready"
+        problems = self._problems
+        state = "refused" if problems else "done"
+        sentence = "; ".join(problems) or f"{len(given.machines)} machines and their sites are ready"
         step = StepRow.model_validate(
             {"id": "readiness/check", "kind": "readiness", "name": "check readiness", "state": state}
         ).model_copy(update={"detail": sentence, "started": began, "finished": workflow.now()})
@@ -59,7 +60,8 @@ class PlanReadiness:
         return Readiness(
             row=row.model_copy(update={"started": began, "finished": workflow.now()}),
             direction=direction,
-            problems=self._problems,
+            problems=problems,
+            findings=self._findings,
             machines={name: _where(described) for name, described in self._described.items()},
         )
 
@@ -68,7 +70,7 @@ class PlanReadiness:
         try:
             await handle.signal("describe_to", DescribeTo(reply_to=workflow.info().workflow_id))
         except FailureError:
-            self._problems.append(f"machine '{machine}' is not protected — leeward protect {machine}")
+            self._note(Severity.FAIL, machine, f"machine '{machine}' is not protected", f"leeward protect {machine}")
             return
         await workflow.wait_condition(lambda: machine in self._described)
 
@@ -77,11 +79,14 @@ class PlanReadiness:
         for machine, described in sorted(self._described.items()):
             why_not = refusal(machine, described.phase, job)
             if why_not is not None:
-                self._problems.append(f"{why_not.what} — {why_not.remedy}")
+                self._note(Severity.FAIL, machine, why_not.what, why_not.remedy)
+            else:
+                self._note(Severity.PASS, machine, f"is {described.phase}")
+            if described.health.level != "ok":
+                self._note(Severity.WARN, machine, described.health.reason, f"leeward status {machine}")
             if given.facts.run_type == "test" and described.test is not None:
-                self._problems.append(
-                    f"machine '{machine}' already has a test copy — leeward plan cleanup {given.facts.plan}"
-                )
+                remedy = f"leeward plan cleanup {given.facts.plan}"
+                self._note(Severity.FAIL, machine, f"machine '{machine}' already has a test copy", remedy)
 
     def _direction(self, given: ReadinessInput) -> Direction | None:
         """All machines of a run must go the same way, and the way its type says."""
@@ -89,18 +94,16 @@ class PlanReadiness:
         ways = {described.reversed for described in self._described.values()}
         if len(ways) > 1:
             away = sorted(name for name, described in self._described.items() if described.reversed)
-            self._problems.append(
-                f"the plan's machines do not run at the same side: {', '.join(away)} were failed over — "
-                "bring them to one side first"
-            )
+            what = f"the plan's machines do not run at the same side: {', '.join(away)} were failed over"
+            self._note(Severity.FAIL, given.facts.plan, what, "bring them to one side first")
             return None
         is_reversed = ways == {True}
         if run_type == "planned" and is_reversed:
-            self._problems.append(f"the machines run at the recovery site — leeward plan failback {given.facts.plan}")
+            remedy = f"leeward plan failback {given.facts.plan}"
+            self._note(Severity.FAIL, given.facts.plan, "the machines run at the recovery site", remedy)
         if run_type == "failback" and not is_reversed and self._described:
-            self._problems.append(
-                "the machines already run at their primary site — nothing to fail back; see leeward status"
-            )
+            what = "the machines already run at their primary site"
+            self._note(Severity.FAIL, given.facts.plan, what, "nothing to fail back; see leeward status")
         return "recovery-to-primary" if is_reversed else "primary-to-recovery"
 
     async def _check_sites(self, given: ReadinessInput) -> None:
@@ -122,10 +125,9 @@ class PlanReadiness:
             before = len(self._problems)
             await self._check_site(given, ReadinessQuestion(site=site, side="source", relationships=[]))
             if len(self._problems) > before:
-                self._problems.append(
-                    f"so nobody can prove that the machines are off at {site} — when you know that they cannot run "
-                    "there, say so with --source-unreachable"
-                )
+                what = f"so nobody can prove that the machines are off at {site}"
+                remedy = "when you know that they cannot run there, say so with --source-unreachable"
+                self._note(Severity.FAIL, f"site {site}", what, remedy)
 
     async def _check_site(self, given: ReadinessInput, question: ReadinessQuestion) -> None:
         try:
@@ -139,11 +141,16 @@ class PlanReadiness:
                 site_must_answer=True,
             )
         except ActivityError as error:
-            self._problems.append(f"site {question.site}: {reason(error)}")
+            self._note(Severity.FAIL, f"site {question.site}", reason(error))
             return
-        for finding in answer.findings:
-            if finding.severity is Severity.FAIL and str(finding) not in self._problems:
-                self._problems.append(str(finding))
+        self._findings += [finding for finding in answer.findings if finding not in self._findings]
+
+    @property
+    def _problems(self) -> list[str]:
+        return [str(finding) for finding in self._findings if finding.severity is Severity.FAIL]
+
+    def _note(self, severity: Severity, subject: str, what: str, remedy: str = "") -> None:
+        self._findings.append(Finding(severity=severity, subject=subject, what=what, remedy=remedy))
 
 
 def _where(described: MachineDescribed) -> MachineInRun:
