@@ -30,7 +30,7 @@ from vault.access import Action
 from vault.domain import LATEST, Finding, Progress, RunType, Severity, Value
 from vault.errors import InvalidState, LeewardError, NotFound, NotRecoverable, Unreachable
 from vault.inventory import Inventory
-from vault.lifecycle import JobKind, Phase
+from vault.lifecycle import WITH_RECOVERY_POINTS, JobKind, Phase
 from workflows.attributes import MACHINE, PLAN, attributes
 from workflows.calls import reason
 from workflows.ids import machine_id, plan_id
@@ -323,7 +323,8 @@ class Leeward:
         except RPCError as error:
             raise _translated(error, plan.name) from error
         statuses = await asyncio.gather(*map(self.machine_status, plan.machines))
-        return found.findings + [_rpo_finding(status) for status in statuses if status is not None]
+        replicating = [status for status in statuses if status and status.state.phase in WITH_RECOVERY_POINTS]
+        return found.findings + [_rpo_finding(status) for status in replicating]
 
     async def run_status(self, plan: str) -> RunStatus:
         """The plan's running or last run. Raises ``NotFound`` when it never ran."""

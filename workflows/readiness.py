@@ -143,7 +143,9 @@ class PlanReadiness:
         except ActivityError as error:
             self._note(Severity.FAIL, f"site {question.site}", reason(error))
             return
-        self._findings += [finding for finding in answer.findings if finding not in self._findings]
+        for finding in answer.findings:
+            if finding not in self._findings:
+                self._findings.append(finding)
 
     @property
     def _problems(self) -> list[str]:
