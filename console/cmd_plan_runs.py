@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from console.cmd_plan import PlanFile
-from console.exits import Exit, fail, run
+from console.exits import Exit, fail, guarded, run
 from console.options import Data, Detach, Json, Vault, connected, settings_of
 from console.output import Output, seconds
 
@@ -25,6 +25,7 @@ Point = Annotated[
 ]
 Step = Annotated[str | None, typer.Option("--step", help="Which step, by name or id; without it: the one that waits.")]
 Note = Annotated[str, typer.Option("--note", help="Why; required, and kept with the run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, in order, and how long it took.")]
 AutoApprove = Annotated[bool, typer.Option("--auto-approve", help="Approve manual steps by itself, for exercises.")]
 
 
@@ -39,6 +40,7 @@ def test(
     plan: PlanFile,
     recovery_point: Point = "latest",
     auto_approve: AutoApprove = False,
+    dry_run: DryRun = False,
     detach: Detach = False,
     vault: Vault = None,
     data: Data = None,
@@ -48,7 +50,7 @@ def test(
 
     Example: leeward plan test payments, and afterwards: leeward plan cleanup payments
     """
-    _start(plan, "test", Output(json), vault, data, detach, auto_approve, point=recovery_point)
+    _start(plan, "test", Output(json), vault, data, detach, auto_approve, dry_run, point=recovery_point)
 
 
 def cleanup(plan: PlanFile, detach: Detach = False, vault: Vault = None, data: Data = None, json: Json = False) -> None:
@@ -65,6 +67,7 @@ def failover(
         bool, typer.Option("--source-unreachable", help="You know that the source cannot run; go on without proof.")
     ] = False,
     auto_approve: AutoApprove = False,
+    dry_run: DryRun = False,
     detach: Detach = False,
     vault: Vault = None,
     data: Data = None,
@@ -88,6 +91,7 @@ def failover(
         data,
         detach,
         auto_approve,
+        dry_run,
         point=recovery_point,
         source_unreachable=source_unreachable,
     )
@@ -106,13 +110,14 @@ def reverse(plan: PlanFile, detach: Detach = False, vault: Vault = None, data: D
 def failback(
     plan: PlanFile,
     auto_approve: AutoApprove = False,
+    dry_run: DryRun = False,
     detach: Detach = False,
     vault: Vault = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
     """Bring the machines back: a planned failover in the other direction."""
-    _start(plan, "failback", Output(json), vault, data, detach, auto_approve)
+    _start(plan, "failback", Output(json), vault, data, detach, auto_approve, dry_run)
 
 
 def status(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = False) -> None:
@@ -214,8 +219,13 @@ def _start(
     data: Data,
     detach: bool,
     auto_approve: bool = False,
+    dry_run: bool = False,
     **options: object,
 ) -> None:
+    if dry_run:
+        _show_dry_run(plan, run_type, output, vault, data)
+        return
+
     async def work() -> None:
         from console.plan_files import find_plan_file
         from plans.loading import load_plan
@@ -232,6 +242,30 @@ def _start(
         await _follow(leeward, loaded.name, output, auto_approve=auto_approve)
 
     run(work)
+
+
+def _show_dry_run(plan: str, run_type: RunType, output: Output, vault: Vault, data: Data) -> None:
+    """Needs neither Temporal nor the sites: it reads the plan and the reports of past runs."""
+
+    def work() -> None:
+        from console.dry_run import dry_run
+        from console.plan_files import load_named_plan
+        from vault.loading import load_inventory
+
+        settings = settings_of(vault, data)
+        loaded = load_named_plan(plan, settings, load_inventory(settings.vault))
+        found = dry_run(loaded, run_type, settings.reports)
+        output.document(found)
+        output.table(
+            ["stage", "step", "kind", "what it would do", "took before"],
+            [[step.stage, step.name, step.kind, step.does, seconds(step.expected_s)] for step in found.steps],
+        )
+        whole = (
+            f"about {seconds(found.expected_s)} as in {found.past_runs} past runs" if found.past_runs else "not known"
+        )
+        output.say(f"{loaded.name}: a {run_type} run; nothing was started. Expected duration: {whole}")
+
+    guarded(work)
 
 
 async def _follow(leeward: Leeward, plan: str, output: Output, *, auto_approve: bool = False) -> None:
