@@ -53,6 +53,7 @@ class World:
         self._outcomes: dict[tuple[str, str], deque[Exception | None]] = defaultdict(deque)
         self._always: dict[tuple[str, str], Exception] = {}
         self._gates: dict[tuple[str, str], threading.Event] = {}
+        self._stubborn: set[tuple[str, str]] = set()
         self._lock = threading.RLock()
 
     # -- scripting -----------------------------------------------------------------------------------------------
@@ -68,8 +69,10 @@ class World:
         else:
             self._always[name, machine] = error
 
-    def hold(self, name: str, machine: str) -> threading.Event:
-        """Calls wait (heartbeating, so they can be stopped) until the returned event is set."""
+    def hold(self, name: str, machine: str, *, stubborn: bool = False) -> threading.Event:
+        """Calls wait until the returned event is set; they can be stopped meanwhile, unless they are ``stubborn``."""
+        if stubborn:
+            self._stubborn.add((name, machine))
         return self._gates.setdefault((name, machine), threading.Event())
 
     def open_gates(self) -> None:
@@ -114,7 +117,7 @@ class World:
             gate = self._gates.get((name, machine))
         if gate is not None:
             while not gate.wait(0.01):
-                if beat is not None:
+                if beat is not None and (name, machine) not in self._stubborn:
                     beat()
         if outcome is not None:
             raise outcome

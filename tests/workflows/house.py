@@ -21,7 +21,7 @@ from temporalio.client import Client, WorkflowHandle, WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Replayer, Worker, WorkflowRunner
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.machines import MachineActivities
 from activities.protection import ProtectionActivities
@@ -31,7 +31,7 @@ from plans.model import Plan
 from vault.domain import PowerState, Relationship
 from vault.inventory import Policy
 from vault.lifecycle import JobKind, Phase
-from workers.worker import WORKFLOWS, sandbox
+from workers.worker import WORKFLOWS
 from workflows.attributes import ALL
 from workflows.ids import machine_id, plan_id
 from workflows.model import (
@@ -307,8 +307,12 @@ def is_closed(history: WorkflowHistory) -> bool:
     return last.startswith("EVENT_TYPE_WORKFLOW_EXECUTION_") and not last.endswith(("SIGNALED", "STARTED", "REQUESTED"))
 
 
-async def replay(histories: Sequence[WorkflowHistory]) -> None:
-    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter, workflow_runner=sandbox())
+async def replay(histories: Sequence[WorkflowHistory], runner: WorkflowRunner | None = None) -> None:
+    replayer = Replayer(
+        workflows=WORKFLOWS,
+        data_converter=pydantic_data_converter,
+        workflow_runner=runner or UnsandboxedWorkflowRunner(),
+    )
     for history in histories:
         await replayer.replay_workflow(history)
 
@@ -332,7 +336,12 @@ async def open_house(
     runner: WorkflowRunner | None = None,
     **timings: float,
 ) -> AsyncIterator[House]:
-    """Without: queues that nobody polls."""
+    """The harness, opened.
+
+    Args:
+        without: queues that nobody polls.
+        runner: without a sandbox when None, which is much quicker; some tests and all stored histories run in it.
+    """
     monkeypatch.setattr("activities.running.LONGEST_HEARTBEAT_PAUSE_S", 0.05)
     async with await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=str(SERVER), data_converter=pydantic_data_converter
@@ -343,7 +352,7 @@ async def open_house(
                     search_attributes={key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
                 )
             )
-            opened = House(env, World(), Timings(**timings), time_scale, runner or sandbox(), threads)
+            opened = House(env, World(), Timings(**timings), time_scale, runner or UnsandboxedWorkflowRunner(), threads)
             for queue in QUEUES:
                 if queue not in without:
                     await opened.work(queue)

@@ -373,9 +373,8 @@ async def test_a_test_copy_must_be_cleaned_up_before_the_machine_changes_sides(h
 
 async def test_continuing_as_new_keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     from temporalio import workflow
-    from temporalio.worker import UnsandboxedWorkflowRunner
 
-    async with open_house(monkeypatch, runner=UnsandboxedWorkflowRunner()) as house:
+    async with open_house(monkeypatch) as house:
         handle = await house.replicating("db")
         await house.job("db", JobKind.TEST_FAILOVER, id="test-1")
         before = await house.state("db")
