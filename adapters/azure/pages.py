@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
+from azure.core.pipeline import PipelineResponse
 from azure.storage.blob import BlobClient
 
 from adapters.azure.errors import translated
@@ -129,7 +130,20 @@ class PageWriter:
 
     def _sector(self, offset: int) -> bytes:
         with translated(self._where):
-            return bytes(self._blob.download_blob(offset, SECTOR).readall())
+            return read_range(self._blob, offset, SECTOR)
+
+
+def read_range(blob: BlobClient, offset: int, length: int) -> bytes:
+    """One Get Blob. Raises the client library's errors."""
+    return bytes(blob.download_blob(offset, length, raw_response_hook=_as_block_blob).readall())
+
+
+def _as_block_blob(answer: PipelineResponse[Any, Any]) -> None:
+    """After each read from a page blob the client library asks for the page ranges of the whole blob, to skip empty
+    ones of a long download. :class:`PageReader` knows them already, and on a fragmented disk the list is larger than
+    the read; so the library does not learn that this is a page blob."""
+    if "x-ms-blob-type" in answer.http_response.headers:
+        answer.http_response.headers["x-ms-blob-type"] = "BlockBlob"
 
 
 class PageReader:
@@ -144,7 +158,6 @@ class PageReader:
         self._blob = blob
         self._where = where
         self._start, self._end = array("Q"), array("Q")
-        self._guard = threading.Lock()
         for offset, length in union(self._page_ranges()):
             self._start.append(offset)
             self._end.append(offset + length)
@@ -153,7 +166,7 @@ class PageReader:
         if self.is_hole(offset, length):
             return bytes(length)
         with translated(self._where):
-            data = bytes(self._blob.download_blob(offset, length).readall())
+            data = read_range(self._blob, offset, length)
         if len(data) != length:
             raise Unreachable(f"{len(data)} bytes came instead of {length}", where=self._where, remedy="try again")
         return data

@@ -114,7 +114,7 @@ def test_leftovers_of_a_crash_are_cleared_when_a_writer_comes(pair: Pair) -> Non
     pair.check()
 
 
-# --- sealed, not applied ----------------------------------------------------------------------------------------------
+# --- sealed, not applied --------------------------------------------------------------------------------------------
 
 
 def test_a_sealed_point_is_there_before_it_is_applied_and_applied_by_the_next_writer(pair: Pair) -> None:
@@ -165,7 +165,7 @@ def test_a_damaged_segment_is_never_applied_and_a_resync_goes_on_without_it(pair
     pair.check()
 
 
-# --- leases -------------------------------------------------------------------------------------------------------------
+# --- leases ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_writer_that_lost_its_lease_cannot_change_anything(pair: Pair) -> None:
@@ -297,7 +297,7 @@ def test_a_page_blob_that_somebody_deleted_is_named_and_the_replica_can_be_remov
     assert pair.account.names() == []
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------------------------------------
 
 
 def test_neighbours_are_written_together_and_zeros_not_at_all(account: Account) -> None:

@@ -114,7 +114,7 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
     assert "END OF TERMS AND CONDITIONS" in licence
 
 
-@pytest.mark.parametrize("path", [".ci/run", ".ci/make-venv", "deploy/make-secrets"])
+@pytest.mark.parametrize("path", [".ci/run", ".ci/make-venv", ".ci/make-azurite", "deploy/make-secrets"])
 def test_a_script_is_strict_and_executable(path: str) -> None:
     script = ROOT / path
     assert script.stat().st_mode & 0o111

@@ -1,0 +1,66 @@
+"""`make test` on a machine without Node.js, or without a registry, says what is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    for folder in ("bin", ".ci", "tests/azure/node"):
+        (tmp_path / folder).mkdir(parents=True)
+    for tool in ("sh", "dirname", "tail", "rm"):
+        found = shutil.which(tool)
+        assert found
+        (tmp_path / "bin" / tool).symlink_to(found)
+    shutil.copy(ROOT / ".ci/make-azurite", tmp_path / ".ci")
+    return tmp_path
+
+
+def tool(machine: Path, name: str, script: str) -> None:
+    path = machine / "bin" / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def set_up(machine: Path) -> subprocess.CompletedProcess[str]:
+    command = [shutil.which("sh") or "sh", ".ci/make-azurite"]
+    environment = {"PATH": str(machine / "bin")}
+    return subprocess.run(command, cwd=machine, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_missing_tool_is_named_with_the_package_that_has_it(machine: Path) -> None:
+    result = set_up(machine)
+    assert result.returncode == 1
+    assert result.stderr.startswith("set-up failed: node was not found")
+    assert "apt-get install nodejs npm" in result.stderr
+    tool(machine, "node", "exit 0")
+    assert set_up(machine).stderr.startswith("set-up failed: npm was not found")
+
+
+def test_a_failing_npm_is_shown_and_explained(machine: Path) -> None:
+    tool(machine, "node", "exit 0")
+    tool(machine, "npm", "echo 'npm error code ECONNREFUSED'; exit 1")
+    result = set_up(machine)
+    assert result.returncode == 1
+    assert "ECONNREFUSED" in result.stderr
+    assert "npm could not install Azurite" in result.stderr
+
+
+def test_npm_installs_exactly_what_is_locked_and_runs_no_scripts(machine: Path) -> None:
+    tool(machine, "node", "exit 0")
+    tool(machine, "npm", 'echo "$PWD $*" >called')
+    assert set_up(machine).returncode == 0
+    called = (machine / "tests/azure/node/called").read_text()
+    assert called == f"{machine}/tests/azure/node ci --ignore-scripts\n"
+    lock = (ROOT / "tests/azure/node/package-lock.json").read_text()
+    assert '"resolved"' not in lock
+    assert lock.count('"integrity"') > 300
