@@ -23,8 +23,8 @@ from vault.errors import Unreachable
 PUT_MAX = 4 << 20
 """Put Page takes at most 4 MiB; Clear Pages any length."""
 WRITERS = 8
-IN_FLIGHT = 12
-"""Put Pages that wait or run: with the run being collected, at most 52 MiB of a disk are in memory."""
+IN_FLIGHT = WRITERS
+"""With the run being collected at most 36 MiB of a disk wait here: the store's half of a transfer's window."""
 
 
 class PageWriter:
