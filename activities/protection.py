@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from temporalio import activity
 
@@ -36,6 +37,7 @@ class ProtectionActivities:
 
     def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
         self._adapters = adapters
+        self._runner = runner
         self._run = runner.run
 
     @activity.defn(name=contracts.CHECK_READINESS.name)
@@ -83,45 +85,51 @@ class ProtectionActivities:
 
     @activity.defn(name=contracts.REPLICATE_DELTAS.name)
     async def replicate_deltas(self, given: Replicate) -> ReplicationStopped:
-        return await self._run(lambda running: self._cycle(given, running))
-
-    def _cycle(self, given: Replicate, running: Running) -> ReplicationStopped:
-        provider = self._adapters.provider(given.relationship)
+        """Between two cycles no thread is held: ten thousand machines wait as cheaply as ten."""
         pulse = _last_pulse()
-        running.healthy_at_attempt = pulse.healthy_at_attempt
-        sent = _Sent()
         end = datetime.now(UTC) + timedelta(seconds=given.run_for_s)
         while True:
             started = datetime.now(UTC)
-            app_consistent = _app_consistent_is_due(given.relationship, pulse, started)
-            already_sent, sent.bytes = pulse.bytes_sent, 0
-
-            def report(progress: Progress, base: ReplicationPulse = pulse) -> None:
-                sent.note(progress)
-                running.pulse = base.model_copy(update={"progress": progress})
-                running.check()
-
-            try:
-                point = provider.replicate_once(given.relationship, report, app_consistent=app_consistent)
-            except ResynchronizationRequired as need:
-                return ReplicationStopped(
-                    reason="resync-required", detail=str(need), last_point=pulse.last_point, cycles=pulse.cycles
-                )
-            running.healthy_at_attempt = activity.info().attempt
-            pulse = ReplicationPulse(
-                last_point=point,
-                last_app_consistent=started if app_consistent else pulse.last_app_consistent,
-                cycles=pulse.cycles + 1,
-                bytes_sent=already_sent + sent.bytes,
-                healthy_at_attempt=running.healthy_at_attempt,
-            )
-            running.pulse = pulse
+            cycle = partial(self._cycle, given.relationship, pulse, started)
+            outcome = await self._run(cycle, healthy_at_attempt=pulse.healthy_at_attempt)
+            if isinstance(outcome, ReplicationStopped):
+                return outcome
+            pulse = outcome
             if datetime.now(UTC) >= end:
                 return ReplicationStopped(
-                    reason="time-is-up", last_point=point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
+                    reason="time-is-up", last_point=pulse.last_point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
                 )
             elapsed = (datetime.now(UTC) - started).total_seconds()
-            running.wait(given.relationship.frequency_s - elapsed)
+            await self._runner.pause(given.relationship.frequency_s - elapsed, pulse)
+
+    def _cycle(
+        self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running
+    ) -> ReplicationPulse | ReplicationStopped:
+        """One delta; its pulse, or why deltas cannot go on."""
+        app_consistent = _app_consistent_is_due(relationship, before, started)
+        sent = _Sent()
+
+        def report(progress: Progress) -> None:
+            sent.note(progress)
+            running.pulse = before.model_copy(update={"progress": progress})
+            running.check()
+
+        running.pulse = before
+        try:
+            point = self._adapters.provider(relationship).replicate_once(
+                relationship, report, app_consistent=app_consistent
+            )
+        except ResynchronizationRequired as need:
+            return ReplicationStopped(
+                reason="resync-required", detail=str(need), last_point=before.last_point, cycles=before.cycles
+            )
+        return ReplicationPulse(
+            last_point=point,
+            last_app_consistent=started if app_consistent else before.last_app_consistent,
+            cycles=before.cycles + 1,
+            bytes_sent=before.bytes_sent + sent.bytes,
+            healthy_at_attempt=activity.info().attempt,
+        )
 
     @activity.defn(name=contracts.RESYNCHRONIZE.name)
     async def resynchronize(self, given: OfRelationship) -> PointMade:

@@ -88,14 +88,18 @@ class BlockingRunner:
         self._threads = threads
         self._time_scale = time_scale
 
-    async def run(self, call: Callable[[Running], Result]) -> Result:
+    async def run(self, call: Callable[[Running], Result], *, healthy_at_attempt: int = 1) -> Result:
         """Run ``call`` in a thread under the current activity.
+
+        ``healthy_at_attempt`` is the attempt in which the activity last succeeded at something: the retry schedule
+        counts failures in a row from there.
 
         Raises:
             ApplicationError: the call failed; carries the product's retry decision.
             asyncio.CancelledError: the activity was cancelled and the call has come to its safe end.
         """
         running = Running()
+        running.healthy_at_attempt = healthy_at_attempt
         context = contextvars.copy_context()
         work = asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, _guarded, call, running))
         leaving = asyncio.create_task(activity.wait_for_worker_shutdown())
@@ -121,12 +125,29 @@ class BlockingRunner:
             return outcome.value
         if isinstance(outcome, _Failed):
             raise self._failure(outcome.error, running) from outcome.error
-        raise ApplicationError(
-            "the worker is shutting down; another one goes on",
-            type=WORKER_LEAVING,
-            category=ApplicationErrorCategory.BENIGN,
-            next_retry_delay=timedelta(seconds=1),
-        )
+        raise _worker_leaves()
+
+    async def pause(self, seconds: float, pulse: Value) -> None:
+        """Let time pass with heartbeats and without a thread.
+
+        Raises:
+            ApplicationError: the worker shuts down; another one goes on.
+            asyncio.CancelledError: the activity was cancelled.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + seconds
+        leaving = asyncio.create_task(activity.wait_for_worker_shutdown())
+        try:
+            while True:
+                activity.heartbeat(pulse)
+                left = end - clock()
+                if left <= 0:
+                    return
+                await asyncio.wait({leaving}, timeout=min(left, _pause()))
+                if leaving.done():
+                    raise _worker_leaves()
+        finally:
+            leaving.cancel()
 
     def _failure(self, error: Exception, running: Running) -> ApplicationError:
         known = as_leeward_error(error)
@@ -136,8 +157,18 @@ class BlockingRunner:
         return as_failure(known, failures_in_a_row=failures, time_scale=self._time_scale)
 
 
+def _worker_leaves() -> ApplicationError:
+    return ApplicationError(
+        "the worker is shutting down; another one goes on",
+        type=WORKER_LEAVING,
+        category=ApplicationErrorCategory.BENIGN,
+        next_retry_delay=timedelta(seconds=1),
+    )
+
+
 def _guarded(call: Callable[[Running], Result], running: Running) -> _Finished[Result] | _Failed | _Halted:
     try:
+        running.check()
         return _Finished(call(running))
     except Stopped:
         return _Halted()

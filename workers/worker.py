@@ -45,7 +45,9 @@ from workflows.stage import PlanStage
 from workflows.testing import CleanupTestFailover, TestFailover
 
 THREADS_PER_ROLE = 64
-"""Blocking calls at once; each replicating machine needs one at its source's replication worker."""
+"""Blocking calls at once. What has no thread yet waits with heartbeats."""
+ACTIVITIES_AT_ONCE = 10_000
+"""Each protected machine has one activity that mostly waits; waiting needs no thread."""
 GRACE = timedelta(seconds=15)
 """How long running activities get to come to a safe point at shutdown."""
 
@@ -120,7 +122,7 @@ def make_worker(client: Client, queue: str, activities: list[Any], settings: Set
         workflows=WORKFLOWS if queue == CONTROL_QUEUE else [],
         activities=activities,
         workflow_runner=sandbox(),
-        max_concurrent_activities=THREADS_PER_ROLE,
+        max_concurrent_activities=ACTIVITIES_AT_ONCE,
         max_heartbeat_throttle_interval=throttle,
         default_heartbeat_throttle_interval=throttle,
         graceful_shutdown_timeout=GRACE,
