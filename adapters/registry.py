@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from adapters.lab.faults import link_guard
@@ -11,8 +12,8 @@ from adapters.ports import Hypervisor, ReplicationProvider
 from adapters.stream import StreamProvider
 from replication.ports import ReplicaStore
 from vault.domain import Relationship
-from vault.errors import NotFound
-from vault.inventory import Inventory
+from vault.errors import BadInput, NotFound
+from vault.inventory import AzureReplicas, Inventory
 
 
 class Adapters:
@@ -48,8 +49,18 @@ class Adapters:
         return self._stream
 
     def _lab_hypervisor(self, site: str) -> Hypervisor:
-        return LabHypervisor(self._lab_root, site, self._inventory)
+        elsewhere = self._inventory.sites[site].replica_store
+        stores = partial(_azure_store, elsewhere) if elsewhere else None
+        return LabHypervisor(self._lab_root, site, self._inventory, replica_stores=stores)
 
     def _linked_store(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
         store = self.hypervisor(target_site).replica_store(machine)
         return over_link(store, link_guard(self._lab_root, source_site, target_site))
+
+
+def _azure_store(settings: AzureReplicas, machine: str) -> ReplicaStore:
+    try:
+        from adapters.azure.store import AzureReplicaStore
+    except ImportError as error:
+        raise BadInput("the packages for Azure are not installed", remedy="install leeward[azure]") from error
+    return AzureReplicaStore.open(settings, machine)

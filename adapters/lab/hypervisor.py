@@ -45,6 +45,7 @@ class LabHypervisor(Hypervisor):
         site: the site's name in the inventory.
         inventory: also says what the protected machines are made of (``like``).
         resolve_secret: turns the site's ``credentials`` reference into the secret.
+        replica_stores: opens a machine's replica store where the site keeps its replicas elsewhere than in its files.
 
     Raises:
         NotFound: the inventory has no such site.
@@ -57,6 +58,7 @@ class LabHypervisor(Hypervisor):
         inventory: Inventory,
         *,
         resolve_secret: Callable[[str], str] = secrets.resolve,
+        replica_stores: Callable[[str], ReplicaStore] | None = None,
     ) -> None:
         if site not in inventory.sites:
             raise NotFound(f"there is no site '{site}'", remedy=f"the inventory has: {', '.join(inventory.sites)}")
@@ -66,6 +68,7 @@ class LabHypervisor(Hypervisor):
         self._inventory = inventory
         self._described = inventory.sites[site]
         self._resolve_secret = resolve_secret
+        self._replica_stores = replica_stores or self._store_in_files
         self.faults = SiteFaults(lab_root, site)
         self._space = SiteSpace(self._folder, self._described.capacity, self.faults)
 
@@ -293,11 +296,13 @@ class LabHypervisor(Hypervisor):
         return LabChangeSource(self._registered(machine), self._log_in)
 
     def replica_store(self, machine: str) -> ReplicaStore:
+        self._log_in()
+        return over_link(self._replica_stores(machine), lambda _bytes: self.faults.require_host())
+
+    def _store_in_files(self, machine: str) -> ReplicaStore:
         from replication.local import LocalReplicaStore
 
-        self._log_in()
-        store = LocalReplicaStore(self._folder.replicas / machine, machine=machine, reserve=self._space.reserve)
-        return over_link(store, lambda _bytes: self.faults.require_host())
+        return LocalReplicaStore(self._folder.replicas / machine, machine=machine, reserve=self._space.reserve)
 
 
 def transactions(answer: dict[str, object]) -> GuestTransactions:
