@@ -33,7 +33,7 @@ from vault.inventory import Inventory
 from vault.lifecycle import WITH_RECOVERY_POINTS, JobKind, Phase
 from workflows.attributes import MACHINE, PLAN, attributes
 from workflows.calls import reason
-from workflows.ids import machine_id, plan_id
+from workflows.ids import machine_id, machine_of, plan_id
 from workflows.model import (
     Cancel,
     Decision,
@@ -174,15 +174,27 @@ class Leeward:
         return await self._machine_update(machine, "recovery_points", PointList)
 
     async def job_result(self, job_id: str) -> JobResult:
-        """Wait for a job's end. Raises ``JobFailed`` with its reason."""
+        """Wait for a job's end. Raises ``JobFailed`` with its reason.
+
+        A job that was accepted may not have begun yet, because replication comes to its safe end first.
+        """
         handle = self.client.get_workflow_handle(job_id, result_type=JobResult)
-        try:
-            result: JobResult = await handle.result()
-        except WorkflowFailureError as error:
-            raise JobFailed(reason(error.cause), where=job_id) from error
-        except RPCError as error:
-            raise _translated(error, job_id) from error
-        return result
+        while True:
+            try:
+                result: JobResult = await handle.result()
+            except WorkflowFailureError as error:
+                raise JobFailed(reason(error.cause), where=job_id) from error
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND or not await self._is_open(job_id):
+                    raise _translated(error, job_id) from error
+                await asyncio.sleep(LOOK_EVERY_S)
+            else:
+                return result
+
+    async def _is_open(self, job_id: str) -> bool:
+        """Whether the machine still means to run, or runs, the job."""
+        state = await self.find_machine(machine_of(job_id))
+        return state is not None and any(job.id == job_id and job.state in {"running", "held"} for job in state.jobs)
 
     async def wait_until_protected(self, machine: str) -> MachineState:
         """Until the chain of jobs that ``protect`` starts has ended. Raises ``JobFailed``."""
@@ -196,7 +208,10 @@ class Leeward:
             last = state.jobs[-1] if state.jobs else None
             if state.phase not in working and last is not None and last.state == "failed":
                 raise JobFailed(last.message, where=machine)
-            await asyncio.sleep(LOOK_EVERY_S)
+            if last is not None and last.state == "running":
+                await self.job_result(last.id)
+            else:
+                await asyncio.sleep(LOOK_EVERY_S)
 
     async def find_machine(self, machine: str) -> MachineState | None:
         """The machine's state; None when it is not protected."""

@@ -17,3 +17,8 @@ def stage_id(plan: str, index: int, title: str) -> str:
 
 def job_id(machine: str, number: int, kind: str) -> str:
     return f"job/{machine}/{number}-{kind}"
+
+
+def machine_of(job: str) -> str:
+    """The machine in a job's id."""
+    return job.split("/")[1]
