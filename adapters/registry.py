@@ -8,8 +8,10 @@ from pathlib import Path
 from adapters.lab.faults import link_guard
 from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.link import over_link
+from adapters.links import Links
 from adapters.ports import Hypervisor, ReplicationProvider
 from adapters.stream import StreamProvider
+from replication.local import LocalReplicaStore
 from replication.ports import ReplicaStore
 from vault.domain import Relationship
 from vault.errors import BadInput, NotFound
@@ -27,17 +29,13 @@ class Adapters:
     def __init__(self, inventory: Inventory, data: Path) -> None:
         self._inventory = inventory
         self._lab_root = data / "lab"
-        self._hypervisors: dict[str, Hypervisor] = {}
+        self._hypervisors: dict[str, LabHypervisor] = {}
+        self._links = Links(inventory)
         self._stream = StreamProvider(self.hypervisor, self._linked_store)
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
-        if site not in self._inventory.sites:
-            known = ", ".join(sorted(self._inventory.sites))
-            raise NotFound(f"unknown site '{site}'", remedy=f"the inventory of this worker knows: {known}")
-        if site not in self._hypervisors:
-            self._hypervisors[site] = self._lab_hypervisor(site)
-        return self._hypervisors[site]
+        return self._lab(site)
 
     def provider(self, relationship: Relationship) -> ReplicationProvider:
         """The kind of replication that this relationship uses: the lab's machines use stream replication.
@@ -48,14 +46,32 @@ class Adapters:
         self.hypervisor(relationship.target_site)
         return self._stream
 
-    def _lab_hypervisor(self, site: str) -> Hypervisor:
+    def master_target_store(self, site: str, machine: str) -> LocalReplicaStore:
+        """The replica that the master target of ``site`` serves to process servers of other sites."""
+        fabric = self._lab(site)
+        fabric.faults.require_host()
+        return fabric.store_in_files(machine)
+
+    def _lab(self, site: str) -> LabHypervisor:
+        if site not in self._inventory.sites:
+            known = ", ".join(sorted(self._inventory.sites))
+            raise NotFound(f"unknown site '{site}'", remedy=f"the inventory of this worker knows: {known}")
+        if site not in self._hypervisors:
+            self._hypervisors[site] = self._lab_hypervisor(site)
+        return self._hypervisors[site]
+
+    def _lab_hypervisor(self, site: str) -> LabHypervisor:
         elsewhere = self._inventory.sites[site].replica_store
         stores = partial(_azure_store, elsewhere) if elsewhere else None
         return LabHypervisor(self._lab_root, site, self._inventory, replica_stores=stores)
 
     def _linked_store(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
+        guard = link_guard(self._lab_root, source_site, target_site)
+        remote = self._links.remote_store(source_site, target_site, machine)
+        if remote is not None:
+            return over_link(remote, guard)
         store = self.hypervisor(target_site).replica_store(machine)
-        return over_link(store, link_guard(self._lab_root, source_site, target_site))
+        return over_link(store, self._links.throttled(source_site, guard))
 
 
 def _azure_store(settings: AzureReplicas, machine: str) -> ReplicaStore:

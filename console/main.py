@@ -9,6 +9,8 @@ from console import (
     cmd_engine,
     cmd_lab,
     cmd_machines,
+    cmd_master_target,
+    cmd_pki,
     cmd_plan,
     cmd_plan_files,
     cmd_plan_runs,
@@ -36,6 +38,7 @@ plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=Tr
 report = typer.Typer(
     help="Reports of plan runs: what was measured, and proof that it is unchanged.", no_args_is_help=True
 )
+pki = typer.Typer(help="Certificates of sites, and keys for replicas.", no_args_is_help=True)
 
 app.add_typer(vault, name="vault")
 app.add_typer(lab, name="lab")
@@ -43,11 +46,14 @@ lab.add_typer(faults, name="faults")
 app.add_typer(seed, name="seed")
 app.add_typer(plan, name="plan")
 app.add_typer(report, name="report")
+app.add_typer(pki, name="pki")
 
 cmd_engine.register(app)
 cmd_vault.register(app, vault)
 cmd_lab.register(lab, faults)
 cmd_machines.register(app)
+cmd_master_target.register(app)
+cmd_pki.register(pki)
 cmd_seed.register(seed)
 cmd_plan.register(plan)
 cmd_plan_files.register(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -87,6 +88,43 @@ class AzureReplicas(Value):
     """Certificates to trust instead of the system's, as a PEM file on the worker's host."""
 
 
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_WEEK: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class BandwidthWindow(Value):
+    """On these days between these times (UTC) another limit holds; ``until`` before ``from`` is on the next day."""
+
+    days: list[Weekday] = Field(default=list(_WEEK), min_length=1)
+    start: TimeOfDay = Field(validation_alias=AliasChoices("from", "start"))
+    until: TimeOfDay
+    limit: PositiveSize | None = None
+    """Bytes a second; None: no limit in this window."""
+
+    def holds(self, moment: datetime) -> bool:
+        time, today = moment.strftime("%H:%M"), _WEEK[moment.weekday()]
+        if self.start < self.until:
+            return today in self.days and self.start <= time < self.until
+        yesterday = _WEEK[moment.weekday() - 1]
+        return (today in self.days and time >= self.start) or (yesterday in self.days and time < self.until)
+
+
+class Bandwidth(Value):
+    """What a worker of a site may send to other sites, for all of its machines together. Sizes are bytes a second."""
+
+    limit: PositiveSize | None = None
+    """Outside of all windows; None: no limit."""
+    windows: list[BandwidthWindow] = []
+    """The first one that holds decides."""
+
+    def at(self, moment: datetime) -> int | None:
+        """Bytes a second that may be sent at ``moment`` (UTC); None: as fast as it goes."""
+        for window in self.windows:
+            if window.holds(moment):
+                return window.limit
+        return self.limit
+
+
 class Site(Value):
     """A place with one fabric. ``credentials`` is a reference (``env:NAME`` or ``file:PATH``), never a secret."""
 
@@ -98,6 +136,19 @@ class Site(Value):
     """Bytes that images, logs and replicas of this site may use in all; None: as much as the disk has."""
     replica_store: AzureReplicas | None = None
     """Where replicas of other sites' machines are kept; None: in files of the site."""
+    master_target: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$")
+    """``host:port`` where process servers reach the site's master target; None: they write to its files themselves."""
+    pki: str | None = Field(default=None, pattern=r"^(env|file):.+$")
+    """A reference to the folder with this site's certificate (``leeward pki``), on the hosts of the site."""
+    replica_key: str | None = Field(default=None, pattern=r"^(env|file):.+$")
+    """A reference to the key that wraps the keys of the machines replicated to this site; None: no encryption."""
+    bandwidth: Bandwidth | None = None
+
+    @model_validator(mode="after")
+    def _a_master_target_has_a_certificate(self) -> Site:
+        if self.master_target and not self.pki:
+            raise ValueError("'master_target' needs 'pki', the folder with the site's certificate")
+        return self
 
 
 class ResyncWindow(Value):

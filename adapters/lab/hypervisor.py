@@ -17,7 +17,9 @@ from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.link import over_link
 from adapters.lab.space import MIB, SiteSpace
 from adapters.ports import Beat, Hypervisor, ScriptResult
+from replication.cipher import SiteKey
 from replication.files import translated
+from replication.local import LocalReplicaStore
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault import secrets
 from vault.domain import (
@@ -68,7 +70,7 @@ class LabHypervisor(Hypervisor):
         self._inventory = inventory
         self._described = inventory.sites[site]
         self._resolve_secret = resolve_secret
-        self._replica_stores = replica_stores or self._store_in_files
+        self._replica_stores = replica_stores or self.store_in_files
         self.faults = SiteFaults(lab_root, site)
         self._space = SiteSpace(self._folder, self._described.capacity, self.faults)
 
