@@ -15,7 +15,7 @@ from replication.transport.service import KEEPALIVE_MS, MACHINE_KEY, SERVICE, ch
 from replication.transport.session import ANSWERS_WITHIN_S, Answers, Call, Session, Throttle, unlimited
 from vault.errors import Busy, InvalidState, LeewardError, Unreachable
 
-CONNECTS_WITHIN_S = 20.0
+CONNECTS_WITHIN_S = 5.0
 
 
 class Connection:
@@ -54,17 +54,12 @@ class Connection:
     def ask(self, machine: str, question: Message) -> Done:
         """One question, one answer. Raises the error that the master target raised, or those of :meth:`explain`."""
         request = encode(question)
-        for patient in (False, True):
+        for again in (False, True):
             call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._open().unary_unary(f"/{SERVICE}/Ask")
             try:
-                raw = call(
-                    request,
-                    metadata=((MACHINE_KEY, machine),),
-                    timeout=CONNECTS_WITHIN_S if patient else ANSWERS_WITHIN_S,
-                    wait_for_ready=patient,
-                )
+                raw = call(request, metadata=((MACHINE_KEY, machine),), timeout=ANSWERS_WITHIN_S)
             except grpc.RpcError as error:
-                self._retry_once(error, patient)
+                self._before_another_try(error, again)
             else:
                 answer, _ = decode(raw)
                 return done(answer)
@@ -72,23 +67,23 @@ class Connection:
 
     def session(self, machine: str, method: str, first: Message) -> tuple[Session, Done]:
         """A session whose first message was answered. Raises as :meth:`ask`."""
-        for patient in (False, True):
-            session = Session(self._call_of(machine, method, patient), self.explain, self.throttle, self.where)
+        for again in (False, True):
+            session = Session(self._call_of(machine, method), self.explain, self.throttle, self.where)
             try:
                 return session, session.request(first)[0]
             except grpc.RpcError as error:
                 session.drop()
-                self._retry_once(error, patient)
+                self._before_another_try(error, again)
             except BaseException:
                 session.drop()
                 raise
         raise AssertionError("unreachable")
 
-    def _call_of(self, machine: str, method: str, patient: bool) -> Call:
+    def _call_of(self, machine: str, method: str) -> Call:
         stub: grpc.StreamStreamMultiCallable[bytes, bytes] = self._open().stream_stream(f"/{SERVICE}/{method}")
 
         def call(requests: Iterator[bytes]) -> Answers:
-            return stub(requests, metadata=((MACHINE_KEY, machine),), wait_for_ready=patient)
+            return stub(requests, metadata=((MACHINE_KEY, machine),))
 
         return call
 
@@ -114,14 +109,18 @@ class Connection:
             remedy="check that the master target runs and that the link to it is up",
         )
 
-    def _retry_once(self, error: grpc.RpcError, patient: bool) -> None:
-        """A handshake by hand tells why nobody connects. When it succeeds, the connection was only old: once more."""
-        if error.code() is not grpc.StatusCode.UNAVAILABLE or patient:
+    def _before_another_try(self, error: grpc.RpcError, again: bool) -> None:
+        """A handshake by hand tells why nobody connects. When it succeeds, the connection was only an old one."""
+        if error.code() is not grpc.StatusCode.UNAVAILABLE or again:
             raise self.explain(error) from error
         try:
             tls.diagnose(self._address, self._identity, self._site)
         except LeewardError as known:
             raise known from error
+        try:
+            grpc.channel_ready_future(self._open()).result(CONNECTS_WITHIN_S)
+        except grpc.FutureTimeoutError:
+            raise self.explain(error) from error
 
     def _open(self) -> grpc.Channel:
         with self._lock:

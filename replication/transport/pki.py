@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -33,6 +35,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from replication import files
 from vault.domain import Value
 from vault.errors import AuthenticationRefused, AuthorizationRefused, BadInput, InvalidState, NotFound
+from vault.secrets import resolve
 
 AUTHORITY_DAYS = 3650
 SITE_DAYS = 397
@@ -53,6 +56,13 @@ class Peer(Value):
 
     def days_left(self, now: datetime) -> int:
         return (self.not_after - now).days
+
+    def state(self, now: datetime) -> str:
+        """For people."""
+        if now > self.not_after:
+            return "expired"
+        left = self.days_left(now)
+        return f"renew it: {left} days left" if left <= RENEW_DAYS else "valid"
 
     def require_valid(self, now: datetime, where: str) -> None:
         """Raises ``AuthenticationRefused`` for a certificate that is not valid now."""
@@ -78,6 +88,13 @@ class Pki:
         self.authority = folder / "ca.pem"
         self.authority_key = folder / "ca.key"
         self.issued = folder / "issued"
+
+    @classmethod
+    def at(cls, reference: str) -> Pki:
+        """The folder behind ``file:PATH``, or behind the path in the variable of ``env:NAME``."""
+        kind, _, name = reference.partition(":")
+        path = resolve(reference) if kind == "env" else name
+        return cls(Path(path).expanduser())
 
     def site(self, site: str) -> Path:
         return self.folder / "sites" / f"{site}.pem"
@@ -218,8 +235,19 @@ class Identity:
             raise BadInput(f"this is the certificate of site '{found.site}', not '{self.site}'", where=str(self.path))
         return found
 
-    def require_valid(self, now: datetime) -> None:
+    def require_usable(self, now: datetime) -> None:
+        """Raises ``AuthenticationRefused`` for a certificate that is of no use: expired, or of another authority."""
         self.peer.require_valid(now, str(self.path))
+        certificate = _certificate(self.pem, str(self.path))
+        for authority in x509.load_pem_x509_certificates(self.authority):
+            with suppress(ValueError, TypeError, InvalidSignature):
+                certificate.verify_directly_issued_by(authority)
+                return
+        raise AuthenticationRefused(
+            f"the certificate of site '{self.site}' is not of the authority in {self.pki.authority.name}",
+            where=str(self.path),
+            remedy=f"issue it where the authority's key is: leeward pki issue {self.site} --renew",
+        )
 
     def key_and_certificate(self) -> tuple[bytes, bytes]:
         """Both as PEM."""

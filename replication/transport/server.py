@@ -79,7 +79,7 @@ class MasterTarget:
             AuthenticationRefused: this site's own certificate expired.
         """
         now = datetime.now(UTC)
-        self._identity.require_valid(now)
+        self._identity.require_usable(now)
         days = self._identity.peer.days_left(now)
         if days < RENEW_DAYS:
             log.warning("the certificate of site '%s' expires in %d days: leeward pki issue", self._identity.site, days)

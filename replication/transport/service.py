@@ -19,6 +19,8 @@ def channel_options(keepalive_ms: int) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", MESSAGE_MAX),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
+        # Without it a minute: a ping that measures the link is under way, and no keepalive comes before its answer.
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from datetime import UTC, datetime
 
 import grpc
@@ -12,6 +13,9 @@ from replication.transport.pki import Identity, Peer, peer_in, server_name
 from vault.errors import AuthenticationRefused, InvalidState, LeewardError, Unreachable
 
 HANDSHAKE_S = 10.0
+HANDSHAKES = 3
+HANDSHAKE_AGAIN_S = 0.3
+"""A server that hangs up so often in a row means it; one that stops or restarts is not there the next time."""
 _HTTP2 = ["h2"]
 _EXPIRED, _NOT_YET_VALID, _OTHER_NAME = 10, 9, 62
 
@@ -59,24 +63,40 @@ def diagnose(address: str, identity: Identity, site: str) -> None:
         AuthenticationRefused: one side does not accept the other's certificate.
         InvalidState: the other side does not speak TLS 1.3.
     """
-    identity.require_valid(datetime.now(UTC))
+    identity.require_usable(datetime.now(UTC))
     where = f"master target of site '{site}' at {address}"
-    try:
-        with (
-            _connect(address) as plain,
-            _context(identity).wrap_socket(plain, server_hostname=server_name(site)) as tls,
-        ):
-            _wait_for_its_verdict(tls)
-    except ssl.SSLCertVerificationError as error:
-        raise _refused_theirs(error, address, identity, site, where) from None
-    except ssl.SSLError as error:
-        raise _refused_ours(error, identity, where) from None
-    except OSError as error:
-        raise Unreachable(
-            f"the master target does not answer: {str(error).lower() or type(error).__name__}",
-            where=where,
-            remedy="check that it runs (leeward master-target) and that the link to it is up",
-        ) from None
+    for tried in range(1, HANDSHAKES + 1):
+        try:
+            if _shakes_hands(address, identity, site):
+                return
+        except ssl.SSLCertVerificationError as error:
+            raise _refused_theirs(error, address, identity, site, where) from None
+        except ssl.SSLError as error:
+            raise _refused_ours(error, identity, where) from None
+        except OSError as error:
+            raise Unreachable(
+                f"the master target does not answer: {str(error).lower() or type(error).__name__}",
+                where=where,
+                remedy="check that it runs (leeward master-target) and that the link to it is up",
+            ) from None
+        if tried < HANDSHAKES:
+            time.sleep(HANDSHAKE_AGAIN_S)
+    raise _not_accepted(identity, where, "it hangs up as soon as it has seen it")
+
+
+def _shakes_hands(address: str, identity: Identity, site: str) -> bool:
+    """False when the other side, a master target of that site beyond doubt, hangs up on us.
+
+    In TLS 1.3 the client is done before the server has looked at its certificate, and gRPC sends no alert when it does
+    not like it. A server that accepts us sends its HTTP/2 settings at once."""
+    with (
+        _connect(address) as plain,
+        _context(identity).wrap_socket(plain, server_hostname=server_name(site)) as connection,
+    ):
+        try:
+            return bool(connection.recv(1))
+        except ConnectionError:
+            return False
 
 
 def speaks_tls_1_2(address: str) -> bool:
@@ -105,12 +125,6 @@ def _context(identity: Identity) -> ssl.SSLContext:
     context.load_cert_chain(identity.path)
     context.set_alpn_protocols(_HTTP2)
     return context
-
-
-def _wait_for_its_verdict(tls: ssl.SSLSocket) -> None:
-    """In TLS 1.3 the client is done before the server has looked at its certificate: an alert comes afterwards."""
-    if not tls.recv(1):
-        raise ConnectionResetError("the connection was closed at once")
 
 
 def _refused_theirs(
@@ -157,9 +171,14 @@ def _refused_ours(error: ssl.SSLError, identity: Identity, where: str) -> Leewar
             remedy="both sides must speak TLS 1.3",
         )
     if "alert" in reason:
-        return AuthenticationRefused(
-            f"it does not accept the certificate of site '{identity.site}' ({reason})",
-            where=where,
-            remedy=f"both sites need valid certificates of the same authority: leeward pki issue {identity.site}",
-        )
+        return _not_accepted(identity, where, reason)
     return Unreachable(f"the connection broke off ({reason})", where=where, remedy="check the link between the sites")
+
+
+def _not_accepted(identity: Identity, where: str, how: str) -> AuthenticationRefused:
+    return AuthenticationRefused(
+        f"it does not accept the certificate of site '{identity.site}': {how}",
+        where=where,
+        remedy="both sites need valid certificates of the same authority, and right clocks: "
+        f"leeward pki issue {identity.site}",
+    )
