@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from console import (
+    cmd_audit,
     cmd_demo,
     cmd_engine,
     cmd_lab,
@@ -15,6 +16,7 @@ from console import (
     cmd_plan_files,
     cmd_plan_runs,
     cmd_report,
+    cmd_schedule,
     cmd_seed,
     cmd_vault,
 )
@@ -33,6 +35,7 @@ app = typer.Typer(
 vault = typer.Typer(help="The inventory: sites, policies, mappings, machines.", no_args_is_help=True)
 lab = typer.Typer(help="The lab: sites on this computer whose machines really run.", no_args_is_help=True)
 faults = typer.Typer(help="Break the lab's sites and links, and mend them again.", no_args_is_help=True)
+schedule = typer.Typer(help="Exercises: test failovers that happen by themselves.", no_args_is_help=True)
 seed = typer.Typer(help="The first copy on media that people carry, instead of over the network.", no_args_is_help=True)
 plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=True)
 report = typer.Typer(
@@ -45,6 +48,7 @@ app.add_typer(lab, name="lab")
 lab.add_typer(faults, name="faults")
 app.add_typer(seed, name="seed")
 app.add_typer(plan, name="plan")
+app.add_typer(schedule, name="schedule")
 app.add_typer(report, name="report")
 app.add_typer(pki, name="pki")
 
@@ -59,6 +63,8 @@ cmd_plan.register(plan)
 cmd_plan_files.register(plan)
 cmd_plan_runs.register(plan)
 cmd_report.register(report)
+cmd_schedule.register(schedule)
+cmd_audit.register(app)
 cmd_demo.register(app)
 
 
