@@ -13,6 +13,7 @@ from plans.context import MachineInRun, RunContext
 from plans.model import CheckStep, ManualStep, ScriptStep
 from reports.model import PlanRecord, RunRecord, StageRecord
 from vault.domain import (
+    LATEST,
     Answering,
     Finding,
     PowerState,
@@ -64,11 +65,15 @@ class Findings(Value):
 
 
 class ReadinessQuestion(Value):
-    """Ask one site about many machines at once. ``side`` says which end of each relationship the site is."""
+    """Ask one site about many machines at once. ``side`` says which end of each relationship the site is.
+
+    ``point``: the recovery point that is going to be chosen; the target says whether each machine has it.
+    """
 
     site: str
     side: Literal["source", "target"]
     relationships: list[Relationship]
+    point: str = LATEST
 
 
 class Replicate(Value):

@@ -24,10 +24,12 @@ from activities.contracts import (
     StartTest,
 )
 from activities.running import BlockingRunner, Running
+from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
 from replication.ports import Report
-from vault.domain import Finding, Progress, RecoveredMachine, Relationship
-from vault.errors import ResynchronizationRequired
+from replication.retention import resolve
+from vault.domain import LATEST, Finding, Progress, RecoveredMachine, Relationship, Severity, utc
+from vault.errors import LeewardError, ResynchronizationRequired
 
 LOOK_FOR_SEED_EVERY_S = 5.0
 
@@ -49,6 +51,8 @@ class ProtectionActivities:
                 provider = self._adapters.provider(relationship)
                 check = provider.check_source if given.side == "source" else provider.check_target
                 findings += check(relationship)
+                if given.side == "target" and given.point != LATEST:
+                    findings.append(_point_finding(provider, relationship, given.point))
             return findings
 
         return Findings(findings=await self._run(call))
@@ -198,6 +202,15 @@ class ProtectionActivities:
     async def disable_target(self, given: OfRelationship) -> Done:
         await self._run(lambda _: self._adapters.provider(given.relationship).disable_target(given.relationship))
         return Done()
+
+
+def _point_finding(provider: ReplicationProvider, relationship: Relationship, choice: str) -> Finding:
+    subject = f"recovery point of '{relationship.machine}'"
+    try:
+        point = resolve(provider.recovery_points(relationship), choice, relationship.target_site)
+    except LeewardError as error:
+        return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)
+    return Finding(severity=Severity.PASS, subject=subject, what=f"'{choice}' is {point.id}, {utc(point.time)}")
 
 
 class _Sent:

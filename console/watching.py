@@ -62,8 +62,10 @@ def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Outpu
         if row.state == "pending" or seen.get(row.id) == row.state:
             continue
         seen[row.id] = row.state
-        detail = f": {row.detail if row.state in ASKING else _first_line(row.detail)}" if row.detail else ""
-        output.say(f"{stage.title} / {row.name}: {row.state}{detail}")
+        detail = row.detail if row.state in ASKING else _first_line(row.detail)
+        if row.state == "refused":
+            detail = ""  # the run's last sentence says it
+        output.say(f"{stage.title} / {row.name}: {row.state}{': ' if detail else ''}{detail}")
         if row.state == "waiting":
             output.say(f"    leeward plan approve {plan} --step '{row.id}'")
         elif row.state == "failed":

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from temporalio.client import Client, WorkflowFailureError
@@ -20,7 +22,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from adapters.lab import labctl
-from adapters.lab.database import scan_images
+from adapters.lab.database import Recovered, scan_images
 from adapters.lab.definition import MachineDefinition
 from adapters.lab.faults import SiteFaults
 from adapters.lab.layout import LabLayout, MachineFolder
@@ -29,7 +31,8 @@ from adapters.lab.network import overlaps
 from console.client import Leeward
 from plans.loading import load_plan
 from plans.model import Plan
-from vault.domain import RunType
+from replication.local import LocalReplicaStore
+from vault.domain import RecoveryPoint, RunType
 from vault.inventory import Inventory
 from vault.lifecycle import Phase
 from vault.loading import load_inventory
@@ -41,6 +44,8 @@ from workflows.model import JobResult, MachineState, RunStatus
 HOME, AWAY = "primary", "recovery"
 PLAN = "pair"
 TIME_SCALE = 0.01
+HEARTBEAT_S = 2.0
+"""A worker that was killed is missed after so long."""
 SMALL: dict[str, dict[str, str]] = {"db": {"log": "8MiB", "data": "16MiB"}, "app": {"system": "8MiB"}}
 """Machines and the disks of each."""
 TROUBLE_IN_LOGS = ("Traceback", "Fatal Python error", "PyGILState")
@@ -91,13 +96,6 @@ class Command(NamedTuple):
         return json.loads(self.out)
 
 
-class Window(NamedTuple):
-    """What a copy made at one moment must hold: at least ``acknowledged``, at most ``begun``."""
-
-    acknowledged: int
-    begun: int
-
-
 @dataclass
 class House:
     """One leeward in ``root``. Everything about it is reached by files, commands and the Temporal client."""
@@ -122,9 +120,15 @@ class House:
     def inventory(self) -> Inventory:
         return load_inventory(self.vault)
 
-    @property
-    def plan(self) -> Plan:
-        return load_plan(self.root / f"{PLAN}.plan.yaml", self.inventory)
+    def plan_file(self, name: str) -> Path:
+        return self.root / f"{name}.plan.yaml"
+
+    def plan(self, name: str = PLAN) -> Plan:
+        return load_plan(self.plan_file(name), self.inventory)
+
+    def write_plan(self, name: str, machines: list[str], **more: Any) -> None:
+        groups = [{"name": "all", "machines": machines}]
+        self.plan_file(name).write_text(json.dumps({"plan": name, "groups": groups, **more}, indent=2))
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -195,7 +199,8 @@ class House:
         client = await Client.connect(
             engine.address, namespace=engine.namespace, data_converter=pydantic_data_converter
         )
-        return Leeward(client, self.inventory, self.settings.timings(), operator="test")
+        timings = self.settings.timings().model_copy(update={"heartbeat_s": HEARTBEAT_S})
+        return Leeward(client, self.inventory, timings, operator="test")
 
     async def protect_all(self) -> None:
         leeward = await self.connect()
@@ -218,6 +223,15 @@ class House:
             assert time.monotonic() < deadline, f"{machine} is {state.phase}, not {phase}: {state.health}"
             await asyncio.sleep(0.1)
 
+    async def wait_for_points(self, machine: str, count: int, within_s: float = 20) -> list[RecoveryPoint]:
+        leeward = await self.connect()
+        for _ in range(int(within_s / 0.2)):
+            points = (await leeward.recovery_points(machine)).points
+            if len(points) >= count:
+                return points
+            await asyncio.sleep(0.2)
+        raise AssertionError(f"{machine} has {len(points)} recovery points after {within_s:g} s, not {count}")
+
     async def wait_for_transactions(self, more: int = 20, within_s: float = 20) -> None:
         """Until the running production copy of each machine got so many further transactions acknowledged."""
         goals = {machine: self.last_acknowledged(machine) + more for machine in self.machines}
@@ -227,37 +241,46 @@ class House:
                 assert time.monotonic() < deadline, f"{machine} does not write"
                 await asyncio.sleep(0.05)
 
-    async def finished_run(self, run_type: RunType, *, within_s: float = 60, **options: Any) -> RunStatus:
-        """Start a run of the plan and wait for its end, whatever happens to Temporal and its workers meanwhile."""
-        leeward = await self.connect()
-        await leeward.start_run(self.plan, run_type, **options)
-        return await self.end_of_run(within_s=within_s)
+    async def start_run(self, run_type: RunType, plan: str = PLAN, **options: Any) -> None:
+        await (await self.connect()).start_run(self.plan(plan), run_type, **options)
 
-    async def end_of_run(self, within_s: float = 60) -> RunStatus:
+    async def end_of_run(self, plan: str = PLAN, within_s: float = 60) -> RunStatus:
+        """The end of the run that was started last, whatever happens to Temporal and its workers meanwhile."""
+
         async def wait() -> RunStatus:
             while True:
                 try:
                     leeward = await self.connect()
-                    await leeward.client.get_workflow_handle(plan_id(PLAN)).result()
+                    await leeward.client.get_workflow_handle(plan_id(plan)).result()
                 except WorkflowFailureError:
-                    pass
+                    pass  # refused; the status says why
                 except (RPCError, RuntimeError):  # Temporal is being started again
                     await asyncio.sleep(0.2)
                     continue
-                return await leeward.run_status(PLAN)
+                return await leeward.run_status(plan)
 
-        return await within(within_s, wait(), self.describe_run)
+        return await within(within_s, wait(), lambda: self.describe_run(plan))
 
-    async def describe_run(self) -> str:
-        status = await (await self.connect()).run_status(PLAN)
-        return "\n".join(
-            f"{row.id}: {row.state} {row.detail}" for stage in status.stages for row in stage.steps
-        )
+    async def wait_for_run(self, state: str, plan: str = PLAN, within_s: float = 30) -> RunStatus:
+        """Until the running run is in ``state``."""
+        leeward, deadline = await self.connect(), time.monotonic() + within_s
+        while (status := await leeward.run_status(plan)).state != state:
+            assert time.monotonic() < deadline, f"the run is {status.state}\n{await self.describe_run(plan)}"
+            await asyncio.sleep(0.1)
+        return status
 
-    async def completed_run(self, run_type: RunType, *, within_s: float = 60, **options: Any) -> dict[str, JobResult]:
-        """As :meth:`finished_run`, for a run that has to complete; what it did with each machine."""
-        status = await self.finished_run(run_type, within_s=within_s, **options)
-        assert status.state == "completed", f"{run_type} {status.state}: {status.message}\n{status.stages}"
+    async def describe_run(self, plan: str = PLAN) -> str:
+        status = await (await self.connect()).run_status(plan)
+        rows = (row for stage in status.stages for row in stage.steps)
+        return f"{status.state} {status.message}\n" + "\n".join(f"{row.id}: {row.state} {row.detail}" for row in rows)
+
+    async def completed_run(
+        self, run_type: RunType, plan: str = PLAN, *, within_s: float = 60, **options: Any
+    ) -> dict[str, JobResult]:
+        """A run that has to complete without an operator; what it did with each machine."""
+        await self.start_run(run_type, plan, **options)
+        status = await self.end_of_run(plan, within_s)
+        assert status.state == "completed", f"{run_type} {await self.describe_run(plan)}"
         return results_of(status)
 
     # -- evidence ------------------------------------------------------------------------------------------------
@@ -268,12 +291,19 @@ class House:
     def last_acknowledged(self, machine: str) -> int:
         return max((entry.number for entry in self.ledger(machine) if entry.kind == ACKNOWLEDGED), default=0)
 
-    def window(self, machine: str, at_ns: int, before_boot: int = -1) -> Window:
-        """What clients knew at a moment, by the entries before the boot of that index (of the last boot)."""
-        history = entries_before_boot(self.ledger(machine), before_boot)
-        acknowledged = max((entry.number for entry in history if entry.time_ns < at_ns), default=0)
-        begun = max((entry.number for entry in history if _began_ns(entry) < at_ns), default=0)
-        return Window(acknowledged, max(acknowledged, begun))
+    def acknowledged_before(self, machine: str, moment: datetime) -> int:
+        """The last transaction that clients got acknowledged before a moment of the machine's first history."""
+        entries = self.ledger(machine)
+        boots = [index for index, entry in enumerate(entries) if entry.kind == BOOTED]
+        history = entries[: boots[1]] if len(boots) > 1 else entries
+        before = (entry.number for entry in history if entry.time_ns < nanoseconds(moment))
+        return max(before, default=0)
+
+    def held_at(self, machine: str, site: str, point: RecoveryPoint) -> Recovered:
+        """What the replica at ``site`` has on its disks at a recovery point, whatever leeward or a guest says."""
+        store = LocalReplicaStore(self.lab.site(site).replicas / machine, machine=machine)
+        with TemporaryDirectory(dir=self.root) as folder:
+            return scan_images(store.materialise(point, Path(folder), lambda _: None))
 
     def assert_nothing_lost(self) -> int:
         """No copy ever booted without a transaction acknowledged before; returns how many were acknowledged in all.
@@ -342,13 +372,8 @@ class House:
         return process
 
 
-def entries_before_boot(entries: list[Entry], boot: int) -> list[Entry]:
-    boots = [index for index, entry in enumerate(entries) if entry.kind == BOOTED]
-    return entries[: boots[boot]]
-
-
-def _began_ns(entry: Entry) -> int:
-    return entry.other if entry.kind == ACKNOWLEDGED else entry.time_ns
+def nanoseconds(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
 def _read(path: Path) -> bytes:
@@ -363,12 +388,11 @@ def images_of(folder: MachineFolder) -> list[Path]:
 
 
 def results_of(status: RunStatus) -> dict[str, JobResult]:
-    return {
-        row.machine: row.result
-        for stage in status.stages
-        for row in stage.steps
-        if row.machine is not None and row.result is not None
-    }
+    """Of each machine the result that recovered it, else its last one."""
+    rows = [row for stage in status.stages for row in stage.steps]
+    found = [(row.machine, row.result) for row in rows if row.machine is not None and row.result is not None]
+    recovering = [(machine, result) for machine, result in found if result.recovered is not None]
+    return dict(found) | dict(recovering)
 
 
 async def within(seconds: float, work: Any, describe: Any = None) -> Any:
@@ -401,8 +425,7 @@ def open_house(
     root.mkdir(parents=True, exist_ok=True)
     document = inventory_document(chosen, rate=rate, policy=policy or {}, sites=sites or {})
     house.vault.write_text(json.dumps(document, indent=2))
-    groups = [{"name": "all", "machines": list(chosen)}]
-    (root / f"{PLAN}.plan.yaml").write_text(json.dumps({"plan": PLAN, "groups": groups, **(plan or {})}, indent=2))
+    house.write_plan(PLAN, list(chosen), **(plan or {}))
     try:
         house.up()
         if lab_up:

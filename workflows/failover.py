@@ -129,7 +129,8 @@ class UnplannedFailover:
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
         refuse_on_failures(
-            await check_target(relationship, given.timings), f"unplanned failover of '{relationship.machine}'"
+            await check_target(relationship, given.timings, given.request.point),
+            f"unplanned failover of '{relationship.machine}'",
         )
         outage_began = workflow.now()
         proven_off = await self._try_to_shut_down(given, story)

@@ -9,7 +9,7 @@ from temporalio.exceptions import ActivityError
 
 from activities import contracts
 from activities.contracts import ReadinessQuestion, ShutDown, StartMachine, replication_queue, site_queue
-from vault.domain import Answering, Finding, PowerState, RecoveredMachine, Relationship, Severity
+from vault.domain import LATEST, Answering, Finding, PowerState, RecoveredMachine, Relationship, Severity
 from vault.errors import InvalidState
 from workflows.calls import call, reason, refused
 from workflows.model import JobInput, Timings
@@ -40,8 +40,10 @@ def source_replication_queue(relationship: Relationship) -> str:
     return replication_queue(relationship.source_site)
 
 
-async def check_target(relationship: Relationship, timings: Timings) -> list[Finding]:
-    question = ReadinessQuestion(site=relationship.target_site, side="target", relationships=[relationship])
+async def check_target(relationship: Relationship, timings: Timings, point: str = LATEST) -> list[Finding]:
+    question = ReadinessQuestion(
+        site=relationship.target_site, side="target", relationships=[relationship], point=point
+    )
     answer = await call(
         contracts.CHECK_READINESS,
         question,

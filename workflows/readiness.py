@@ -111,7 +111,8 @@ class PlanReadiness:
         if given.facts.run_type in ASKS_THE_TARGET:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]
-                await self._check_site(given, ReadinessQuestion(site=site, side="target", relationships=there))
+                question = ReadinessQuestion(site=site, side="target", relationships=there, point=given.facts.point)
+                await self._check_site(given, question)
         if given.facts.run_type == "unplanned" and not given.facts.source_unreachable:
             await self._require_reachable_sources(given, relationships)
         if given.facts.run_type in ASKS_THE_SOURCE:

@@ -33,7 +33,8 @@ class TestFailover:
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
         refuse_on_failures(
-            await check_target(relationship, given.timings), f"test failover of '{relationship.machine}'"
+            await check_target(relationship, given.timings, given.request.point),
+            f"test failover of '{relationship.machine}'",
         )
         began = workflow.now()
         name = test_machine_name(relationship.machine)
