@@ -20,6 +20,7 @@ from replication.ports import BlockReader, ChangeSource, Extent, ReplicaState, R
 from replication.progress import Meter
 from replication.ranges import PIECE, pieces
 from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
+from replication.stream import begin_period
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint
 from vault.errors import BadInput, Busy, InvalidState, NoSpace
 
@@ -113,6 +114,12 @@ def _begin(
             where=f"site {fresh.site}",
             remedy="let that finish, or give --restart: then it starts over",
         )
+    if replica is None and source.pending():
+        raise InvalidState(
+            f"'{fresh.machine}' is being replicated: cuts wait to be sent, and the target cannot be asked",
+            where=f"site {fresh.site}",
+            remedy="export when the target can be reached",
+        )
     media.delete_parts(folder, known)
     key = Keys(fresh.machine, site_key).make()
     media.save(folder, fresh.with_(beginning=True))
@@ -123,7 +130,7 @@ def _begin(
             _refuse_complete(replica.state(), fresh)
             begun = _begin_period(source, fresh, renew=True)
             replica.create(begun.disks, begun.epoch)
-    begun = begun.with_(moment=source.take_snapshot(), key=key)
+    begun = begun.with_(key=key)
     media.save(folder, begun)
     return begun
 
@@ -132,8 +139,9 @@ def _begin_period(source: ChangeSource, fresh: SeedManifest, *, renew: bool) -> 
     """``renew`` False: the replica could not be asked whether it follows the present period, so that one stays."""
     before = source.tracking()
     if before.active and not before.resync_required and not renew:
-        return fresh.with_(epoch=before.epoch)
-    return fresh.with_(epoch=source.start_tracking(), replaces=before.epoch)
+        return fresh.with_(epoch=before.epoch, moment=source.take_snapshot())
+    epoch, moment = begin_period(source)
+    return fresh.with_(epoch=epoch, replaces=before.epoch, moment=moment)
 
 
 def _refuse_complete(state: ReplicaState, fresh: SeedManifest) -> None:

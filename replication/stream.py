@@ -109,11 +109,10 @@ def resynchronize(source: ChangeSource, store: ReplicaStore, report: Report) -> 
     with store.lock("resynchronization"):
         state = store.state()
         check_same_disks(state.disks, source.disks(), "resynchronization")
-        epoch = source.start_tracking()
         if not state.seeded:
-            store.create(state.disks, epoch)
+            store.create(state.disks, source.start_tracking())
             return copy_initial(source, store, report)
-        moment = source.take_snapshot()
+        epoch, moment = begin_period(source)
         total = sum(_bytes_to_compare(source, store, disk) for disk in state.disks)
         meter = Meter(report, "resynchronization", total)
         for disk in state.disks:
@@ -138,8 +137,23 @@ def _snapshot_to_seed(source: ChangeSource, store: ReplicaStore) -> datetime:
         return state.seed_moment
     store.begin_seed(None)
     moment = source.take_snapshot()
+    if source.pending():
+        epoch, moment = begin_period(source)
+        store.create(state.disks, epoch)
     store.begin_seed(moment)
     return moment
+
+
+def begin_period(source: ChangeSource) -> tuple[str, datetime]:
+    """A new tracking period and the snapshot it begins with: ``(epoch, moment)``.
+
+    No cut lies between the two. It would be sent after the snapshot though it is older, and for one recovery point
+    blocks of two moments would be mixed."""
+    while True:
+        epoch = source.start_tracking()
+        moment = source.take_snapshot()
+        if not source.pending():
+            return epoch, moment
 
 
 # --- resynchronization ------------------------------------------------------------------------------------------

@@ -18,7 +18,11 @@ HOME, AWAY = "primary", "secondary"
 
 
 def lab_machine(
-    *, rate: float = 50, transaction_size: str = "4096B", disks: dict[str, str] | None = None
+    *,
+    rate: float = 50,
+    transaction_size: str = "4096B",
+    disks: dict[str, str] | None = None,
+    tracking: str = "log",
 ) -> dict[str, Any]:
     """The ``lab`` section of a machine; ``disks`` are names and sizes, the first one commits."""
     sizes = disks or {"system": "2MiB", "data": "16MiB"}
@@ -26,6 +30,7 @@ def lab_machine(
         "disks": [{"name": name, "size": size} for name, size in sizes.items()],
         "transactions_per_second": rate,
         "transaction_size": transaction_size,
+        "tracking": tracking,
     }
 
 

@@ -209,6 +209,8 @@ class LabMachine(Value):
     disks: list[LabDisk] = Field(min_length=1)
     transactions_per_second: float = Field(default=50, gt=0, le=10000)
     transaction_size: PositiveSize = 4096
+    tracking: Literal["log", "bitmap"] = "log"
+    """How changes are known: every write in a log beside the disk, or a map of changed blocks."""
 
 
 class Machine(Value):

@@ -71,6 +71,7 @@ machines:
           size: 32MiB
         - name: data
           size: 64MiB
+      # tracking: bitmap          # know changes by a map of blocks instead of a log of writes
       transactions_per_second: 80
       transaction_size: 4KiB
 

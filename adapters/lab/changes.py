@@ -9,39 +9,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from adapters.lab import guest_client, hrl
 from adapters.lab.definition import MachineDefinition
 from adapters.lab.layout import MachineFolder
+from adapters.lab.quiet import quiet_storage
 from adapters.lab.snapshots import SnapshotReader, create_snapshot, invalidate_snapshot
-from adapters.lab.storage import (
-    SealedCut,
-    StorageLock,
-    StorageState,
-    WriterLock,
-    delete_unused_files,
-    load_state,
-    save_state,
-)
-from adapters.lab.vdisk import recover, sync_files
-from replication.files import translated
+from adapters.lab.storage import SealedCut, StorageLock, StorageState, delete_unused_files, load_state, save_state
+from adapters.lab.vdisk import sync_files
+from replication.bitmap import RESYNCHRONIZE, CutNow, moment_of
 from replication.ports import BlockReader, ChangeSource, Cut, Extent, Tracking
 from vault.domain import ConsistencyKind, Disk
 from vault.errors import Damaged, InvalidState, NotFound, ResynchronizationRequired
-
-RESYNCHRONIZE = "resynchronize the machine: source and replica are compared and only the difference is sent"
-
-_PATIENCE_S = 30.0
-
-
-def _moment(time_ns: int) -> datetime:
-    """To the microsecond below: a write acknowledged before the returned moment was acknowledged before time_ns."""
-    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanoseconds // 1000)
 
 
 class LabChangeSource(ChangeSource):
@@ -60,7 +43,8 @@ class LabChangeSource(ChangeSource):
         with self._quiet_storage() as (lock, state):
             sync_files(*self._images())
             self._create_logs(epoch, 1)
-            self._change(lock, replace(state, epoch=epoch, active=True, number=1, resync_required=False, sealed=()))
+            fresh = replace(state, epoch=epoch, active=True, number=1, resync_required=False, sealed=(), map=None)
+            self._change(lock, fresh)
         return epoch
 
     def stop_tracking(self) -> None:
@@ -87,13 +71,22 @@ class LabChangeSource(ChangeSource):
             time_ns = time.time_ns()
             for disk in self._definition().disks:
                 create_snapshot(self._folder.snapshot(disk.name, snapshot), snapshot, disk.size, time_ns)
-            self._change(lock, replace(state, snapshot=snapshot, snapshot_time_ns=time_ns))
-        return _moment(time_ns)
+            self._change(lock, replace(state, snapshot=snapshot, snapshot_time_ns=time_ns, map=None))
+        return moment_of(time_ns)
 
     def snapshot_moment(self) -> datetime | None:
         self._reach()
         state = load_state(self._folder)
-        return _moment(state.snapshot_time_ns) if state.snapshot else None
+        return moment_of(state.snapshot_time_ns) if state.snapshot and self._can_be_read() else None
+
+    def _can_be_read(self) -> bool:
+        """Not so when a crash came between giving it up and forgetting it."""
+        try:
+            for disk in self._definition().disks:
+                self.open_snapshot(disk.name).close()
+        except NotFound:
+            return False
+        return True
 
     def open_snapshot(self, disk: str) -> BlockReader:
         self._reach()
@@ -114,23 +107,32 @@ class LabChangeSource(ChangeSource):
     def cut(self, kind: ConsistencyKind = ConsistencyKind.CRASH) -> Cut:
         """As the contract says. The returned ``kind`` is what was reached: a guest that cannot be quiesced, or not
         for long enough, gives a crash-consistent cut."""
+        with self.holding(kind) as cut_now:
+            return cut_now(time.time_ns(), "")
+
+    @contextmanager
+    def holding(self, kind: ConsistencyKind) -> Iterator[CutNow]:
+        """Writes wait inside; the yielded function cuts. So several machines can be cut at one moment."""
         self._reach()
-        with guest_client.quiesced(self._folder, wanted=kind == ConsistencyKind.APPLICATION) as quiesced:
+        with guest_client.quiesced(self._folder, wanted=kind is ConsistencyKind.APPLICATION) as quiesced:
             state = load_state(self._folder)
             if state.logging:
                 sync_files(*self._images(), *self._active_logs(state))
-            with self._quiet_storage() as (lock, state):
-                self._require_known_changes(state)
-                time_ns = time.time_ns()
-                reached = ConsistencyKind.APPLICATION if quiesced() else ConsistencyKind.CRASH
-                sync_files(*self._images(), *self._active_logs(state))
-                lengths = {
-                    disk.name: self._folder.log(disk.name, state.epoch, state.number).stat().st_size
-                    for disk in self._definition().disks
-                }
-                sealed = SealedCut(state.number, time_ns, str(reached), lengths)
-                self._create_logs(state.epoch, state.number + 1)
-                self._change(lock, replace(state, number=state.number + 1, sealed=(*state.sealed, sealed)))
+            with self._quiet_storage() as (lock, _):
+                yield lambda time_ns, group: self._cut_now(lock, time_ns, quiesced(), group)
+
+    def _cut_now(self, lock: StorageLock, time_ns: int, quiesced: bool, group: str) -> Cut:
+        state = load_state(self._folder)
+        self._require_known_changes(state)
+        reached = ConsistencyKind.APPLICATION if quiesced else ConsistencyKind.CRASH
+        sync_files(*self._images(), *self._active_logs(state))
+        lengths = {
+            disk.name: self._folder.log(disk.name, state.epoch, state.number).stat().st_size
+            for disk in self._definition().disks
+        }
+        sealed = SealedCut(state.number, time_ns, str(reached), lengths, group)
+        self._create_logs(state.epoch, state.number + 1)
+        self._change(lock, replace(state, number=state.number + 1, sealed=(*state.sealed, sealed)))
         return _as_cut(state.epoch, sealed)
 
     def pending(self) -> list[Cut]:
@@ -162,20 +164,8 @@ class LabChangeSource(ChangeSource):
     def _active_logs(self, state: StorageState) -> list[Path]:
         return [self._folder.log(disk.name, state.epoch, state.number) for disk in self._definition().disks]
 
-    @contextmanager
-    def _quiet_storage(self) -> Iterator[tuple[StorageLock, StorageState]]:
-        """No write is under way, and image and logs are equal on every disk."""
-        self._reach()
-        definition = self._definition()
-        with (
-            translated(self._folder.path),
-            closing(StorageLock(self._folder, patience_s=_PATIENCE_S)) as lock,
-            lock,
-            closing(WriterLock(self._folder)) as writer,
-        ):
-            if writer.take():
-                recover(lock, self._folder, definition)
-            yield lock, load_state(self._folder)
+    def _quiet_storage(self) -> AbstractContextManager[tuple[StorageLock, StorageState]]:
+        return quiet_storage(self._folder, self._reach)
 
     def _change(self, lock: StorageLock, state: StorageState) -> None:
         lock.announce()
@@ -235,7 +225,7 @@ class LabChangeSource(ChangeSource):
 
 def _as_cut(epoch: str, sealed: SealedCut) -> Cut:
     kind = ConsistencyKind(sealed.kind)
-    return Cut(epoch=epoch, number=sealed.number, time=_moment(sealed.time_ns), kind=kind)
+    return Cut(epoch=epoch, number=sealed.number, time=moment_of(sealed.time_ns), kind=kind, group=sealed.group)
 
 
 def _size_if_there(path: Path) -> int:

@@ -15,8 +15,11 @@ from adapters.lab.faults import SiteFaults
 from adapters.lab.guest_state import FAILED, RUNNING
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.link import over_link
+from adapters.lab.maps import LabBlockMapDevice
 from adapters.lab.space import MIB, SiteSpace
+from adapters.lab.storage import load_state
 from adapters.ports import Beat, Hypervisor, ScriptResult
+from replication.bitmap import BitmapChangeSource
 from replication.cipher import SiteKey
 from replication.files import translated
 from replication.local import LocalReplicaStore
@@ -295,16 +298,32 @@ class LabHypervisor(Hypervisor):
 
     def change_source(self, machine: str) -> ChangeSource:
         self._log_in()
-        return LabChangeSource(self._registered(machine), self._log_in)
+        folder = self._registered(machine)
+        if self._tracks_by_map(folder):
+            return BitmapChangeSource(LabBlockMapDevice(folder, self._log_in))
+        return LabChangeSource(folder, self._log_in)
+
+    def _tracks_by_map(self, folder: MachineFolder) -> bool:
+        """What the inventory says holds from the next time on that tracking begins from nothing."""
+        state = load_state(folder)
+        if state.active or (state.map is not None and state.map.active):
+            return not state.active
+        wanted = making.lab_settings(self._inventory, MachineDefinition.load(folder).identity).tracking
+        return wanted == "bitmap"
 
     def replica_store(self, machine: str) -> ReplicaStore:
         self._log_in()
         return over_link(self._replica_stores(machine), lambda _bytes: self.faults.require_host())
 
-    def _store_in_files(self, machine: str) -> ReplicaStore:
-        from replication.local import LocalReplicaStore
-
-        return LocalReplicaStore(self._folder.replicas / machine, machine=machine, reserve=self._space.reserve)
+    def store_in_files(self, machine: str) -> LocalReplicaStore:
+        """What the site's master target keeps, for those who are at the site."""
+        key = self._described.replica_key
+        return LocalReplicaStore(
+            self._folder.replicas / machine,
+            machine=machine,
+            reserve=self._space.reserve,
+            site_key=SiteKey.from_reference(key) if key else None,
+        )
 
 
 def transactions(answer: dict[str, object]) -> GuestTransactions:

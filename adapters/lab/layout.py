@@ -58,6 +58,9 @@ class MachineFolder:
     def log(self, disk: str, epoch: str, number: int) -> Path:
         return self.path / f"{disk}.{epoch[:8]}.{number:06d}.hrl"
 
+    def block_map(self, disk: str, epoch: str) -> Path:
+        return self.path / f"{disk}.{epoch[:8]}.map"
+
     def snapshot(self, disk: str, snapshot_id: str) -> Path:
         return self.path / f"{disk}.{snapshot_id[:8]}.snap"
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from adapters.lab.documents import open_lock_file, read_document, try_lock, write_document
 from adapters.lab.layout import MachineFolder
+from replication.blockmap import MapCut, MapState
 from vault.errors import Busy, NotFound
 
 FORMAT, VERSION = "leeward-lab-storage", 1
@@ -33,11 +34,14 @@ class SealedCut:
     time_ns: int
     kind: str
     lengths: dict[str, int]
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class StorageState:
-    """``number`` is that of the cut which the active logs will become."""
+    """``number`` is that of the cut which the active logs will become.
+
+    ``map`` is there while the machine is tracked by block maps, and nothing else of this is then."""
 
     epoch: str = ""
     active: bool = False
@@ -46,14 +50,24 @@ class StorageState:
     sealed: tuple[SealedCut, ...] = ()
     snapshot: str = ""
     snapshot_time_ns: int = 0
+    map: MapState | None = None
 
     @property
     def logging(self) -> bool:
         return self.active and not self.resync_required
 
     def with_resync_required(self) -> StorageState:
-        """The changes are no longer known: their logs are worth nothing any more."""
+        """The changes are no longer known: what was noted of them is worth nothing any more."""
+        if self.map is not None:
+            return replace(self, map=replace(self.map, resync_required=True, cuts=()))
         return replace(self, resync_required=True, sealed=())
+
+    @property
+    def newest_snapshot(self) -> str:
+        """The one that keeps the blocks which are overwritten now; older ones lean on it. Empty: there is none."""
+        if self.map is not None:
+            return self.map.snapshots[-1] if self.map.snapshots else ""
+        return self.snapshot
 
 
 @dataclass
@@ -112,7 +126,14 @@ def load_state(folder: MachineFolder) -> StorageState:
     except NotFound:
         return StorageState()
     sealed = tuple(SealedCut(**cut) for cut in body.pop("sealed"))
-    return StorageState(sealed=sealed, **body)
+    return StorageState(sealed=sealed, map=_load_map(body.pop("map", None)), **body)
+
+
+def _load_map(body: dict[str, Any] | None) -> MapState | None:
+    if body is None:
+        return None
+    cuts = tuple(MapCut(**cut) for cut in body.pop("cuts"))
+    return MapState(cuts=cuts, snapshots=tuple(body.pop("snapshots")), **body)
 
 
 def save_state(folder: MachineFolder, state: StorageState) -> None:
@@ -121,7 +142,7 @@ def save_state(folder: MachineFolder, state: StorageState) -> None:
 
 
 def delete_unused_files(folder: MachineFolder, state: StorageState, disks: list[str]) -> None:
-    """Delete logs and snapshots that the state does not know: released ones, and leftovers of a crash."""
+    """Delete logs, maps and snapshots that the state does not know: released ones, and leftovers of a crash."""
     keep = set()
     for disk in disks:
         if state.logging:
@@ -129,7 +150,11 @@ def delete_unused_files(folder: MachineFolder, state: StorageState, disks: list[
         keep.update(folder.log(disk, state.epoch, cut.number) for cut in state.sealed)
         if state.snapshot:
             keep.add(folder.snapshot(disk, state.snapshot))
-    for pattern in ("*.hrl", "*.snap"):
+        if state.map is not None:
+            if state.map.marking:
+                keep.add(folder.block_map(disk, state.map.epoch))
+            keep.update(folder.snapshot(disk, snapshot) for snapshot in state.map.snapshots)
+    for pattern in ("*.hrl", "*.map", "*.snap"):
         for path in folder.path.glob(pattern):
             if path not in keep:
                 path.unlink(missing_ok=True)

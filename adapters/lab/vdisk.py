@@ -1,8 +1,8 @@
 """The storage stack of the lab's hypervisor: the path of every write of a guest.
 
-Under the machine's storage lock a write goes first to the disk's replication log (when the machine is tracked), then
-the old blocks go to the snapshot (when there is one), then the write goes to the image. The log is a write-ahead log:
-after a writer was killed at any moment, :func:`recover` makes image and log equal again.
+Under the machine's storage lock a write goes first to the disk's replication log or is marked in its block map (when
+the machine is tracked), then the old blocks go to the snapshot (when there is one), then the write goes to the image.
+The log is a write-ahead log: after a writer was killed at any moment, :func:`recover` makes image and log equal again.
 
 What is durable: :meth:`VirtualDisks.flush` forces the active logs to the medium when there are any (their records are
 applied again at the next start), else the images. A cut forces the images before its logs leave that duty.
@@ -26,7 +26,8 @@ from adapters.lab.storage import (
     load_state,
     save_state,
 )
-from vault.errors import Busy, Damaged, InvalidState, NotFound
+from replication.blockmap import BlockMap
+from vault.errors import Busy, Damaged, InvalidState, NotFound, ResynchronizationRequired
 
 LARGEST_LOG_SHARE = 0.5
 """A disk whose logs are larger than this share of its size has to be resynchronized (requirements §C.4)."""
@@ -46,6 +47,8 @@ class VirtualDisks:
         self._images: dict[str, int] = {}
         self._logs: dict[str, hrl.LogWriter] = {}
         self._sealed_log_bytes: dict[str, int] = {}
+        self._maps: dict[str, BlockMap] = {}
+        self._generation = 0
         self._snapshots: dict[str, SnapshotWriter] = {}
         self._unflushed: set[str] = set()
         self._seen = b""
@@ -77,7 +80,7 @@ class VirtualDisks:
         with self._lock:
             if self._lock.seen() != self._seen:
                 self._look_again()
-            self._log(disk, offset, data)
+            self._track(disk, offset, data)
             if disk in self._snapshots:
                 self._snapshots[disk].preserve(image, offset, len(data))
             hrl.write_fully(image, data, offset)
@@ -95,16 +98,21 @@ class VirtualDisks:
     def close(self) -> None:
         """Let go of the disks; the next opener recovers what was not finished."""
         self._close_snapshots()
+        if self._maps:  # what snapshots kept has to be as durable as the maps' word that they are whole
+            sync_files(*self._folder.path.glob("*.snap"))
         for log in self._logs.values():
             log.close()
         self._logs.clear()
+        self._close_maps()
         for image in self._images.values():
             os.close(image)
         self._images.clear()
         self._writer.close()
         self._lock.close()
 
-    def _log(self, disk: str, offset: int, data: bytes) -> None:
+    def _track(self, disk: str, offset: int, data: bytes) -> None:
+        if disk in self._maps:
+            self._maps[disk].mark(offset, len(data), self._generation)
         log = self._logs.get(disk)
         if log is None:
             return
@@ -126,10 +134,27 @@ class VirtualDisks:
             if disk not in self._logs:
                 self._logs[disk] = hrl.LogWriter.at_end_of(path)
             self._sealed_log_bytes[disk] = sum(cut.lengths[disk] for cut in state.sealed)
+        self._open_maps(state)
         self._close_snapshots()
-        for disk in self.sizes if state.snapshot else ():
-            self._snapshots[disk] = SnapshotWriter(self._folder.snapshot(disk, state.snapshot))
+        for disk in self.sizes if state.newest_snapshot else ():
+            self._snapshots[disk] = SnapshotWriter(self._folder.snapshot(disk, state.newest_snapshot))
         self._seen = self._lock.seen()
+
+    def _open_maps(self, state: StorageState) -> None:
+        marking = state.map if state.map is not None and state.map.marking else None
+        if self._maps and (marking is None or next(iter(self._maps.values())).epoch != marking.epoch):
+            self._close_maps()
+        if marking is not None:
+            self._generation = marking.generation
+            for disk in self.sizes if not self._maps else ():
+                self._maps[disk] = BlockMap(self._folder.block_map(disk, marking.epoch), writable=True)
+                self._maps[disk].begin_use(marking.generation)
+
+    def _close_maps(self) -> None:
+        for opened in self._maps.values():
+            opened.end_use()
+            opened.close()
+        self._maps.clear()
 
     def _close_snapshots(self) -> None:
         for snapshot in self._snapshots.values():
@@ -165,7 +190,7 @@ def sync_files(*paths: Path) -> None:
 
 
 def give_up_tracking(folder: MachineFolder, definition: MachineDefinition, state: StorageState) -> None:
-    """Mark the machine for resynchronization and delete its logs. Under the storage lock, after ``announce``."""
+    """Mark the machine for resynchronization and delete what it logged. Under the storage lock, after ``announce``."""
     names = [disk.name for disk in definition.disks]
     sync_files(*(folder.image(name) for name in names))
     marked = state.with_resync_required()
@@ -178,16 +203,29 @@ def recover(lock: StorageLock, folder: MachineFolder, definition: MachineDefinit
     while no writer lives.
 
     A torn last record is cut off its log; what only a log has is written to the image. A log that is missing or
-    damaged anywhere else means that changes are lost: the machine is marked for resynchronization."""
+    damaged anywhere else means that changes are lost: the machine is marked for resynchronization. So does a block map
+    that is missing, damaged, or was in use when the host went down."""
     state = load_state(folder)
-    if not state.logging:
+    marking = state.map is not None and state.map.marking
+    if not state.logging and not marking:
         return
     try:
         for disk in definition.disks:
-            _recover_disk(folder, disk, state)
-    except (FileNotFoundError, Damaged):
+            if marking:
+                _check_map(folder, disk, state)
+            else:
+                _recover_disk(folder, disk, state)
+    except (FileNotFoundError, NotFound, Damaged, ResynchronizationRequired):
         lock.announce()
         give_up_tracking(folder, definition, state)
+
+
+def _check_map(folder: MachineFolder, disk: DiskDefinition, state: StorageState) -> None:
+    assert state.map is not None
+    with closing(BlockMap(folder.block_map(disk.name, state.map.epoch))) as found:
+        found.check_trust()
+        if (found.epoch, found.disk_size) != (state.map.epoch, disk.size):
+            raise Damaged("this is the block map of another disk or tracking period", where=str(found.path))
 
 
 def _recover_disk(folder: MachineFolder, disk: DiskDefinition, state: StorageState) -> None:
