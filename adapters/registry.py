@@ -11,6 +11,7 @@ from adapters.lab.link import over_link
 from adapters.links import Links
 from adapters.ports import Hypervisor, ReplicationProvider
 from adapters.stream import StreamProvider
+from replication.cipher import SiteKey
 from replication.local import LocalReplicaStore
 from replication.ports import ReplicaStore
 from vault.domain import Relationship
@@ -31,7 +32,7 @@ class Adapters:
         self._lab_root = data / "lab"
         self._hypervisors: dict[str, LabHypervisor] = {}
         self._links = Links(inventory)
-        self._stream = StreamProvider(self.hypervisor, self._linked_store)
+        self._stream = StreamProvider(self.hypervisor, self._linked_store, self._replica_key)
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
@@ -64,6 +65,10 @@ class Adapters:
         elsewhere = self._inventory.sites[site].replica_store
         stores = partial(_azure_store, elsewhere) if elsewhere else None
         return LabHypervisor(self._lab_root, site, self._inventory, replica_stores=stores)
+
+    def _replica_key(self, site: str) -> SiteKey | None:
+        reference = self._inventory.sites[site].replica_key
+        return SiteKey.from_reference(reference) if reference else None
 
     def _linked_store(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
         guard = link_guard(self._lab_root, source_site, target_site)

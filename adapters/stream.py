@@ -12,6 +12,7 @@ from pathlib import Path
 
 from adapters.ports import Capabilities, Hypervisor
 from replication import seeding, stream
+from replication.cipher import SiteKey
 from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
@@ -30,6 +31,8 @@ from vault.errors import InvalidState, LeewardError, NotFound, Resynchronization
 FabricOf = Callable[[str], Hypervisor]
 StoreAcross = Callable[[str, str, str], ReplicaStore]
 """``(source site, target site, machine)`` → the target's replica store as the source site reaches it."""
+ReplicaKeyOf = Callable[[str], SiteKey | None]
+"""The key that encrypts what is stored at a target site; None: it is not encrypted."""
 
 
 class StreamProvider:
@@ -37,9 +40,10 @@ class StreamProvider:
 
     capabilities = Capabilities()
 
-    def __init__(self, fabric_of: FabricOf, store_across: StoreAcross) -> None:
+    def __init__(self, fabric_of: FabricOf, store_across: StoreAcross, replica_key: ReplicaKeyOf) -> None:
         self._fabric_of = fabric_of
         self._store_across = store_across
+        self._replica_key = replica_key
 
     def check_source(self, relationship: Relationship) -> list[Finding]:
         machine = relationship.machine
@@ -103,6 +107,7 @@ class StreamProvider:
             machine=relationship.machine,
             site=site,
             restart=restart,
+            site_key=self._replica_key(relationship.target_site),
         )
 
     def _replica_if_reachable(self, relationship: Relationship, report: Report) -> ReplicaStore | None:
@@ -115,7 +120,13 @@ class StreamProvider:
         return store
 
     def import_seed(self, relationship: Relationship, folder: Path, report: Report) -> RecoveryPoint:
-        return seeding.import_seed(self._store(relationship), folder, report, machine=relationship.machine)
+        return seeding.import_seed(
+            self._store(relationship),
+            folder,
+            report,
+            machine=relationship.machine,
+            site_key=self._replica_key(relationship.target_site),
+        )
 
     def seed_missing(self, relationship: Relationship) -> Progress | None:
         store, where = self._store(relationship), f"'{relationship.machine}' at {relationship.target_site}"

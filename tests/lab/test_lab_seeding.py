@@ -13,8 +13,9 @@ from adapters.lab.faults import Fault, SiteFaults
 from adapters.lab.guest import LARGEST_BATCH
 from adapters.registry import Adapters
 from replication import media
+from replication.cipher import write_new_key
 from vault.domain import Progress
-from vault.errors import InvalidState, Unreachable
+from vault.errors import AuthenticationRefused, InvalidState, Unreachable
 
 pytestmark = pytest.mark.contract
 
@@ -117,3 +118,25 @@ def test_the_medium_says_what_it_is(tmp_path: Path) -> None:
         known = media.load(tmp_path / "medium")
         assert (known.machine, known.site, known.complete) == ("db", HOME, True)
         assert {disk.name: disk.size for disk in known.disks} == {"system": 2 * 2**20, "data": 64 * 2**20}
+
+
+def test_where_the_target_has_a_replica_key_the_medium_is_encrypted(tmp_path: Path) -> None:
+    write_new_key(tmp_path / "key")
+    described = {"db": lab_machine(disks={"system": "4MiB"})}
+    inventory = make_inventory(described, secondary={"replica_key": f"file:{tmp_path / 'key'}"})
+    relationship = inventory.relationship("db")
+    with running_lab(tmp_path / "lab", inventory) as lab:
+        lab.up()
+        lab.wait_for_transactions(20)
+        provider = Adapters(inventory, tmp_path).provider(relationship)
+        provider.enable(relationship)
+        provider.export_seed(relationship, tmp_path / "medium", no_report)
+        assert b"LWRDGDB" in (lab.folder().path / "system.raw").read_bytes()
+        assert not any(b"LWRDGDB" in path.read_bytes() for path in (tmp_path / "medium").rglob("*.seg"))
+        without = Adapters(make_inventory(described), tmp_path).provider(relationship)
+        with pytest.raises(AuthenticationRefused):
+            without.import_seed(relationship, tmp_path / "medium", no_report)
+        provider.import_seed(relationship, tmp_path / "medium", no_report)
+        provider.copy_initial(relationship, no_report)
+        store = lab.site(AWAY).replica_store("db")
+        assert scan_images(store.materialise(store.resolve("latest"), tmp_path / "out", no_report)).damaged == 0
