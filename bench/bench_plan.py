@@ -135,10 +135,11 @@ async def report_histories(client: Client, inventory: Inventory) -> int:
         )
     total = counted.total()
     print(
-        f"largest history {max(largest, machine_events)} events (limit {MOST_EVENTS}), largest event {payload:,} bytes "
-        f"(limit {MOST_PAYLOAD:,}); {total} activities, {total / len(inventory.machines):.2f} a machine: {dict(counted)}",
+        f"largest history {max(largest, machine_events)} events (limit {MOST_EVENTS}), "
+        f"largest event {payload:,} bytes (limit {MOST_PAYLOAD:,})",
         flush=True,
     )
+    print(f"{total} activities, {total / len(inventory.machines):.2f} a machine: {dict(counted)}", flush=True)
     return total
 
 
