@@ -19,6 +19,11 @@ sites:
     description: where the machines run today
     # credentials: env:PRIMARY_PASSWORD   # a reference (env:NAME or file:PATH), never the secret itself
     # capacity: 20GiB                     # what images, logs and replicas may use; without it: the whole disk
+    # pki: file:pki                       # this site's certificate, to show to master targets: leeward pki issue
+    # bandwidth:                          # what this site may send to others, a second
+    #   limit: 100MiB
+    #   windows:
+    #     - {days: [mon, tue, wed, thu, fri], from: "08:00", until: "18:00", limit: 10MiB}    # UTC
     networks:
       production:
         kind: production
@@ -28,6 +33,9 @@ sites:
   recovery:
     fabric: lab
     description: where they are recovered
+    # master_target: dr.example.com:7443  # its replicas are reached over mutual TLS: leeward master-target
+    # pki: file:pki
+    # replica_key: file:recovery.key      # what is replicated to this site is encrypted: leeward pki key
     networks:
       production:
         kind: production
