@@ -6,7 +6,8 @@ makes machines out of replicas. Which fabric is behind them does not matter here
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -227,8 +228,8 @@ class StreamProvider:
     ) -> RecoveredMachine:
         fabric = self._fabric_of(relationship.target_site)
         store = fabric.replica_store(relationship.machine)
-        point = store.resolve(choice)
-        fabric.create_from_replica(name, relationship.machine, store, point, network, report)
+        with _in_use(store, choice) as point:
+            fabric.create_from_replica(name, relationship.machine, store, point, network, report)
         return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)
 
     def _ends(self, relationship: Relationship) -> tuple[ChangeSource, ReplicaStore]:
@@ -237,6 +238,24 @@ class StreamProvider:
 
     def _store(self, relationship: Relationship) -> ReplicaStore:
         return self._fabric_of(relationship.target_site).replica_store(relationship.machine)
+
+
+@contextmanager
+def _in_use(store: ReplicaStore, choice: str) -> Iterator[RecoveryPoint]:
+    """The chosen point, which nobody prunes inside. One that is pruned while it is being chosen is chosen anew."""
+    disk, pruned = store.state().disks[0].name, ""
+    while True:
+        point = store.resolve(choice)
+        try:
+            view = store.view(disk, point)
+        except NotFound:
+            if point.id == pruned:
+                raise
+            pruned = point.id
+            continue
+        with closing(view):
+            yield point
+        return
 
 
 def _room_for_recovery(machine: str, site: str, store: ReplicaStore, free: int) -> Finding:

@@ -13,6 +13,7 @@ from replication.base_image import BaseImage
 from replication.checksums import BLOCK
 from replication.cipher import Keys, MachineKey
 from replication.manifest import Layer, Manifest
+from replication.pins import Pins
 from replication.segment_reader import SegmentReader
 from replication.view import LayeredView
 from vault.domain import Disk
@@ -31,6 +32,7 @@ class Layout:
         self.segments = root / "segments"
         self.writer_lock = root / "writer.lock"
         self.readers_lock = root / "readers.lock"
+        self.pins = Pins(root / "pins")
 
     def base(self, disk: str) -> Path:
         return self.root / f"base-{disk}.raw"
@@ -66,16 +68,19 @@ class Layout:
         return reader
 
     def open_view(self, disk: str, point_id: str | None) -> LayeredView:
-        """Keeps merges away until it is closed: what it reads does not change under it."""
+        """Until it is closed what it reads does not change under it, and its recovery point is not pruned."""
         with ExitStack() as opened:
             readers = locking.share(self.readers_lock)
             opened.callback(os.close, readers)
-            known = self.load()
-            if not known.points:
-                raise InvalidState("the replica has no recovery point yet", where=str(self.root))
-            points = [point for point in known.points if point_id in (None, point.id)]
-            if not points:
-                raise NotFound(f"the recovery point {point_id} does not exist any more", where=str(self.root))
+            with self.pins.pinning():
+                known = self.load()
+                if not known.points:
+                    raise InvalidState("the replica has no recovery point yet", where=str(self.root))
+                points = [point for point in known.points if point_id in (None, point.id)]
+                if not points:
+                    raise NotFound(f"the recovery point {point_id} does not exist any more", where=str(self.root))
+                pin = self.pins.pin(points[-1].id)
+                opened.callback(pin.close)
             base = self.open_base(known.disk(disk))
             opened.callback(base.close)
             key = self.keys.open(known.key)
@@ -86,7 +91,10 @@ class Layout:
                     opened.callback(layers[-1].close)
             settled = len(known.settled_layers) if known.merging else 0
             unsettled = frozenset(block for layer in layers[:settled] for block in touched_blocks(layer))
-            view = LayeredView(base, layers, unsettled=unsettled, closing=lambda: os.close(readers))
+            held = ExitStack()
+            held.callback(os.close, readers)
+            held.callback(pin.close)
+            view = LayeredView(base, layers, unsettled=unsettled, closing=held.close)
             opened.pop_all()
         return view
 
@@ -110,6 +118,7 @@ class Layout:
             files.delete(path)
         with suppress(FileNotFoundError):
             self.segments.rmdir()
+        self.pins.delete_all()
         files.delete(self.readers_lock)
         files.delete(self.writer_lock)
         with suppress(FileNotFoundError):

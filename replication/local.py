@@ -247,10 +247,11 @@ class LocalReplicaStore:
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         with self._writing("pruning recovery points"):
             known = self._manifest()
-            dropped = [point.id for point in expired(known.points, retention, now, in_use)]
-            if dropped:
-                known = known.with_(points=[point for point in known.points if point.id not in dropped])
-                self._save(known)
+            with self._files.pins.pruning() as read_now:
+                dropped = [point.id for point in expired(known.points, retention, now, in_use | read_now)]
+                if dropped:
+                    known = known.with_(points=[point for point in known.points if point.id not in dropped])
+                    self._save(known)
             if known.settled_layers:
                 with locking.exclude(self._files.readers_lock) as alone:
                     if alone:  # else a reader is open; the layers wait for the next prune

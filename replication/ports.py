@@ -227,7 +227,8 @@ class ReplicaStore(Protocol):
         missing or ``cut`` does not follow ``last_cut``."""
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
-        """Read a disk as it was at a recovery point (default: the newest), verified."""
+        """Read a disk as it was at a recovery point (default: the newest), verified. Until the reader is closed,
+        whichever process has it, the point is in use. Raises ``NotFound`` when the point does not exist any more."""
 
     def resolve(self, choice: str) -> RecoveryPoint:
         """``latest``, ``latest-processed``, ``latest-app-consistent``, an ISO time (the newest point at or before
@@ -238,7 +239,9 @@ class ReplicaStore(Protocol):
         disturbing replication. Unfinished files end in ``.part``; repeating starts over."""
 
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
-        """Drop points beyond the retention, never the newest, never one ``in_use``; return the dropped ids."""
+        """Drop points beyond the retention, never the newest, never one in use; return the dropped ids.
+
+        In use are those that are being read anywhere, and those of ``in_use``."""
 
     def keep_only(self, point: RecoveryPoint) -> None:
         """Commit: drop all other recovery points. Deltas can only go on when it is the newest one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 from adapters.lab.database import Geometry, format_disks
 from adapters.lab.definition import DiskDefinition, MachineDefinition
@@ -136,7 +136,15 @@ def make_from_replica(
 ) -> None:
     """Raises ``InvalidState`` when the replica's disks are not the machine's, ``NoSpace``, ``Damaged``."""
     _require_disks(definition, store.state().disks)
-    reserve(_allocated(store, definition, point))
+    with ExitStack() as in_use:
+        views = [in_use.enter_context(closing(store.view(disk.name, point))) for disk in definition.disks]
+        reserve(sum(length for view in views for _, length in view.allocated()))
+        _make_from_views(folder, definition, store, point, report)
+
+
+def _make_from_views(
+    folder: MachineFolder, definition: MachineDefinition, store: ReplicaStore, point: RecoveryPoint, report: Report
+) -> None:
     making = _fresh(folder)
     try:
         made = {path.name for path in store.materialise(point, making.path, report)}
@@ -159,14 +167,6 @@ def _require_disks(definition: MachineDefinition, replicated: list[Disk]) -> Non
             where=f"site {definition.site}",
             remedy="make the inventory and the replica agree; protect the machine again when its disks changed",
         )
-
-
-def _allocated(store: ReplicaStore, definition: MachineDefinition, point: RecoveryPoint) -> int:
-    total = 0
-    for disk in definition.disks:
-        with closing(store.view(disk.name, point)) as view:
-            total += sum(length for _, length in view.allocated())
-    return total
 
 
 def unregister_and_delete(folder: MachineFolder) -> None:
