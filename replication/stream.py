@@ -181,15 +181,14 @@ def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, ep
 def _require_same_period(source: ChangeSource, state: ReplicaState) -> None:
     check_same_disks(state.disks, source.disks(), "replication")
     tracking = source.tracking()
+    if tracking.resync_required:
+        raise ResynchronizationRequired(
+            "the source gave up tracking its changes: their logs grew too large", remedy="resynchronize the machine"
+        )
     if not tracking.active or tracking.epoch != state.epoch:
         now = f"tracking period '{tracking.epoch}'" if tracking.active else "no tracking period"
         raise ResynchronizationRequired(
             f"the replica follows tracking period '{state.epoch}', but the source is in {now}",
-            remedy="resynchronize the machine",
-        )
-    if tracking.resync_required:
-        raise ResynchronizationRequired(
-            f"the source gave up tracking its changes after {tracking.log_bytes} bytes of logs",
             remedy="resynchronize the machine",
         )
 

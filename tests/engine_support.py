@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,7 @@ from plans.loading import load_plan
 from plans.model import Plan
 from replication.local import LocalReplicaStore
 from vault.domain import RecoveryPoint, RunType
+from vault.errors import NotFound
 from vault.inventory import Inventory
 from vault.lifecycle import Phase
 from vault.loading import load_inventory
@@ -262,12 +263,16 @@ class House:
         return await within(within_s, wait(), lambda: self.describe_run(plan))
 
     async def wait_for_run(self, state: str, plan: str = PLAN, within_s: float = 30) -> RunStatus:
-        """Until the running run is in ``state``."""
-        leeward, deadline = await self.connect(), time.monotonic() + within_s
-        while (status := await leeward.run_status(plan)).state != state:
-            assert time.monotonic() < deadline, f"the run is {status.state}\n{await self.describe_run(plan)}"
+        """Until there is a run of the plan in ``state``."""
+        leeward, deadline, seen = await self.connect(), time.monotonic() + within_s, "not there"
+        while time.monotonic() < deadline:
+            with suppress(NotFound):
+                status = await leeward.run_status(plan)
+                if status.state == state:
+                    return status
+                seen = await self.describe_run(plan)
             await asyncio.sleep(0.1)
-        return status
+        raise AssertionError(f"the run is not {state} after {within_s:g} s, but {seen}")
 
     async def describe_run(self, plan: str = PLAN) -> str:
         status = await (await self.connect()).run_status(plan)

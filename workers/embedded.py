@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from temporalio.client import Client
@@ -27,13 +27,14 @@ from vault.inventory import Inventory
 from vault.loading import load_inventory
 from workers.children import end_with_parent
 from workers.connection import register_search_attributes
-from workers.engine_file import Engine, Process, process_of, this_process, write_engine
+from workers.engine_file import Engine, Process, process_of, read_engine, this_process, write_engine
 from workers.settings import Settings
 from workers.temporal_server import choose_ports, find_binary, start_server
 
 NAMESPACE = "default"
 SERVER_STARTS_WITHIN_S = 60
 STOPS_WITHIN_S = 25
+OLD_CHILDREN_END_WITHIN_S = 45
 LOOK_EVERY_S = 0.2
 RESTART_PAUSES_S = (0.2, 1, 2, 5, 10)
 """Pause before a dead child is started again; the last one repeats. A child that ran for a while starts over."""
@@ -95,19 +96,22 @@ async def run_engine(settings: Settings) -> None:
     """
     inventory = load_inventory(settings.vault)
     settings.logs.mkdir(parents=True, exist_ok=True)
-    with _only_one(settings.data / "engine.lock"):
-        await _Supervisor(settings, inventory).run()
+    async with _only_one(settings) as lock:
+        await _Supervisor(settings, inventory, lock).run()
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, inventory: Inventory) -> None:
+    def __init__(self, settings: Settings, inventory: Inventory, lock: int) -> None:
         self._settings = settings
+        self._lock = lock
         self._ports = choose_ports(_ports_of_last_time(settings.data))
         self._address = f"127.0.0.1:{self._ports[0]}"
         binary = find_binary()
         self._server = Child(
             "temporal",
-            lambda: start_server(binary, settings.data / "temporal.db", self._ports, settings.logs / "temporal.log"),
+            lambda: start_server(
+                binary, settings.data / "temporal.db", self._ports, settings.logs / "temporal.log", lock
+            ),
         )
         self._workers = [
             Child(name, lambda name=name, options=options: self._start_worker(name, options))  # type: ignore[misc]
@@ -161,6 +165,7 @@ class _Supervisor:
             return subprocess.Popen(
                 [sys.executable, "-m", "workers.main", *options],
                 env=variables,
+                pass_fds=(self._lock,),
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=subprocess.STDOUT,
@@ -200,16 +205,36 @@ def worker_processes(inventory: Inventory) -> dict[str, list[str]]:
     return processes
 
 
-@contextlib.contextmanager
-def _only_one(lock_file: Path) -> Iterator[None]:
-    with lock_file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(
-                "another engine runs on this data directory", where=str(lock_file.parent), remedy="leeward down"
-            ) from None
-        yield
+@contextlib.asynccontextmanager
+async def _only_one(settings: Settings) -> AsyncIterator[int]:
+    """Hold the data directory's lock, which the children inherit: as long as one of them lives, nobody else has it.
+
+    After a supervisor was killed the next one waits here until the old children are gone, or two Temporal servers
+    would have one database.
+    """
+    with (settings.data / "engine.lock").open("w") as lock:
+        deadline = asyncio.get_running_loop().time() + OLD_CHILDREN_END_WITHIN_S
+        while not _try_lock(lock.fileno()):
+            if read_engine(settings.engine_file) is not None:
+                raise Busy(
+                    "another engine runs on this data directory", where=str(settings.data), remedy="leeward down"
+                )
+            if asyncio.get_running_loop().time() > deadline:
+                raise Busy(
+                    "processes of an engine that was killed do not end",
+                    where=str(settings.data),
+                    remedy="find them by this directory in their environment, and kill them",
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+        yield lock.fileno()
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _ports_of_last_time(data: Path) -> tuple[int, int] | None:

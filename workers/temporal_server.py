@@ -77,8 +77,10 @@ def _port_in_environment() -> int | None:
     return int(text)
 
 
-def start_server(binary: Path, database: Path, ports: tuple[int, int], log_file: Path) -> subprocess.Popen[bytes]:
-    """Start the dev server on 127.0.0.1 with its state in ``database``."""
+def start_server(
+    binary: Path, database: Path, ports: tuple[int, int], log_file: Path, lock: int
+) -> subprocess.Popen[bytes]:
+    """Start the dev server on 127.0.0.1 with its state in ``database``. It keeps the descriptor ``lock`` open."""
     command = [
         str(binary),
         "server",
@@ -97,6 +99,7 @@ def start_server(binary: Path, database: Path, ports: tuple[int, int], log_file:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=(lock,),
             preexec_fn=end_with_parent,  # noqa: PLW1509 - a prctl and nothing else happens between fork and exec
         )
 

@@ -72,7 +72,7 @@ async def check_source(relationship: Relationship, timings: Timings) -> list[Fin
 
 def refuse_on_failures(findings: list[Finding], doing: str) -> None:
     """Raises when a check failed. Called before anything was changed, and says so."""
-    failures = [str(finding) for finding in findings if finding.severity is Severity.FAIL]
+    failures = dict.fromkeys(str(finding) for finding in findings if finding.severity is Severity.FAIL)
     if failures:
         raise refused(InvalidState(f"{doing} refused, nothing was changed: {'; '.join(failures)}"))
 

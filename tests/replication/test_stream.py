@@ -230,6 +230,7 @@ def test_deltas_that_do_not_follow_ask_for_a_resync(protected: Setup, monkeypatc
     refused(r"cut 3 .* does not follow cut 1")
     protected.source.resync_required = True
     refused("gave up")
+    protected.source.resync_required = False
     protected.source.stop_tracking()
     refused("in no tracking period")
     protected.source.start_tracking()
