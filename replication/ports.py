@@ -207,7 +207,8 @@ class ReplicaStore(Protocol):
         """Make every block below ``offset`` durable and remember it as progress.
 
         A store on another host may go on while that happens: the next ``state``, ``complete_seed``, or the end of the
-        lock waits for it, and raises what went wrong with it."""
+        lock waits for it, and raises what went wrong with it. When the lock ends by an error, the last checkpoint may
+        be missing: its blocks are sent again."""
 
     def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
         """The base image is whole: it becomes the first recovery point. Idempotent."""
