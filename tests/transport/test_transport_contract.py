@@ -35,7 +35,6 @@ from test_stream import (
     test_an_unreachable_source_stops_the_transfer_with_its_error,  # noqa: F401
     test_deltas_that_do_not_follow_ask_for_a_resync,  # noqa: F401
     test_initial_replication_copies_what_is_there_and_then_what_changed,  # noqa: F401
-    test_initial_replication_resumes_with_the_same_snapshot,  # noqa: F401
     test_resynchronization_heals_a_damaged_block,  # noqa: F401
     test_resynchronization_of_an_incomplete_replica_seeds_it_again,  # noqa: F401
     test_resynchronization_sends_only_what_differs_and_keeps_the_points,  # noqa: F401
