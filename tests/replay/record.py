@@ -81,7 +81,7 @@ async def life_of_a_machine(house: House) -> None:
     await house.until(lambda: world.of("replicate_once"), "it replicates")
     world.script("replicate_once", "db", AuthenticationRefused("login refused", remedy="renew the password"))
     await house.job("db", JobKind.RESYNCHRONIZE, id="resync")
-    await house.until(lambda: len(world.of("replicate_once")) == 2, "replication halts")
+    await house.halted("db")
     await house.job("db", JobKind.TEST_FAILOVER, id="test")
     world.script("replicate_once", "db", ResynchronizationRequired("the log is too long"))
     await handle.execute_update("resume_replication")

@@ -52,6 +52,7 @@ SERVER = Path(__file__).parents[2] / ".venv/bin/temporal-test-server"
 QUEUES = ("control", "site.primary", "site.recovery", "replication.primary", "replication.recovery")
 PATIENCE_S = 20.0
 """Real seconds until a wait gives up: far more than anything here takes."""
+PATIENCE = timedelta(seconds=PATIENCE_S)
 FORWARD = {
     "source_site": "primary",
     "target_site": "recovery",
@@ -144,19 +145,33 @@ class House:
         return handle
 
     async def state(self, name: str) -> MachineState:
-        return await self.client.get_workflow_handle(machine_id(name)).query("describe", result_type=MachineState)
+        return await self.client.get_workflow_handle(machine_id(name)).query(
+            "describe", result_type=MachineState, rpc_timeout=PATIENCE
+        )
 
     async def ask(self, name: str, kind: JobKind, **wanted: Any) -> JobAccepted:
         wanted = {"id": uuid.uuid4().hex, "requested_by": "test", **wanted}
         request = JobRequest(kind=kind, **wanted)
         return await self.client.get_workflow_handle(machine_id(name)).execute_update(
-            "request", request, result_type=JobAccepted
+            "request", request, result_type=JobAccepted, rpc_timeout=PATIENCE
         )
 
     async def job(self, name: str, kind: JobKind, **wanted: Any) -> JobRecord:
         """Ask for a job and wait until it has ended."""
         accepted = await self.ask(name, kind, **wanted)
         return await self.ended(name, accepted.job_id)
+
+    async def halted(self, name: str) -> None:
+        """Wait until replication has halted.
+
+        A job asked for at the very moment in which an activity ends is more than the time-skipping server can take:
+        it refuses the workflow's answer (``ACTIVITY_UNKNOWN``) again and again.
+        """
+
+        async def is_halted() -> bool:
+            return (await self.state(name)).halted
+
+        await self.until(is_halted, f"replication of {name} halts")
 
     async def ended(self, name: str, job_id: str) -> JobRecord:
         found: list[JobRecord] = []
@@ -196,7 +211,7 @@ class House:
         return handle
 
     async def status(self, handle: WorkflowHandle[Any, Any]) -> RunStatus:
-        return await handle.query("status", result_type=RunStatus)
+        return await handle.query("status", result_type=RunStatus, rpc_timeout=PATIENCE)
 
     async def row(self, handle: WorkflowHandle[Any, Any], row_id: str, *states: str) -> StepRow:
         """Wait until a row is in one of the states."""
@@ -212,10 +227,12 @@ class House:
 
     async def steer(self, handle: WorkflowHandle[Any, Any], action: str, step: str) -> Decision:
         steer = Steer.model_validate({"action": action, "step": step, "by": "ada", "note": "seen"})
-        return await handle.execute_update("steer", steer, result_type=Decision)
+        return await handle.execute_update("steer", steer, result_type=Decision, rpc_timeout=PATIENCE)
 
     async def cancel(self, handle: WorkflowHandle[Any, Any]) -> Decision:
-        return await handle.execute_update("cancel", Cancel(by="ada", note="wrong day"), result_type=Decision)
+        return await handle.execute_update(
+            "cancel", Cancel(by="ada", note="wrong day"), result_type=Decision, rpc_timeout=PATIENCE
+        )
 
     async def run_ends(self, handle: WorkflowHandle[Any, RunStatus]) -> RunStatus:
         """Wait for the run without skipping time."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from house import House, open_house
+from house import PATIENCE_S, House, open_house
 from temporalio.client import WorkflowUpdateFailedError
 
 from vault.domain import Finding, PowerState, Severity
@@ -294,14 +296,14 @@ async def test_there_and_back_again(house: House) -> None:
     assert (state.phase, state.reversed, state.active_site) == (Phase.PROTECTED, False, "primary")
 
     await house.ask("db", JobKind.DISABLE)
-    await handle.result()
+    await asyncio.wait_for(handle.result(), PATIENCE_S)
     assert house.world.most_copies_on_production["db"] == 1
 
 
 async def test_reversing_ends_a_halt_of_the_old_direction(house: House) -> None:
     house.world.script("replicate_once", "db", REFUSED)
     await house.machine("db", Phase.PROTECTED)
-    await house.until(lambda: house.world.of("replicate_once"), "replication is tried")
+    await house.halted("db")
     for kind in (JobKind.UNPLANNED_FAILOVER, JobKind.COMMIT, JobKind.REVERSE):
         assert (await house.job("db", kind)).state == "done"
     await house.until(lambda: house.world.of("replicate_once")[-1].site == "recovery", "it replicates backwards")
@@ -384,12 +386,13 @@ async def test_continuing_as_new_keeps_everything(monkeypatch: pytest.MonkeyPatc
             return info.continued_run_id is None and grown(info) > 0
 
         monkeypatch.setattr(workflow.Info, "is_continue_as_new_suggested", history_has_grown)
-        await house.job("db", JobKind.RESYNCHRONIZE, id="resync-1")
+        await house.ask("db", JobKind.RESYNCHRONIZE, id="resync-1")
         first_run = handle.first_execution_run_id
 
         async def continued() -> bool:
             return (await house.client.get_workflow_handle(machine_id("db")).describe()).run_id != first_run
 
+        # No query before: one that meets the end of a run is lost by the time-skipping server.
         await house.until(continued, "the machine continues as new")
         after: MachineState = await house.state("db")
         assert [job.request_id for job in after.jobs] == ["test-1", "resync-1"]

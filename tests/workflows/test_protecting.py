@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from house import House, open_house
+from house import PATIENCE_S, House, open_house
 from temporalio.client import WorkflowUpdateFailedError
 
 from vault.domain import Finding, Severity
@@ -48,7 +49,7 @@ async def test_a_failed_check_refuses_protection_and_changes_nothing(house: Hous
     house.world.findings["target", "db"] = [full]
     handle = await house.machine("db")
     await house.ask("db", JobKind.ENABLE)
-    await handle.result()
+    await asyncio.wait_for(handle.result(), PATIENCE_S)
     state = await house.state("db")
     assert state.phase is Phase.UNPROTECTED
     assert state.jobs[0].message == (
@@ -112,12 +113,7 @@ async def test_failures_in_a_row_are_counted_from_the_last_good_cycle(house: Hou
 async def test_a_refused_login_halts_replication_until_the_operator_resumes_it(house: House) -> None:
     house.world.script("replicate_once", "db", REFUSED)
     handle = await house.machine("db", Phase.PROTECTED)
-    await house.until(lambda: house.world.of("replicate_once"), "replication is tried")
-
-    async def halted() -> bool:
-        return (await house.state("db")).halted
-
-    await house.until(halted, "replication halts")
+    await house.halted("db")
     await house.skip(days=1)
     state = await house.state("db")
     assert len(house.world.of("replicate_once")) == 1
@@ -132,7 +128,7 @@ async def test_a_refused_login_halts_replication_until_the_operator_resumes_it(h
 async def test_a_job_beside_a_halted_replication_does_not_hide_that_it_is_halted(house: House) -> None:
     house.world.script("replicate_once", "db", REFUSED)
     await house.machine("db", Phase.PROTECTED)
-    await house.until(lambda: house.world.of("replicate_once"), "replication is tried")
+    await house.halted("db")
     assert (await house.job("db", JobKind.TEST_FAILOVER)).state == "done"
     state = await house.state("db")
     assert (state.halted, state.health.level) == (True, "critical")
@@ -141,7 +137,7 @@ async def test_a_job_beside_a_halted_replication_does_not_hide_that_it_is_halted
 async def test_a_resynchronization_ends_the_halt(house: House) -> None:
     house.world.script("replicate_once", "db", REFUSED)
     await house.machine("db", Phase.PROTECTED)
-    await house.until(lambda: house.world.of("replicate_once"), "replication is tried")
+    await house.halted("db")
     assert (await house.job("db", JobKind.RESYNCHRONIZE)).state == "done"
     await house.until(lambda: len(house.world.of("replicate_once")) == 2, "replication goes on")
     assert (await house.state("db")).health.level == "ok"
@@ -214,7 +210,7 @@ async def test_a_resynchronization_that_failed_is_not_begun_again_by_itself(hous
     house.world.script("resynchronize", "db", REFUSED)
     handle = await house.machine("db", Phase.PROTECTED, resync="at-once")
     await house.until(lambda: house.world.of("resynchronize"), "it is tried")
-    await house.phase("db", Phase.RESYNC_REQUIRED)
+    await house.halted("db")
     await house.skip(days=1)
     state = await house.state("db")
     assert len(house.world.of("resynchronize")) == 1
@@ -268,7 +264,7 @@ async def test_old_requests_are_forgotten_together_with_their_jobs(house: House)
 async def test_disabling_ends_the_machines_workflow(house: House) -> None:
     handle = await house.replicating("db")
     await house.ask("db", JobKind.DISABLE)
-    await handle.result()
+    await asyncio.wait_for(handle.result(), PATIENCE_S)
     assert (await house.state("db")).phase is Phase.UNPROTECTED
     assert house.world.names()[-2:] == ["disable_source", "disable_target"]
 
