@@ -112,6 +112,20 @@ class PointList(Value):
     points: list[RecoveryPoint]
 
 
+class PointQuestion(Value):
+    """Which of a machine's recovery points does ``choice`` mean?"""
+
+    relationship: Relationship
+    choice: str
+
+
+class PointChosen(Value):
+    """``choice`` means the same moment for every machine of the group, whenever it is resolved."""
+
+    choice: str
+    point: RecoveryPoint
+
+
 class FailOver(Value):
     relationship: Relationship
     choice: str
@@ -242,6 +256,7 @@ REPLICATE_DELTAS = ActivityCall("replicate_deltas", Replicate, ReplicationStoppe
 RESYNCHRONIZE = ActivityCall("resynchronize", OfRelationship, PointMade)
 SEND_LAST_CHANGES = ActivityCall("send_last_changes", OfRelationship, PointMade)
 RECOVERY_POINTS = ActivityCall("recovery_points", OfRelationship, PointList)
+FIX_MOMENT = ActivityCall("fix_moment", PointQuestion, PointChosen)
 FAIL_OVER = ActivityCall("fail_over", FailOver, RecoveredMachine)
 CANCEL_FAILOVER = ActivityCall("cancel_failover", OfRelationship, Done)
 START_TEST = ActivityCall("start_test", StartTest, RecoveredMachine)

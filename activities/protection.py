@@ -15,8 +15,10 @@ from activities.contracts import (
     FailOver,
     Findings,
     OfRelationship,
+    PointChosen,
     PointList,
     PointMade,
+    PointQuestion,
     ReadinessQuestion,
     Replicate,
     ReplicationPulse,
@@ -26,8 +28,8 @@ from activities.contracts import (
 from activities.running import BlockingRunner, Running
 from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
+from replication.groups import moment_choice
 from replication.ports import Report
-from replication.retention import resolve
 from vault.domain import LATEST, Finding, Progress, RecoveredMachine, Relationship, Severity, utc
 from vault.errors import LeewardError, ResynchronizationRequired
 
@@ -154,6 +156,13 @@ class ProtectionActivities:
         provider = self._adapters.provider(given.relationship)
         return PointList(points=await self._run(lambda _: provider.recovery_points(given.relationship)))
 
+    @activity.defn(name=contracts.FIX_MOMENT.name)
+    async def fix_moment(self, given: PointQuestion) -> PointChosen:
+        """What ``latest-consistent`` means now, as a choice that means the same for every machine later on."""
+        provider, relationship = self._adapters.provider(given.relationship), given.relationship
+        point = await self._run(lambda _: provider.resolve_point(relationship, given.choice))
+        return PointChosen(choice=moment_choice(relationship.group, point.time), point=point)
+
     @activity.defn(name=contracts.FAIL_OVER.name)
     async def fail_over(self, given: FailOver) -> RecoveredMachine:
         provider = self._adapters.provider(given.relationship)
@@ -207,7 +216,7 @@ class ProtectionActivities:
 def _point_finding(provider: ReplicationProvider, relationship: Relationship, choice: str) -> Finding:
     subject = f"recovery point of '{relationship.machine}'"
     try:
-        point = resolve(provider.recovery_points(relationship), choice, relationship.target_site)
+        point = provider.resolve_point(relationship, choice)
     except LeewardError as error:
         return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)
     return Finding(severity=Severity.PASS, subject=subject, what=f"'{choice}' is {point.id}, {utc(point.time)}")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
     Answering,
+    ConsistencyKind,
     Finding,
     MachineDescription,
     PowerState,
@@ -103,6 +104,26 @@ class Hypervisor(Protocol):
         Without disks to adopt (the site lost them) the replica starts empty."""
 
 
+class GroupRhythm(Value):
+    """How often the machines of a consistency group are cut together, in seconds."""
+
+    frequency_s: float
+    app_consistent_every_s: float | None = None
+
+
+@runtime_checkable
+class CutsTogether(Protocol):
+    """What a fabric has that can cut several of its machines at one moment (a :class:`Hypervisor` may be one)."""
+
+    def cut_together(self, group: str, machines: list[str], rhythm: GroupRhythm, kind: ConsistencyKind) -> str:
+        """Make a moment of the group when one is due: a cut of the same time in every machine, which each machine's
+        own replication sends. Whoever finds it due makes it; however many ask, it is made once.
+
+        ``kind`` is what the caller would like; a moment is app-consistent when that is due by the rhythm.
+
+        Returns an empty text, or why the group cannot be cut now: then each machine has to be cut on its own."""
+
+
 class Capabilities(Value):
     """What a kind of replication can do, as data: plans and policies are checked against it before a run."""
 
@@ -169,6 +190,9 @@ class ReplicationProvider(Protocol):
 
     def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
         """[target] Oldest first."""
+
+    def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
+        """[target] The machine's recovery point that ``choice`` means. See :func:`replication.groups.choose`."""
 
     def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
         """[target] Make the powered-off replica machine from the chosen point, on the mapped network.

@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.ports import Capabilities, Hypervisor
-from replication import seeding, stream
+from adapters.ports import Capabilities, CutsTogether, GroupRhythm, Hypervisor
+from replication import groups, seeding, stream
 from replication.cipher import SiteKey
 from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
@@ -55,6 +55,15 @@ class StreamProvider:
             return [_failed(machine, missing)]
         except LeewardError as error:
             return [_failed(f"site {relationship.source_site}", error)]
+        if relationship.group and not isinstance(fabric, CutsTogether):
+            return [
+                Finding(
+                    severity=Severity.FAIL,
+                    subject=f"consistency group {relationship.group}",
+                    what=f"the fabric of {relationship.source_site} cannot cut machines together",
+                    remedy="take the machine out of 'consistency_groups'",
+                )
+            ]
         return [_passed(machine, f"{description.power} at {relationship.source_site}, {len(description.disks)} disks")]
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
@@ -164,10 +173,30 @@ class StreamProvider:
     def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
         source, store = self._ends(relationship)
         kind = ConsistencyKind.APPLICATION if app_consistent else ConsistencyKind.CRASH
+        cut_with_group = self._cut_with_group(relationship, kind, report)
         with store.lock():
-            point = stream.replicate_cut(source, store, kind, report)
+            if cut_with_group:
+                point = stream.send_pending(source, store, report)
+            else:
+                point = stream.replicate_cut(source, store, kind, report)
             store.prune(relationship.retention, datetime.now(UTC))
         return point
+
+    def _cut_with_group(self, relationship: Relationship, kind: ConsistencyKind, report: Report) -> bool:
+        """Whether the machine's consistency group is cut together, so that this machine only has to send."""
+        fabric = self._fabric_of(relationship.source_site)
+        if not relationship.group:
+            return False
+        if not isinstance(fabric, CutsTogether):
+            why_not = f"the fabric of {relationship.source_site} cannot"
+        else:
+            rhythm = GroupRhythm(
+                frequency_s=relationship.frequency_s, app_consistent_every_s=relationship.app_consistent_every_s
+            )
+            why_not = fabric.cut_together(relationship.group, relationship.group_members, rhythm, kind)
+        if why_not:
+            report(Progress(doing=f"cut without its consistency group '{relationship.group}': {why_not}"))
+        return not why_not
 
     def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         source, store = self._ends(relationship)
@@ -188,6 +217,20 @@ class StreamProvider:
 
     def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
         return self._store(relationship).state().points
+
+    def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
+        def of_members() -> dict[str, list[RecoveryPoint]]:
+            fabric = self._fabric_of(relationship.target_site)
+            stores = {name: fabric.replica_store(name) for name in relationship.group_members}
+            return {name: store.state().points if store.exists() else [] for name, store in stores.items()}
+
+        return groups.choose(
+            self.recovery_points(relationship),
+            choice,
+            group=relationship.group,
+            of_members=of_members,
+            where=relationship.target_site,
+        )
 
     def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
         return self._recover(relationship, choice, relationship.machine, relationship.target_network, report)
@@ -228,7 +271,7 @@ class StreamProvider:
     ) -> RecoveredMachine:
         fabric = self._fabric_of(relationship.target_site)
         store = fabric.replica_store(relationship.machine)
-        with _in_use(store, choice) as point:
+        with _in_use(store, lambda: self.resolve_point(relationship, choice)) as point:
             fabric.create_from_replica(name, relationship.machine, store, point, network, report)
         return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)
 
@@ -241,11 +284,11 @@ class StreamProvider:
 
 
 @contextmanager
-def _in_use(store: ReplicaStore, choice: str) -> Iterator[RecoveryPoint]:
+def _in_use(store: ReplicaStore, chosen: Callable[[], RecoveryPoint]) -> Iterator[RecoveryPoint]:
     """The chosen point, which nobody prunes inside. One that is pruned while it is being chosen is chosen anew."""
     disk, pruned = store.state().disks[0].name, ""
     while True:
-        point = store.resolve(choice)
+        point = chosen()
         try:
             view = store.view(disk, point)
         except NotFound:

@@ -228,8 +228,8 @@ def recovery_points(machine: Machine, vault: Vault = None, data: Data = None, js
         output = Output(json)
         output.document(points)
         output.table(
-            ["recovery point", "time", "kind", "changed"],
-            [[point.id, utc(point.time), point.kind, size(point.bytes)] for point in reversed(points)],
+            ["recovery point", "time", "kind", "changed", "group"],
+            [[point.id, utc(point.time), point.kind, size(point.bytes), point.group] for point in reversed(points)],
         )
 
     run(work)

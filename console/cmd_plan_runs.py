@@ -20,7 +20,8 @@ Point = Annotated[
     str,
     typer.Option(
         "--recovery-point",
-        help="latest, latest-processed, latest-app-consistent, a time like 2026-01-31T03:04:05Z, or a point's id.",
+        help="latest, latest-processed, latest-app-consistent, latest-consistent:GROUP (the newest moment that all "
+        "machines of a consistency group have), a time like 2026-01-31T03:04:05Z, or a point's id.",
     ),
 ]
 Step = Annotated[str | None, typer.Option("--step", help="Which step, by name or id; without it: the one that waits.")]

@@ -23,6 +23,16 @@ RESYNCHRONIZE = "resynchronize the machine: source and replica are compared and 
 
 CutNow = Callable[[int, str], Cut]
 """``(moment in ns since 1970 UTC, consistency group)`` → the cut of this moment."""
+Hold = Callable[[], AbstractContextManager[CutNow]]
+"""Stops the machine's writes inside the context it gives, in which the machine can be cut."""
+
+
+class CutsInTwoSteps(Protocol):
+    """A source that can be cut together with others: first all are prepared, then all are held, then all are cut."""
+
+    def prepared(self, kind: ConsistencyKind) -> AbstractContextManager[Hold]:
+        """Inside, all that takes its time is done (buffers flushed, applications quiesced), so that holding the
+        machine's writes is short."""
 
 
 class BlockMapDevice(Protocol):
@@ -37,9 +47,11 @@ class BlockMapDevice(Protocol):
 
     def load(self) -> MapState: ...
 
-    def quiet(self, kind: ConsistencyKind) -> AbstractContextManager[Callable[[], ConsistencyKind]]:
-        """Inside no write is under way on any disk, and nobody else changes the state. The yielded function says
-        which consistency is reached now: at most ``kind``."""
+    def quiesced(self, kind: ConsistencyKind) -> AbstractContextManager[Callable[[], ConsistencyKind]]:
+        """Inside the machine is prepared for a cut of ``kind``. The yielded function says which one it would be now."""
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """Inside no write is under way on any disk, and nobody else changes the state."""
 
     def save(self, state: MapState) -> None:
         """Inside :meth:`quiet`: atomically and durably. The next write follows it; snapshots it does not name go."""
@@ -78,7 +90,7 @@ class BitmapChangeSource(ChangeSource):
 
     def start_tracking(self) -> str:
         epoch = os.urandom(16).hex()
-        with self._device.quiet(ConsistencyKind.CRASH):
+        with self._device.quiet():
             known = self._device.load()
             self._device.begin_maps(epoch)
             fresh = MapState(epoch=epoch, active=True, seed=known.seed, seed_time_ns=known.seed_time_ns)
@@ -86,7 +98,7 @@ class BitmapChangeSource(ChangeSource):
         return epoch
 
     def stop_tracking(self) -> None:
-        with self._device.quiet(ConsistencyKind.CRASH):
+        with self._device.quiet():
             known = self._device.load()
             if known.active or known.cuts:
                 self._device.save(_trimmed(replace(known, active=False, resync_required=False, cuts=())))
@@ -101,7 +113,7 @@ class BitmapChangeSource(ChangeSource):
         )
 
     def take_snapshot(self) -> datetime:
-        with self._device.quiet(ConsistencyKind.CRASH):
+        with self._device.quiet():
             known, time_ns = self._device.load(), time.time_ns()
             seed = self._device.freeze()
             taken = replace(known, snapshots=(*known.snapshots, seed), seed=seed, seed_time_ns=time_ns)
@@ -128,20 +140,25 @@ class BitmapChangeSource(ChangeSource):
         return self._device.open_frozen(known.seed, disk)
 
     def delete_snapshot(self) -> None:
-        with self._device.quiet(ConsistencyKind.CRASH):
+        with self._device.quiet():
             known = self._device.load()
             if known.seed:
                 self._device.save(_trimmed(replace(known, seed="", seed_time_ns=0)))
 
     def cut(self, kind: ConsistencyKind = ConsistencyKind.CRASH) -> Cut:
         """As the contract says. The returned ``kind`` is what was reached."""
-        with self.holding(kind) as cut_now:
+        with self.prepared(kind) as hold, hold() as cut_now:
             return cut_now(time.time_ns(), "")
 
     @contextmanager
-    def holding(self, kind: ConsistencyKind) -> Iterator[CutNow]:
-        """Writes wait inside; the yielded function cuts. So several machines can be cut at one moment."""
-        with self._device.quiet(kind) as reached:
+    def prepared(self, kind: ConsistencyKind) -> Iterator[Hold]:
+        """See :class:`CutsInTwoSteps`."""
+        with self._device.quiesced(kind) as reached:
+            yield lambda: self._holding(reached)
+
+    @contextmanager
+    def _holding(self, reached: Callable[[], ConsistencyKind]) -> Iterator[CutNow]:
+        with self._device.quiet():
             yield lambda time_ns, group: self._cut_now(time_ns, reached(), group)
 
     def _cut_now(self, time_ns: int, reached: ConsistencyKind, group: str) -> Cut:
@@ -174,7 +191,7 @@ class BitmapChangeSource(ChangeSource):
         return sum(length for _, length in self._ranges(cut, disk)[1])
 
     def release(self, cut: Cut) -> None:
-        with self._device.quiet(ConsistencyKind.CRASH):
+        with self._device.quiet():
             known = self._device.load()
             rest = tuple(made for made in known.cuts if made.number != cut.number)
             if cut.epoch == known.epoch and rest != known.cuts:

@@ -78,6 +78,17 @@ def replicate_cut(source: ChangeSource, store: ReplicaStore, kind: ConsistencyKi
         return _send_new_cut(source, store, kind, report)
 
 
+def send_pending(source: ChangeSource, store: ReplicaStore, report: Report) -> RecoveryPoint:
+    """The cuts that wait: of a consistency group, or left by a crash. Returns the newest point, old or new.
+
+    Raises:
+        ResynchronizationRequired, InvalidState: as :func:`replicate_cut`.
+    """
+    with store.lock("delta replication"):
+        _send_pending(source, store, report)
+        return store.state().points[-1]
+
+
 def send_last_changes(source: ChangeSource, store: ReplicaStore, report: Report) -> RecoveryPoint:
     """Planned failover (§C.5), after the source was shut down: cuts until one is empty, the proof that nothing is left.
 

@@ -82,6 +82,8 @@ class RecoveryPoint(Value):
 LATEST = "latest"
 LATEST_PROCESSED = "latest-processed"
 LATEST_APP_CONSISTENT = "latest-app-consistent"
+LATEST_CONSISTENT = "latest-consistent:"
+"""Followed by a consistency group: the newest moment that all of its machines have."""
 
 
 class Retention(Value):
@@ -105,6 +107,9 @@ class Relationship(Value):
     frequency_s: float = Field(gt=0)
     retention: Retention = Retention()
     app_consistent_every_s: float | None = None
+    group: str = ""
+    """The consistency group that the machine belongs to; empty: none."""
+    group_members: list[MachineName] = []
 
     def reversed(self, target_network: str, test_network: str) -> Relationship:
         return self.model_copy(

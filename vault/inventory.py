@@ -231,9 +231,15 @@ class Inventory(Value):
     policies: dict[MachineName, Policy] = Field(min_length=1)
     network_mappings: list[NetworkMapping] = []
     machines: dict[MachineName, Machine] = {}
+    consistency_groups: dict[MachineName, list[MachineName]] = {}
+    """Machines that are also recovered to common moments: what one knows of another is never from its future."""
     access: Access | None = None
     """Who may do what; without it everybody may do everything."""
     notifications: list[Webhook] = []
+
+    def group_of(self, machine: str) -> str:
+        """The consistency group that a machine belongs to; empty when to none."""
+        return next((name for name, members in self.consistency_groups.items() if machine in members), "")
 
     def relationship(self, name: str) -> Relationship:
         """The machine's replication in its forward direction.
@@ -245,6 +251,7 @@ class Inventory(Value):
         machine = self.machines[name]
         policy = self.policies[machine.policy]
         target, test = self.mapped_networks(machine.site, machine.network, machine.target)
+        group = self.group_of(name)
         return Relationship(
             machine=name,
             source_site=machine.site,
@@ -254,6 +261,8 @@ class Inventory(Value):
             frequency_s=policy.frequency,
             retention=policy.retention,
             app_consistent_every_s=policy.app_consistent_every,
+            group=group,
+            group_members=sorted(self.consistency_groups.get(group, [])),
         )
 
     def mapped_networks(self, site: str, network: str, target_site: str) -> tuple[str, str]:

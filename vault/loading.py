@@ -32,7 +32,8 @@ def load_inventory(path: Path) -> Inventory:
 def load_inventory_source(path: Path) -> Loaded[Inventory]:
     """As :func:`load_inventory`, with the positions of everything in the file."""
     loaded = load_model(path, Inventory)
-    errors = [*_check_mappings(loaded.model, loaded.source), *_check_machines(loaded.model, loaded.source)]
+    checks = (_check_mappings, _check_machines, _check_groups)
+    errors = [error for check in checks for error in check(loaded.model, loaded.source)]
     if errors:
         raise in_order_of_the_file(errors)
     return loaded
@@ -162,3 +163,38 @@ def _check_lab(
                 yield source.error(
                     (*place, "lab", "disks", index, "name"), f"disk '{disk}' is there twice", remedy="rename one"
                 )
+
+
+def _check_groups(inventory: Inventory, source: YamlSource) -> Iterator[BadInput]:
+    """All machines of a group are cut at one moment, so one fabric has them all, and they have one rhythm."""
+    group_of: dict[str, str] = {}
+    for group, members in inventory.consistency_groups.items():
+        if len(members) < 2:
+            yield source.error(
+                ("consistency_groups", group),
+                f"consistency group '{group}' has {len(members)} machines",
+                remedy="name at least two, or remove the group",
+            )
+            continue
+        first = inventory.machines.get(members[0])
+        for index, name in enumerate(members):
+            place: tuple[str | int, ...] = ("consistency_groups", group, index)
+            machine = inventory.machines.get(name)
+            if machine is None:
+                yield source.error(place, f"unknown machine '{name}'", remedy=did_you_mean(name, inventory.machines))
+                continue
+            if name in group_of:
+                yield source.error(
+                    place,
+                    f"machine '{name}' is in consistency group '{group_of[name]}' already",
+                    remedy="a machine can be in one group, once",
+                )
+            group_of[name] = group
+            for key in ("site", "target", "policy") if first is not None else ():
+                its, theirs = getattr(machine, key), getattr(first, key)
+                if its != theirs:
+                    yield source.error(
+                        place,
+                        f"machine '{name}' has {key} '{its}', but '{members[0]}' of its group has '{theirs}'",
+                        remedy=f"machines of a consistency group have one {key}",
+                    )

@@ -66,6 +66,10 @@ network_mappings:
     test: recovery/isolated       # where test failovers run at the target …
     source_test: primary/isolated # … and at the source, once the direction is reversed
 
+# Machines that share one truth can also be recovered to moments that all of them have:
+# consistency_groups:
+#   payments: [payment-db, payment-app-1]
+
 machines:
   payment-db:
     description: the payments database

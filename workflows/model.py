@@ -353,6 +353,8 @@ class Readiness(Value):
     findings: list[Finding] = []
     """Everything that was looked at, the good with the bad."""
     machines: dict[str, MachineInRun] = {}
+    point: str | None = None
+    """The one moment for all machines, when the run asked for the newest of a consistency group."""
 
 
 class StageNews(Value):

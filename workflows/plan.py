@@ -232,7 +232,7 @@ class PlanRun:
         self._machines = dict(readiness.machines)
         direction = readiness.direction or facts.direction
         self._update(direction=direction)
-        return facts.model_copy(update={"direction": direction})
+        return facts.model_copy(update={"direction": direction, "point": readiness.point or facts.point})
 
     async def _run_stage(self, index: int, stage: Stage, facts: RunFacts, plan: Plan) -> StageResult:
         group = next((group for group in plan.groups if group.name == stage.group), None)

@@ -8,10 +8,10 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from activities import contracts
-from activities.contracts import ReadinessQuestion, site_queue
+from activities.contracts import PointQuestion, ReadinessQuestion, site_queue
 from plans.context import MachineInRun
 from plans.model import Direction
-from vault.domain import Finding, Relationship, RunType, Severity
+from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
 from vault.lifecycle import JobKind, refusal
 from workflows.calls import call, reason
 from workflows.ids import machine_id
@@ -48,7 +48,13 @@ class PlanReadiness:
         await asyncio.gather(*(self._ask(machine) for machine in given.machines))
         self._check_phases(given)
         direction = self._direction(given)
+        point = None
         if not self._problems or given.look_at_everything:
+            if given.facts.point.startswith(LATEST_CONSISTENT):
+                point = await self._fix_moment(given)
+                given = given.model_copy(
+                    update={"facts": given.facts.model_copy(update={"point": point or given.facts.point})}
+                )
             await self._check_sites(given)
         problems = self._problems
         state = "refused" if problems else "done"
@@ -63,6 +69,7 @@ class PlanReadiness:
             problems=problems,
             findings=self._findings,
             machines={name: _where(described) for name, described in self._described.items()},
+            point=point,
         )
 
     async def _ask(self, machine: str) -> None:
@@ -105,6 +112,31 @@ class PlanReadiness:
             what = "the machines already run at their primary site"
             self._note(Severity.FAIL, given.facts.plan, what, "nothing to fail back; see leeward status")
         return "recovery-to-primary" if is_reversed else "primary-to-recovery"
+
+    async def _fix_moment(self, given: ReadinessInput) -> str | None:
+        """The newest common moment, chosen once: what is the newest changes while the run takes its time."""
+        choice, timings = given.facts.point, given.facts.timings
+        group = choice.removeprefix(LATEST_CONSISTENT)
+        members = [one.relationship for one in self._described.values() if one.relationship.group == group]
+        if not members:
+            what = f"no machine of the plan is in consistency group '{group}'"
+            self._note(Severity.FAIL, given.facts.plan, what, "see 'consistency_groups' in the inventory")
+            return None
+        try:
+            chosen = await call(
+                contracts.FIX_MOMENT,
+                PointQuestion(relationship=members[0], choice=choice),
+                queue=site_queue(members[0].target_site),
+                summary=f"which moment do all machines of {group} have?",
+                timings=timings,
+                once=True,
+                site_must_answer=True,
+            )
+        except ActivityError as error:
+            self._note(Severity.FAIL, f"consistency group {group}", reason(error))
+            return None
+        self._note(Severity.PASS, f"consistency group {group}", f"its newest common moment is {utc(chosen.point.time)}")
+        return chosen.choice
 
     async def _check_sites(self, given: ReadinessInput) -> None:
         relationships = [described.relationship for described in self._described.values()]

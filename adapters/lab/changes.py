@@ -17,22 +17,30 @@ from pathlib import Path
 from adapters.lab import guest_client, hrl
 from adapters.lab.definition import MachineDefinition
 from adapters.lab.layout import MachineFolder
-from adapters.lab.quiet import quiet_storage
+from adapters.lab.quiet import PATIENCE_S, quiet_storage
 from adapters.lab.snapshots import SnapshotReader, create_snapshot, invalidate_snapshot
 from adapters.lab.storage import SealedCut, StorageLock, StorageState, delete_unused_files, load_state, save_state
 from adapters.lab.vdisk import sync_files
-from replication.bitmap import RESYNCHRONIZE, CutNow, moment_of
+from replication.bitmap import RESYNCHRONIZE, CutNow, Hold, moment_of
 from replication.ports import BlockReader, ChangeSource, Cut, Extent, Tracking
 from vault.domain import ConsistencyKind, Disk
 from vault.errors import Damaged, InvalidState, NotFound, ResynchronizationRequired
 
 
 class LabChangeSource(ChangeSource):
-    """The changes of the machine in ``folder``. ``reach`` raises when its host cannot be reached."""
+    """The changes of the machine in ``folder``.
 
-    def __init__(self, folder: MachineFolder, reach: Callable[[], None] = lambda: None) -> None:
+    Args:
+        reach: raises when its host cannot be reached.
+        patience_s: how long to wait for a write that does not end, before ``Busy``.
+    """
+
+    def __init__(
+        self, folder: MachineFolder, reach: Callable[[], None] = lambda: None, *, patience_s: float = PATIENCE_S
+    ) -> None:
         self._folder = folder
         self._reach = reach
+        self._patience_s = patience_s
         self._resolved: tuple[tuple[str, int, str], list[hrl.Piece]] | None = None
 
     def disks(self) -> list[Disk]:
@@ -107,19 +115,23 @@ class LabChangeSource(ChangeSource):
     def cut(self, kind: ConsistencyKind = ConsistencyKind.CRASH) -> Cut:
         """As the contract says. The returned ``kind`` is what was reached: a guest that cannot be quiesced, or not
         for long enough, gives a crash-consistent cut."""
-        with self.holding(kind) as cut_now:
+        with self.prepared(kind) as hold, hold() as cut_now:
             return cut_now(time.time_ns(), "")
 
     @contextmanager
-    def holding(self, kind: ConsistencyKind) -> Iterator[CutNow]:
-        """Writes wait inside; the yielded function cuts. So several machines can be cut at one moment."""
+    def prepared(self, kind: ConsistencyKind) -> Iterator[Hold]:
+        """See :class:`replication.bitmap.CutsInTwoSteps`."""
         self._reach()
         with guest_client.quiesced(self._folder, wanted=kind is ConsistencyKind.APPLICATION) as quiesced:
             state = load_state(self._folder)
             if state.logging:
                 sync_files(*self._images(), *self._active_logs(state))
-            with self._quiet_storage() as (lock, _):
-                yield lambda time_ns, group: self._cut_now(lock, time_ns, quiesced(), group)
+            yield lambda: self._holding(quiesced)
+
+    @contextmanager
+    def _holding(self, quiesced: Callable[[], bool]) -> Iterator[CutNow]:
+        with self._quiet_storage() as (lock, _):
+            yield lambda time_ns, group: self._cut_now(lock, time_ns, quiesced(), group)
 
     def _cut_now(self, lock: StorageLock, time_ns: int, quiesced: bool, group: str) -> Cut:
         state = load_state(self._folder)
@@ -165,7 +177,7 @@ class LabChangeSource(ChangeSource):
         return [self._folder.log(disk.name, state.epoch, state.number) for disk in self._definition().disks]
 
     def _quiet_storage(self) -> AbstractContextManager[tuple[StorageLock, StorageState]]:
-        return quiet_storage(self._folder, self._reach)
+        return quiet_storage(self._folder, self._reach, self._patience_s)
 
     def _change(self, lock: StorageLock, state: StorageState) -> None:
         lock.announce()

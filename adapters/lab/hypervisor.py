@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapters.lab import guest_client, making
+from adapters.lab import groups, guest_client, making
 from adapters.lab.changes import LabChangeSource
 from adapters.lab.definition import MachineDefinition
 from adapters.lab.documents import locked_file
@@ -16,9 +16,10 @@ from adapters.lab.guest_state import FAILED, RUNNING
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.link import over_link
 from adapters.lab.maps import LabBlockMapDevice
+from adapters.lab.quiet import PATIENCE_S
 from adapters.lab.space import MIB, SiteSpace
 from adapters.lab.storage import load_state
-from adapters.ports import Beat, Hypervisor, ScriptResult
+from adapters.ports import Beat, CutsTogether, GroupRhythm, Hypervisor, ScriptResult
 from replication.bitmap import BitmapChangeSource
 from replication.cipher import SiteKey
 from replication.files import translated
@@ -27,6 +28,7 @@ from replication.ports import ChangeSource, ReplicaStore, Report
 from vault import secrets
 from vault.domain import (
     Answering,
+    ConsistencyKind,
     Disk,
     Finding,
     GuestTransactions,
@@ -42,7 +44,7 @@ _LOOK_AGAIN_S = 0.05
 _ROOM_WARNING = 256 * MIB
 
 
-class LabHypervisor(Hypervisor):
+class LabHypervisor(Hypervisor, CutsTogether):
     """One site of the lab. Machines survive this object and its process.
 
     Args:
@@ -296,12 +298,24 @@ class LabHypervisor(Hypervisor):
 
     # --- replication ------------------------------------------------------------------------------------------
 
+    def cut_together(self, group: str, machines: list[str], rhythm: GroupRhythm, kind: ConsistencyKind) -> str:
+        self._log_in()
+        members = {}
+        for name in machines:
+            folder = self._folder.machine(name)
+            if not folder.definition.exists():
+                return f"'{name}' is not at site {self.site}"
+            members[name] = groups.Member(folder, self._lab_source(folder, groups.PATIENCE_S))
+        return groups.cut_group(group, members, self._folder.group(group), rhythm, kind)
+
     def change_source(self, machine: str) -> ChangeSource:
         self._log_in()
-        folder = self._registered(machine)
+        return self._lab_source(self._registered(machine), PATIENCE_S)
+
+    def _lab_source(self, folder: MachineFolder, patience_s: float) -> LabChangeSource | BitmapChangeSource:
         if self._tracks_by_map(folder):
-            return BitmapChangeSource(LabBlockMapDevice(folder, self._log_in))
-        return LabChangeSource(folder, self._log_in)
+            return BitmapChangeSource(LabBlockMapDevice(folder, self._log_in, patience_s=patience_s))
+        return LabChangeSource(folder, self._log_in, patience_s=patience_s)
 
     def _tracks_by_map(self, folder: MachineFolder) -> bool:
         """What the inventory says holds from the next time on that tracking begins from nothing."""

@@ -85,6 +85,9 @@ class SiteFolder:
     def faults(self) -> Path:
         return self.path / "faults.json"
 
+    def group(self, name: str) -> Path:
+        return self.path / "groups" / f"{name}.json"
+
     def machine(self, name: str) -> MachineFolder:
         return MachineFolder(self.machines / name)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from adapters.lab import guest_client
 from adapters.lab.definition import MachineDefinition
 from adapters.lab.layout import MachineFolder
-from adapters.lab.quiet import quiet_storage
+from adapters.lab.quiet import PATIENCE_S, quiet_storage
 from adapters.lab.snapshots import SnapshotReader, create_snapshot, invalidate_snapshot, supersede_snapshot
 from adapters.lab.storage import StorageLock, delete_unused_files, load_state, save_state
 from replication.bitmap import RESYNCHRONIZE, BlockMapDevice
@@ -27,14 +27,17 @@ from vault.errors import Damaged, InvalidState, NotFound, ResynchronizationRequi
 
 
 class LabBlockMapDevice(BlockMapDevice):
-    """The disks of the machine in ``folder``. ``reach`` raises when its host cannot be reached.
+    """The disks of the machine in ``folder``; arguments as of :class:`adapters.lab.changes.LabChangeSource`.
 
     One thread at a time is in :meth:`quiet`; what reads may be called beside it.
     """
 
-    def __init__(self, folder: MachineFolder, reach: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, folder: MachineFolder, reach: Callable[[], None] = lambda: None, *, patience_s: float = PATIENCE_S
+    ) -> None:
         self._folder = folder
         self._reach = reach
+        self._patience_s = patience_s
         self._held: StorageLock | None = None
 
     def disks(self) -> list[Disk]:
@@ -45,15 +48,17 @@ class LabBlockMapDevice(BlockMapDevice):
         return load_state(self._folder).map or MapState()
 
     @contextmanager
-    def quiet(self, kind: ConsistencyKind) -> Iterator[Callable[[], ConsistencyKind]]:
-        wanted = kind is ConsistencyKind.APPLICATION
-        with (
-            guest_client.quiesced(self._folder, wanted=wanted) as quiesced,
-            quiet_storage(self._folder, self._reach) as (lock, _),
-        ):
+    def quiesced(self, kind: ConsistencyKind) -> Iterator[Callable[[], ConsistencyKind]]:
+        self._reach()
+        with guest_client.quiesced(self._folder, wanted=kind is ConsistencyKind.APPLICATION) as held:
+            yield lambda: ConsistencyKind.APPLICATION if held() else ConsistencyKind.CRASH
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        with quiet_storage(self._folder, self._reach, self._patience_s) as (lock, _):
             self._held = lock
             try:
-                yield lambda: ConsistencyKind.APPLICATION if quiesced() else ConsistencyKind.CRASH
+                yield
             finally:
                 self._held = None
 

@@ -11,17 +11,20 @@ from adapters.lab.storage import StorageLock, StorageState, WriterLock, load_sta
 from adapters.lab.vdisk import recover
 from replication.files import translated
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
+"""How long to wait for a writer that is in the middle of a write, before ``Busy``."""
 
 
 @contextmanager
-def quiet_storage(folder: MachineFolder, reach: Callable[[], None]) -> Iterator[tuple[StorageLock, StorageState]]:
+def quiet_storage(
+    folder: MachineFolder, reach: Callable[[], None], patience_s: float = PATIENCE_S
+) -> Iterator[tuple[StorageLock, StorageState]]:
     """No write is under way, and image and logs are equal on every disk. ``reach`` raises when the host is away."""
     reach()
     definition = MachineDefinition.load(folder)
     with (
         translated(folder.path),
-        closing(StorageLock(folder, patience_s=_PATIENCE_S)) as lock,
+        closing(StorageLock(folder, patience_s=patience_s)) as lock,
         lock,
         closing(WriterLock(folder)) as writer,
     ):

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.unit
 
 SIZES = {"system": 300_000, "data": 1_000_000}
 CRASH = ConsistencyKind.CRASH
-RUNS = 10
-STEPS = 40
+RUNS = 6
+STEPS = 30
 EFFECTS: list[tuple[Any, str]] = [
     (changes, "save_state"),
     (changes, "create_snapshot"),

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from temporalio import activity
 
 from adapters.ports import Beat, Capabilities, ScriptResult
+from replication import groups
 from replication.ports import Report
 from vault.domain import (
-    LATEST,
     Answering,
     Finding,
     PowerState,
@@ -132,9 +132,14 @@ class World:
             points.append(point)
             return point
 
-    def resolve(self, machine: str, choice: str) -> RecoveryPoint:
-        points = self.points[machine]
-        return points[-1] if choice == LATEST else next(point for point in points if point.id == choice)
+    def resolve(self, relationship: Relationship, choice: str) -> RecoveryPoint:
+        return groups.choose(
+            self.points[relationship.machine],
+            choice,
+            group=relationship.group,
+            of_members=lambda: {name: self.points[name] for name in relationship.group_members},
+            where=relationship.target_site,
+        )
 
     def set_power(self, site: str, machine: str, power: PowerState) -> None:
         with self._lock:
@@ -211,6 +216,10 @@ class FakeProvider:
         self._world.enter("recovery_points", relationship.machine, relationship.target_site)
         return list(self._world.points[relationship.machine])
 
+    def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
+        self._world.enter("resolve_point", relationship.machine, relationship.target_site, detail=choice)
+        return self._world.resolve(relationship, choice)
+
     def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
         self._target("fail_over", relationship, report, choice)
         return self._made(relationship, relationship.machine, relationship.target_network, choice)
@@ -250,5 +259,5 @@ class FakeProvider:
         )
 
     def _made(self, relationship: Relationship, name: str, network: str, choice: str) -> RecoveredMachine:
-        point = self._world.resolve(relationship.machine, choice)
+        point = self._world.resolve(relationship, choice)
         return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)
