@@ -109,14 +109,12 @@ class BlockingRunner:
                 await asyncio.wait(either, timeout=_pause(), return_when=asyncio.FIRST_COMPLETED)
                 if leaving.done():
                     running.stop()
-                    await asyncio.wait({work})
-                elif running.pulse is None:
-                    activity.heartbeat()
+                    await _safe_end(work, running)
                 else:
-                    activity.heartbeat(running.pulse)
+                    _beat(running)
         except asyncio.CancelledError:
             running.stop()
-            await asyncio.wait({work})
+            await _safe_end(work, running)
             raise
         finally:
             leaving.cancel()
@@ -155,6 +153,20 @@ class BlockingRunner:
             log.error("activity %s failed unexpectedly", activity.info().activity_type, exc_info=error)
         failures = activity.info().attempt - running.healthy_at_attempt + 1
         return as_failure(known, failures_in_a_row=failures, time_scale=self._time_scale)
+
+
+async def _safe_end(work: asyncio.Future[Any], running: Running) -> None:
+    """Wait for a call that was told to stop; with heartbeats, because a silent worker would be taken for a dead one."""
+    while not work.done():
+        _beat(running)
+        await asyncio.wait({work}, timeout=_pause())
+
+
+def _beat(running: Running) -> None:
+    if running.pulse is None:
+        activity.heartbeat()
+    else:
+        activity.heartbeat(running.pulse)
 
 
 def _worker_leaves() -> ApplicationError:

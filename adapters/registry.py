@@ -32,7 +32,7 @@ class Adapters:
         self._lab_root = data / "lab"
         self._hypervisors: dict[str, LabHypervisor] = {}
         self._links = Links(inventory)
-        self._stream = StreamProvider(self.hypervisor, self._linked_store, self._replica_key)
+        self._stream = StreamProvider(self.hypervisor, self.store_across, self._replica_key)
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
@@ -70,7 +70,7 @@ class Adapters:
         reference = self._inventory.sites[site].replica_key
         return SiteKey.from_reference(reference) if reference else None
 
-    def _linked_store(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
+    def store_across(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
         guard = link_guard(self._lab_root, source_site, target_site)
         remote = self._links.remote_store(source_site, target_site, machine)
         if remote is not None:

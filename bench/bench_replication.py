@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
+import zstandard
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bench.measuring import (
     BLOCK,
@@ -19,6 +23,7 @@ from bench.measuring import (
     best_of,
     change_randomly,
     mixed_image,
+    peak_memory,
     peer,
     record,
     require,
@@ -37,12 +42,75 @@ SPARSE_GIB = 64
 def main(gib: int) -> None:
     require("rsync", "restic", "borg", "qemu-img")
     with scratch() as folder:
-        pair = Pair(folder / "lab", gib * GIB, mixed_image)
+        over_tls(folder / "tls", gib)
+        pair = Pair(folder / "local", gib * GIB, mixed_image)
         initial(pair, folder, gib)
         delta(pair, folder, gib)
         resync(pair, gib)
     with scratch() as folder:
         sparse_delta(folder, gib)
+
+
+def over_tls(folder: Path, gib: int) -> None:
+    """Process server → master target: compressed, encrypted, over mutual TLS; two processes on this machine."""
+    pair = Pair(folder, gib * GIB, mixed_image, over_tls=True)
+    try:
+        seconds = best_of(2, lambda: stream.copy_initial(pair.source, pair.store, silent), pair.enable)
+        print(
+            f"peak memory: sender {peak_memory() / MIB:.0f} MiB, "
+            f"master target {pair.master_target_memory() / MIB:.0f} MiB",
+            flush=True,
+        )
+        environment = {
+            **PASSWORD,
+            "BORG_BASE_DIR": str(folder / "borg-base"),
+            "RESTIC_CACHE_DIR": str(folder / "restic-cache"),
+        }
+        restic, borg = folder / "restic", folder / "borg"
+        peer("restic", "init", "-q", "-r", restic, **environment)
+        peer("borg", "init", "--encryption=repokey", borg, **environment)
+        slowest, limit = slowest_stage(pair.image)
+        name = f"initial-tls-{gib}g"
+        record(
+            [
+                Result(name, "restic", seconds, timed(lambda: _restic(restic, pair.image, environment)), 2),
+                Result(name, "borg", seconds, timed(lambda: _borg(borg, "first", pair.image, environment)), 2),
+                Result(name, f"limit: {slowest}", seconds, limit, 0.6),
+            ]
+        )
+    finally:
+        pair.close()
+    for used in (restic, borg):
+        shutil.rmtree(used)
+
+
+def slowest_stage(image: Path) -> tuple[str, float]:
+    """The stages of the stream, each alone in one thread on the same data: the slowest is what nobody can beat."""
+    pieces = []
+    with image.open("rb") as disk:
+        while piece := disk.read(MIB):
+            if piece.count(0) != len(piece):
+                pieces.append(piece)
+    compressor, cipher, nonce = zstandard.ZstdCompressor(level=1), AESGCM(bytes(32)), bytes(12)
+    stages: dict[str, Callable[[], object]] = {
+        "memcpy": lambda: [bytearray(piece) for piece in pieces],
+        "xxh3": lambda: [xxhash.xxh3_128_digest(piece) for piece in pieces],
+        "zstd": lambda: [compressor.compress(piece) for piece in pieces],
+        "AES-GCM": lambda: [cipher.encrypt(nonce, piece, None) for piece in pieces],
+        "write and sync": lambda: _write(image.with_suffix(".limit"), pieces),
+    }
+    seconds = {name: best_of(2, stage) for name, stage in stages.items()}
+    print("limits: " + ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()), flush=True)
+    slowest = max(seconds, key=lambda name: seconds[name])
+    return slowest, seconds[slowest]
+
+
+def _write(path: Path, pieces: list[bytes]) -> None:
+    with path.open("wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
 
 
 def initial(pair: Pair, folder: Path, gib: int) -> None:

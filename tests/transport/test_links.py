@@ -43,7 +43,7 @@ def test_a_missing_replica_key_is_named(tmp_path: Path) -> None:
 def test_the_limit_of_a_site_holds_for_all_its_machines_together(tmp_path: Path) -> None:
     """In the lab without a master target, too."""
     adapters = Adapters(make_inventory(primary={"bandwidth": {"limit": "2MiB"}}), tmp_path)
-    stores = [adapters._linked_store(HOME, AWAY, machine) for machine in ("db", "web")]
+    stores = [adapters.store_across(HOME, AWAY, machine) for machine in ("db", "web")]
     began = time.monotonic()
     for store in stores:
         store.create([Disk(name="os", size=MIB)], "e")

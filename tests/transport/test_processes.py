@@ -72,7 +72,7 @@ class Sites:
     @property
     def store(self) -> ReplicaStore:
         """As the process server reaches it."""
-        return self.adapters._linked_store(HOME, AWAY, "db")
+        return self.adapters.store_across(HOME, AWAY, "db")
 
     def start_master_target(self) -> subprocess.Popen[bytes]:
         self.master_target = subprocess.Popen(
