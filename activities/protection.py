@@ -68,13 +68,8 @@ class ProtectionActivities:
     async def await_seed(self, given: OfRelationship) -> Done:
         """Ends when an operator has imported the seed at the target; its heartbeat says how far that is."""
         provider = self._adapters.provider(given.relationship)
-
-        def call(running: Running) -> None:
-            while (missing := provider.seed_missing(given.relationship)) is not None:
-                running.report(missing)
-                running.wait(LOOK_FOR_SEED_EVERY_S)
-
-        await self._run(call)
+        while (missing := await self._run(lambda _: provider.seed_missing(given.relationship))) is not None:
+            await self._runner.pause(LOOK_FOR_SEED_EVERY_S, missing)
         return Done()
 
     @activity.defn(name=contracts.COPY_INITIAL.name)
@@ -106,7 +101,7 @@ class ProtectionActivities:
                     reason="time-is-up", last_point=pulse.last_point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
                 )
             elapsed = (datetime.now(UTC) - started).total_seconds()
-            await self._runner.pause(given.relationship.frequency_s - elapsed, pulse)
+            await self._runner.pause(given.relationship.pace_s - elapsed, pulse)
 
     def _cycle(
         self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running

@@ -17,6 +17,7 @@ from replication.cipher import SiteKey
 from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
+    LOOKS_OF_A_MEMBER,
     ConsistencyKind,
     Finding,
     NetworkKind,
@@ -173,9 +174,9 @@ class StreamProvider:
     def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
         source, store = self._ends(relationship)
         kind = ConsistencyKind.APPLICATION if app_consistent else ConsistencyKind.CRASH
-        cut_with_group = self._cut_with_group(relationship, kind, report)
+        cut_already = self._cut_with_group(relationship, kind, report)
         with store.lock():
-            if cut_with_group:
+            if cut_already or (relationship.group and not app_consistent and not _is_due(store, relationship)):
                 point = stream.send_pending(source, store, report)
             else:
                 point = stream.replicate_cut(source, store, kind, report)
@@ -299,6 +300,12 @@ def _in_use(store: ReplicaStore, chosen: Callable[[], RecoveryPoint]) -> Iterato
         with closing(view):
             yield point
         return
+
+
+def _is_due(store: ReplicaStore, relationship: Relationship) -> bool:
+    """Whether a member of a group that is cut on its own has to be: it comes more often than that."""
+    age_s = (datetime.now(UTC) - store.state().points[-1].time).total_seconds()
+    return not 0 <= age_s < relationship.frequency_s * (1 - 1 / (2 * LOOKS_OF_A_MEMBER))
 
 
 def _room_for_recovery(machine: str, site: str, store: ReplicaStore, free: int) -> Finding:

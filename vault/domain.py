@@ -93,6 +93,9 @@ class Retention(Value):
     hours: float = Field(default=24, gt=0, le=24 * 366)
 
 
+LOOKS_OF_A_MEMBER = 4
+
+
 class Relationship(Value):
     """The replication of one machine from where it runs to where it can be recovered.
 
@@ -110,6 +113,12 @@ class Relationship(Value):
     group: str = ""
     """The consistency group that the machine belongs to; empty: none."""
     group_members: list[MachineName] = []
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds between two looks at what there is to replicate: a member of a group looks more often than it cuts,
+        because another member may have cut for it."""
+        return self.frequency_s / LOOKS_OF_A_MEMBER if self.group else self.frequency_s
 
     def reversed(self, target_network: str, test_network: str) -> Relationship:
         return self.model_copy(

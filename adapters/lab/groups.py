@@ -24,8 +24,8 @@ PATIENCE_S = 2.0
 """While one member's writes are waited for, those of the others stand still."""
 MOST_PENDING = 8
 """Cuts that may wait in a member: one that cannot send them holds back the group's moments, not its own disk space."""
-EARLY = 0.75
-"""A moment is due once this share of its interval is over: members' own clocks drift against each other."""
+EARLY = 0.95
+"""A moment is due once this share of its interval is over: who looks a little too early need not come again."""
 
 
 @dataclass(frozen=True)
