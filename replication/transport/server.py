@@ -91,7 +91,7 @@ class MasterTarget:
             ) from error
         self._server.start()
         address = f"{self._listen.rpartition(':')[0]}:{port}"
-        if tls.speaks_tls_1_2(address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")):
+        if tls.speaks_tls_1_2(address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"), self._identity):
             self.stop()
             raise InvalidState(
                 "this build of gRPC still accepts TLS 1.2", remedy="install the release of grpcio in constraints.txt"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -162,7 +165,7 @@ def test_a_caller_without_a_certificate(wire: Wire) -> None:
 
 
 def test_only_tls_1_3_is_spoken(wire: Wire) -> None:
-    assert not tls.speaks_tls_1_2(wire.address)
+    assert not tls.speaks_tls_1_2(wire.address, Identity(wire.pki, SOURCE))
     context = ssl.create_default_context(cafile=str(wire.pki.authority))
     context.load_cert_chain(wire.pki.site(SOURCE))
     host, port = wire.address.split(":")
@@ -174,6 +177,47 @@ def test_only_tls_1_3_is_spoken(wire: Wire) -> None:
                     assert connection.version() == agreed
             except ssl.SSLError:
                 assert agreed is None
+
+
+def test_a_process_whose_grpc_started_too_early_refuses_to_serve(tmp_path: Path) -> None:
+    """The setting that forbids TLS 1.2 is read once: a process that missed it must notice."""
+    script = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+import grpc
+grpc.ssl_channel_credentials()
+from replication.transport.pki import Identity, Pki
+from replication.transport.server import MasterTarget
+from vault.errors import InvalidState
+pki = Pki(Path(sys.argv[1]))
+pki.init(datetime.now(UTC))
+pki.issue("recovery", datetime.now(UTC))
+try:
+    MasterTarget(Identity(pki, "recovery"), lambda machine: None, lambda site, machine: None, "127.0.0.1:0").start()
+except InvalidState as refused:
+    print(refused)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_SSL_CIPHER_SUITES"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "pki")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "TLS 1.2" in done.stdout
+
+
+@pytest.mark.parametrize("entry", ["workers", "console"])
+def test_every_process_of_the_product_forbids_tls_1_2_before_grpc_starts(entry: str) -> None:
+    script = f"import sys, {entry}; print('grpc' in sys.modules, __import__('os').environ['GRPC_SSL_CIPHER_SUITES'])"
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_SSL_CIPHER_SUITES"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "PSK-AES128-CBC-SHA"]
 
 
 def test_a_server_of_tls_1_2_is_refused_by_the_client(wire: Wire) -> None:
