@@ -18,6 +18,8 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
+from workers.leaving import leave
+
 FRESH = timedelta(seconds=150)
 """A poll is held open for up to a minute and then repeated: twice that and a half without one means it stopped."""
 PATIENCE_S = 8.0
@@ -66,4 +68,4 @@ def main(queues: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
