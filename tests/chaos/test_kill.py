@@ -23,10 +23,10 @@ from workflows.model import RunStatus
 pytestmark = pytest.mark.chaos
 
 WORKER_KILLS, SERVER_KILLS = 30, 5
-KILLS_IN_A_RUN = 4
+KILLS_IN_A_RUN = 5
 FIRST_KILL_WITHIN_S = 3.5
 """About as long as an undisturbed failover takes."""
-BETWEEN_KILLS_S = 4.0
+BETWEEN_KILLS_S = 3.0
 RUN_WITHIN_S = 90
 WITHOUT_OPERATOR = {"commit": "automatic", "reverse_replication": "automatic"}
 SERVER = "temporal"

@@ -11,7 +11,7 @@ import pytest
 from engine_support import AWAY, HOME, PLAN, House
 
 from adapters.lab import labctl
-from vault.domain import PowerState, RunType
+from vault.domain import PowerState
 from vault.lifecycle import Phase
 
 pytestmark = pytest.mark.e2e
@@ -20,7 +20,6 @@ FREQUENCY_S = 1.0
 SLACK_S = 2.5
 """On a busy computer a cycle starts late."""
 ESCAPE = "\x1b"
-ROUND_TRIP: tuple[RunType, ...] = ("commit", "reverse", "failback", "commit", "reverse")
 
 
 async def test_protecting_from_the_command_line(house: House) -> None:
@@ -124,12 +123,27 @@ async def test_ctrl_c_ends_the_watching_and_not_the_run(house: House) -> None:
     assert again.returncode == 0, out + err
     assert "recover all / db: done" in out
     assert "planned run completed" in out
-    for run_type in ROUND_TRIP:
-        await house.completed_run(run_type)
+    house.assert_nothing_lost()
+    await house.completed_run("commit")
+    await house.completed_run("reverse")
+
+
+async def test_an_unplanned_failover_of_machines_that_answer_shuts_them_down_and_loses_nothing(house: House) -> None:
+    await house.wait_for_transactions(10)
+    for machine, result in (await house.completed_run("unplanned")).items():
+        assert result.source_proven_off, result.sentences
+        assert result.answering is not None
+        assert result.answering.site == HOME
+        found = result.answering.transactions
+        assert found is not None
+        assert found.held_at_boot == found.acknowledged_at_boot, f"{machine}: {found}"
+        assert (found.lost, found.damaged) == (0, 0), f"{machine}: {found}"
     house.assert_nothing_lost()
 
 
 async def test_protection_can_be_ended_and_begun_again(house: House) -> None:
+    for run_type in ("commit", "reverse"):
+        await house.completed_run(run_type)
     await asyncio.to_thread(house.must, "disable", "app", "--yes")
     assert await (await house.connect()).find_machine("app") is None
     assert not (house.lab.site(AWAY).replicas / "app" / "manifest.json").exists()
@@ -137,10 +151,8 @@ async def test_protection_can_be_ended_and_begun_again(house: House) -> None:
     assert (await house.state("db")).phase is Phase.PROTECTED
     await asyncio.to_thread(house.must, "protect", "app")
     state = await house.state("app")
-    assert (state.phase, state.health.level) == (Phase.PROTECTED, "ok")
-    await house.wait_for_transactions(10)
-    await house.completed_run("planned")
-    house.assert_nothing_lost()
+    assert (state.phase, state.active_site, state.health.level) == (Phase.PROTECTED, HOME, "ok")
+    await house.wait_for_points("app", 2)
 
 
 def test_help_answers_at_once(house: House) -> None:

@@ -84,6 +84,17 @@ async def test_protecting_a_machine_that_the_inventory_does_not_know(house: Hous
     await refused(house, Exit.REFUSED, "machine 'ghost' is not in the inventory", "protect", "db", "ghost")
 
 
+async def test_protecting_to_a_site_that_refuses_the_login(house: House) -> None:
+    house.faults(AWAY).set(Fault.LOGIN_REFUSED)
+    done = await asyncio.to_thread(house.run, "protect", "db")
+    house.faults(AWAY).clear()
+    assert done.code == Exit.FAILED
+    assert done.err.count("the fabric refused the login") == 1
+    assert "nothing was changed" in done.err
+    assert not list(house.lab.root.glob("sites/*/replicas/*"))
+    assert await (await house.connect()).find_machine("db") is None
+
+
 async def test_a_plan_that_names_an_unknown_machine(house: House) -> None:
     house.write_plan("strange", ["db", "ghost"])
     done = await refused(house, Exit.BAD_INPUT, "ghost", "plan", "failover", "strange", "--planned")

@@ -84,16 +84,3 @@ async def test_a_link_that_breaks_during_the_initial_replication(tmp_path: Path)
         await house.wait_for_transactions()
         await house.completed_run("planned")
         house.assert_nothing_lost()
-
-
-async def test_protecting_goes_on_after_it_was_refused(tmp_path: Path) -> None:
-    with open_house(tmp_path) as house:
-        target = house.faults("recovery")
-        target.set(Fault.LOGIN_REFUSED)
-        refused = await asyncio.to_thread(house.run, "protect", "db")
-        assert refused.code != 0
-        assert (refused.out + refused.err).count("the fabric refused the login") == 1
-        assert "Traceback" not in refused.err
-        target.clear()
-        await asyncio.to_thread(house.must, "protect", "db")
-        assert (await house.state("db")).phase is Phase.PROTECTED

@@ -97,17 +97,3 @@ async def brought_home(house: House, machine: str) -> None:
     await house.completed_run("commit", machine)
     await house.completed_run("reverse", machine)
     assert (await house.state(machine)).phase is Phase.PROTECTED
-
-
-async def test_a_source_that_answers_is_shut_down_and_loses_nothing(tmp_path: Path) -> None:
-    with open_house(tmp_path) as house:
-        await house.protect_all()
-        await house.wait_for_transactions()
-        for machine, result in (await house.completed_run("unplanned")).items():
-            assert result.source_proven_off, result.sentences
-            assert result.answering is not None
-            found = result.answering.transactions
-            assert found is not None
-            assert found.held_at_boot == found.acknowledged_at_boot, f"{machine}: {found}"
-            assert (found.lost, found.damaged) == (0, 0), f"{machine}: {found}"
-        house.assert_nothing_lost()
