@@ -8,7 +8,7 @@ import getpass
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from temporalio.client import (
@@ -145,6 +145,7 @@ class Leeward:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             search_attributes=attributes(machine=machine, site=initial.active_site, phase=initial.phase.value),
             static_summary=f"{machine}: {settings.forward.source_site} → {settings.forward.target_site}",
+            task_timeout=timedelta(seconds=self.timings.decision_s),
         )
         known = await self.find_machine(machine)
         next_job = {Phase.ENABLED: JobKind.INITIAL_REPLICATION, Phase.COPIED: JobKind.FINALIZE}
@@ -299,6 +300,7 @@ class Leeward:
                 task_queue=CONTROL_QUEUE,
                 search_attributes=attributes(plan=plan.name, run_type=run_type),
                 static_summary=f"{run_type} of {plan.name}, asked by {self.operator}",
+                task_timeout=timedelta(seconds=self.timings.decision_s),
             )
         except WorkflowAlreadyStartedError as error:
             raise InvalidState(

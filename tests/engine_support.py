@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -33,7 +33,7 @@ from plans.loading import load_plan
 from plans.model import Plan
 from replication.local import LocalReplicaStore
 from vault.domain import RecoveryPoint, RunType
-from vault.errors import NotFound
+from vault.errors import InvalidState, NotFound, Unreachable
 from vault.inventory import Inventory
 from vault.lifecycle import Phase
 from vault.loading import load_inventory
@@ -41,6 +41,8 @@ from workers.engine_file import Engine, Process, is_alive, read_engine
 from workers.settings import Settings
 from workflows.ids import plan_id
 from workflows.model import JobResult, MachineState, RunStatus
+
+Answer = TypeVar("Answer")
 
 HOME, AWAY = "primary", "recovery"
 PLAN = "pair"
@@ -245,22 +247,43 @@ class House:
     async def start_run(self, run_type: RunType, plan: str = PLAN, **options: Any) -> None:
         await (await self.connect()).start_run(self.plan(plan), run_type, **options)
 
+    async def persist(self, work: Callable[[], Awaitable[Answer]], within_s: float = 40) -> Answer:
+        """As an operator would: ask again while Temporal or a worker is being started again."""
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                return await work()
+            except (RPCError, RuntimeError, Unreachable):
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.2)
+
+    async def start_run_in_any_case(self, run_type: RunType, plan: str) -> None:
+        """As :meth:`start_run`; an answer that got lost may hide that the run was started."""
+        asked = False
+
+        async def start() -> None:
+            nonlocal asked
+            try:
+                await self.start_run(run_type, plan)
+            except InvalidState:
+                if not asked:
+                    raise
+            finally:
+                asked = True
+
+        await self.persist(start)
+
     async def end_of_run(self, plan: str = PLAN, within_s: float = 60) -> RunStatus:
         """The end of the run that was started last, whatever happens to Temporal and its workers meanwhile."""
 
         async def wait() -> RunStatus:
-            while True:
-                try:
-                    leeward = await self.connect()
-                    await leeward.client.get_workflow_handle(plan_id(plan)).result()
-                except WorkflowFailureError:
-                    pass  # refused; the status says why
-                except (RPCError, RuntimeError):  # Temporal is being started again
-                    await asyncio.sleep(0.2)
-                    continue
-                return await leeward.run_status(plan)
+            leeward = await self.connect()
+            with suppress(WorkflowFailureError):  # refused; the status says why
+                await leeward.client.get_workflow_handle(plan_id(plan)).result()
+            return await leeward.run_status(plan)
 
-        return await within(within_s, wait(), lambda: self.describe_run(plan))
+        return await within(within_s, self.persist(wait, within_s), lambda: self.describe_run(plan))
 
     async def wait_for_run(self, state: str, plan: str = PLAN, within_s: float = 30) -> RunStatus:
         """Until there is a run of the plan in ``state``."""

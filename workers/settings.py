@@ -15,6 +15,7 @@ TIME_SCALE_VARIABLE = "LEEWARD_TIME_SCALE"
 DEFAULT_VAULT = Path("leeward.yaml")
 DATA_FOLDER = ".leeward"
 SHORTEST_HEARTBEAT_S = 4.0
+SHORTEST_DECISION_S = 4.0
 
 
 class Settings(Value):
@@ -54,6 +55,7 @@ class Settings(Value):
         return Timings(
             time_scale=self.time_scale,
             heartbeat_s=max(SHORTEST_HEARTBEAT_S, usual.heartbeat_s * self.time_scale),
+            decision_s=max(SHORTEST_DECISION_S, usual.decision_s * self.time_scale),
             site_answer_s=max(20.0, usual.site_answer_s * self.time_scale),
             shut_down_s=max(10.0, usual.shut_down_s * self.time_scale),
             boot_s=max(30.0, usual.boot_s * self.time_scale),

@@ -48,6 +48,8 @@ THREADS_PER_ROLE = 64
 """Blocking calls at once. What has no thread yet waits with heartbeats."""
 ACTIVITIES_AT_ONCE = 10_000
 """Each protected machine has one activity that mostly waits; waiting needs no thread."""
+LONGEST_STICKY_S = 10.0
+"""A workflow waits so long for the control worker that knows it, before any other takes it: a killed one's work."""
 GRACE = timedelta(seconds=15)
 """How long running activities get to come to a safe point at shutdown."""
 
@@ -115,6 +117,7 @@ async def run_worker(
 
 
 def make_worker(client: Client, queue: str, activities: list[Any], settings: Settings) -> Worker:
+    sticky = timedelta(seconds=min(LONGEST_STICKY_S, settings.timings().heartbeat_s / 2))
     throttle = timedelta(seconds=min(5.0, settings.timings().heartbeat_s / 8))
     return Worker(
         client,
@@ -126,6 +129,7 @@ def make_worker(client: Client, queue: str, activities: list[Any], settings: Set
         max_heartbeat_throttle_interval=throttle,
         default_heartbeat_throttle_interval=throttle,
         graceful_shutdown_timeout=GRACE,
+        sticky_queue_schedule_to_start_timeout=sticky,
     )
 
 

@@ -301,6 +301,7 @@ class MachineWorkflow:
                 run_type=wanted.run_type,
             ),
             static_summary=f"{wanted.kind.value} of {state.name}, asked by {wanted.requested_by}",
+            task_timeout=timedelta(seconds=state.timings.decision_s),
         )
         self._running[wanted.id] = child
         try:

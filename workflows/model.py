@@ -31,6 +31,8 @@ class Timings(Value):
 
     time_scale: float = 1.0
     heartbeat_s: float = 30
+    decision_s: float = 10
+    """A control worker that dies while it decides what a workflow does next is missed after so long."""
     site_answer_s: float = 60
     """A site is unreachable when none of its workers takes a task for so long."""
     shut_down_s: float = 300

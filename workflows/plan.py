@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Literal
 
 from temporalio import workflow
@@ -222,6 +223,7 @@ class PlanRun:
             id=stage_id(given.plan.name, 0, "check readiness"),
             search_attributes=attributes(plan=given.plan.name, run_type=given.run_type, phase="check readiness"),
             static_summary=f"is everything ready for {given.run_type} of {given.plan.name}?",
+            task_timeout=timedelta(seconds=given.timings.decision_s),
         )
         self._put(readiness.row)
         if readiness.problems:
@@ -254,6 +256,7 @@ class PlanRun:
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             search_attributes=attributes(plan=plan.name, run_type=facts.run_type, phase=stage.title),
             static_summary=f"{stage.title} ({facts.run_type} of {plan.name})",
+            task_timeout=timedelta(seconds=facts.timings.decision_s),
         )
         if self._cancelled is not None:
             await self._current.signal("cancel")
