@@ -1,0 +1,1 @@
+"""Hyper-V hosts, driven over WinRM by the scripts in this package."""
