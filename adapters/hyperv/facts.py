@@ -1,0 +1,257 @@
+"""What a Hyper-V host says about itself and its machines: the models that its scripts answer with.
+
+Sizes are in bytes, moments in UTC. Identifiers are GUIDs as text; a machine has the same one on both sides of a
+relationship and keeps it when it is renamed or moved, its name may change at any moment.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, VmState
+from vault.domain import Value
+
+Authentication = Literal["Kerberos", "Certificate"]
+"""How hosts authenticate to each other (``-AuthenticationType`` of Enable-VMReplication)."""
+
+
+class ReplicaServer(Value):
+    """Get-VMReplicationServer: whether, how and from whom the host accepts replicas."""
+
+    enabled: bool
+    kerberos_port: int
+    certificate_port: int
+    authentication: Literal["Kerberos", "Certificate", "CertificateAndKerberos"]
+    certificate_thumbprint: str = ""
+    from_any_server: bool
+    storage: str = ""
+    """Where replicas are kept when ``from_any_server``."""
+    allowed_servers: list[str] = []
+    """Primary servers with an authorization entry; may have ``*`` as first label."""
+
+
+class Volume(Value):
+    path: str
+    """``D:`` or the folder of a mounted or cluster shared volume."""
+    free: int
+    size: int
+
+
+class Switch(Value):
+    name: str
+    kind: Literal["Private", "Internal", "External"]
+
+
+class Certificate(Value):
+    """A certificate with a private key in the host's own store that could serve replication."""
+
+    thumbprint: str
+    subject: str
+    not_after: AwareDatetime
+
+
+class HostFacts(Value):
+    """A host as the login that asked sees it."""
+
+    computer_name: str
+    fully_qualified_name: str
+    time: AwareDatetime
+    """The host's clock."""
+    os_version: str
+    powershell_version: str
+    hyperv_module_version: str
+    administrator: bool
+    """The login may manage Hyper-V: it is in Administrators or Hyper-V Administrators."""
+    cluster: str = ""
+    """Empty: not a cluster node."""
+    replica_broker: str = ""
+    """The network name of the cluster's Hyper-V Replica Broker; empty: there is none."""
+    replica_server: ReplicaServer
+    replica_firewall_rules_enabled: bool
+    """At least one inbound rule for the Hyper-V Replica listeners is enabled."""
+    virtual_disk_path: str
+    volumes: list[Volume]
+    switches: list[Switch]
+    certificates: list[Certificate] = []
+
+
+class VirtualDisk(Value):
+    """A hard disk of a machine. ``path`` is the file that is written now, or the name of a physical disk."""
+
+    path: str
+    size: int = 0
+    file_size: int = 0
+    kind: Literal["Fixed", "Dynamic", "Differencing", "Unknown"] = "Unknown"
+    format: Literal["VHD", "VHDX", "VHDSet", "Unknown"] = "Unknown"
+    parent_path: str = ""
+    controller: str
+    """``SCSI 0:1``: kind, number and location."""
+    pass_through: bool = False
+    """A physical disk given to the machine."""
+    shared: bool = False
+    """Other machines may write to it too."""
+    problem: str = ""
+    """Why the host could not read the file's header; sizes and kind are unknown then."""
+
+
+class Checkpoint(Value):
+    id: str
+    name: str
+    kind: str
+    """``SnapshotType`` of Get-VMSnapshot."""
+    time: AwareDatetime
+
+
+class IntegrationService(Value):
+    """``name`` is in the host's language; ``component`` is the last part of its identifier, the same everywhere."""
+
+    name: str
+    component: str
+    enabled: bool
+    ok: bool
+
+
+class NetworkAdapter(Value):
+    id: str
+    name: str
+    switch: str = ""
+    addresses: list[str] = []
+
+
+class Replication(Value):
+    """Get-VMReplication of one machine, seen from the host that was asked."""
+
+    state: ReplicationState
+    health: ReplicationHealth
+    mode: ReplicationMode
+    primary_server: str = ""
+    replica_server: str = ""
+    replica_port: int = 0
+    authentication: str = ""
+    frequency_s: int = 0
+    recovery_history: int = 0
+    vss_frequency_h: int = 0
+    last_replication: AwareDatetime | None = None
+    replicated_disks: list[str] = []
+
+
+class VirtualMachine(Value):
+    id: str
+    name: str
+    state: VmState
+    status: str = ""
+    """What the host says about it, in the host's language."""
+    generation: int
+    version: str
+    notes: str = ""
+    clustered: bool = False
+    parent_checkpoint: str = ""
+    """The checkpoint that its disks were made from; empty: none."""
+    disks: list[VirtualDisk] = []
+    checkpoints: list[Checkpoint] = []
+    integration_services: list[IntegrationService] = []
+    network_adapters: list[NetworkAdapter] = []
+    replication: Replication | None = None
+    """None: the machine is not replicated."""
+
+
+class HostInventory(Value):
+    host: HostFacts
+    machines: list[VirtualMachine]
+
+
+class Measurement(Value):
+    """Measure-VMReplication of one machine."""
+
+    vm_id: str
+    name: str
+    vm_state: VmState
+    state: ReplicationState
+    health: ReplicationHealth
+    mode: ReplicationMode
+    health_details: list[str] = []
+    """Sentences of the host about why the health is what it is, in its language."""
+    last_replication: AwareDatetime | None = None
+    pending_bytes: int = 0
+    """What the source has and the replica does not have yet."""
+    average_bytes: int = 0
+    """Of one replication cycle."""
+    average_latency_s: float = 0
+    errors: int = 0
+    missed: int = 0
+    """Replication cycles since the monitoring interval began."""
+    percent: int | None = None
+    """How far a running initial replication or resynchronization is; None: none runs."""
+
+
+class Measurements(Value):
+    time: AwareDatetime
+    machines: list[Measurement]
+
+
+class ReplicaPoint(Value):
+    """A recovery checkpoint of a replica."""
+
+    id: str
+    name: str
+    time: AwareDatetime
+    application_consistent: bool
+
+
+class ReplicaPoints(Value):
+    """``latest`` is the moment of the replica's disks themselves; ``points`` is oldest first."""
+
+    latest: AwareDatetime | None
+    points: list[ReplicaPoint]
+
+
+class GuestStatus(Value):
+    """What the integration services tell about the guest."""
+
+    vm_state: VmState
+    uptime_s: float
+    heartbeat: str
+    """``VMHeartbeatStatus`` of Get-VM, such as ``OkApplicationsHealthy`` or ``NoContact``."""
+    addresses: list[str]
+    published: dict[str, str]
+    """Data exchange: the pairs that software in the guest offers to the host."""
+
+
+class GuestResult(Value):
+    exit_code: int
+    output: str
+
+
+class ReferencePoint(Value):
+    """Resilient change tracking of a machine's disks begins here. ``disks`` maps a disk's file to its tracking id."""
+
+    id: str
+    application_consistent: bool
+    disks: dict[str, str]
+
+
+class ReferencePoints(Value):
+    points: list[ReferencePoint]
+
+
+class ChangedRange(Value):
+    offset: int
+    length: int
+
+
+class ChangedRanges(Value):
+    """Ascending. Everything before ``processed_until`` was looked at; what is behind it has to be asked for."""
+
+    processed_until: int
+    ranges: list[ChangedRange]
+
+
+class TestMachine(Value):
+    """The copy that a test failover made."""
+
+    __test__ = False
+
+    vm_id: str
+    name: str

@@ -1,0 +1,187 @@
+"""Everything that leeward asks of a Hyper-V host, typed: one :class:`Operation` for each ``scripts/<name>.ps1``.
+
+Calls over WinRM take a second or two each, so operations are few and coarse. A script does what it is told and tells
+what it finds; *whether* to do it, and what to do after a crash, is decided in Python from :data:`INVENTORY`. Every
+operation after that one names its machine by ``vm_id``, which survives renaming and moving.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from adapters.hyperv.facts import (
+    Authentication,
+    ChangedRanges,
+    GuestResult,
+    GuestStatus,
+    HostFacts,
+    HostInventory,
+    Measurements,
+    ReferencePoint,
+    ReferencePoints,
+    ReplicaPoints,
+    TestMachine,
+)
+from adapters.hyperv.operation import Operation
+from vault.domain import Value
+
+
+class Nothing(Value):
+    """No parameters, or nothing to say but that it is done."""
+
+
+class InventoryRequest(Value):
+    names: list[str] | None = None
+    """Only these machines, exactly by name; None: all of the host."""
+
+
+class OfVm(Value):
+    vm_id: str
+
+
+class MeasureRequest(Value):
+    """All replicated machines of a host at once: one call serves all that wait for it."""
+
+
+class ReplicationSettings(Value):
+    """Enable-VMReplication's settings; ``vm_id`` is the primary's."""
+
+    vm_id: str
+    replica_server: str
+    replica_port: int = Field(ge=1, le=65535)
+    authentication: Authentication
+    certificate_thumbprint: str | None = None
+    compression: bool = True
+    frequency_s: int
+    """30, 300 or 900."""
+    recovery_history: int = Field(ge=0, le=24)
+    """Hourly recovery points kept besides the latest."""
+    vss_frequency_h: int = Field(ge=0, le=12)
+    """Hours between two app-consistent points; 0: none are made."""
+    excluded_disks: list[str] = []
+    """Paths of virtual disks that are not replicated."""
+
+
+class StartInitialReplication(Value):
+    vm_id: str
+    use_existing: bool = False
+    """Begin with the machine that is at the replica server already: differences are sent, not everything."""
+
+
+class ResumeReplication(Value):
+    vm_id: str
+    resynchronize: bool
+    """Compare both sides and send the differences, instead of going on with the logs."""
+
+
+class StartFailover(Value):
+    vm_id: str
+    point_id: str | None = None
+    """A recovery checkpoint; None: the replica as it is."""
+
+
+class StopTestFailover(Value):
+    vm_id: str
+    """The replica, not the copy."""
+    test_vm_id: str
+
+
+class DeleteReplica(Value):
+    vm_id: str
+    note: str
+    """Written into the machine's notes first: after a crash in the middle it tells a half-deleted replica, which is in no
+    relationship any more, from a machine that is somebody's."""
+
+
+class StopVm(Value):
+    vm_id: str
+    turn_off: bool
+    """Pull the plug, instead of asking the guest to shut down."""
+
+
+class RenameVm(Value):
+    vm_id: str
+    name: str
+
+
+class ConnectNetwork(Value):
+    """Connects all of the machine's network adapters."""
+
+    vm_id: str
+    switch: str
+
+
+class RunInGuest(Value):
+    vm_id: str
+    user: str
+    password: str
+    command: list[str] = Field(min_length=1)
+    environment: dict[str, str] = {}
+
+
+class CreateReferencePoint(Value):
+    vm_id: str
+    application_consistent: bool
+
+
+class OfReferencePoint(Value):
+    reference_point_id: str
+
+
+class ChangesSince(Value):
+    """The changes of one virtual disk's file since ``tracking_id``."""
+
+    path: str
+    tracking_id: str
+    offset: int = Field(ge=0)
+    length: int = Field(gt=0)
+
+
+CHECK_HOST = Operation("check_host", Nothing, HostFacts)
+INVENTORY = Operation("inventory", InventoryRequest, HostInventory)
+GUEST_STATUS = Operation("guest_status", OfVm, GuestStatus)
+
+START_VM = Operation("start_vm", OfVm, Nothing)
+STOP_VM = Operation("stop_vm", StopVm, Nothing)
+"""A guest may take minutes to shut down."""
+RENAME_VM = Operation("rename_vm", RenameVm, Nothing)
+REMOVE_VM = Operation("remove_vm", OfVm, Nothing)
+"""Deletes the machine and the files of its disks; the machine must be off."""
+CONNECT_NETWORK = Operation("connect_network", ConnectNetwork, Nothing)
+RUN_IN_GUEST = Operation("run_in_guest", RunInGuest, GuestResult)
+
+MEASURE_REPLICATION = Operation("measure_replication", MeasureRequest, Measurements)
+RECOVERY_POINTS = Operation("recovery_points", OfVm, ReplicaPoints)
+ENABLE_REPLICATION = Operation("enable_replication", ReplicationSettings, Nothing)
+START_INITIAL_REPLICATION = Operation("start_initial_replication", StartInitialReplication, Nothing)
+"""Returns when the transfer has begun; :data:`MEASURE_REPLICATION` tells how far it is."""
+RESUME_REPLICATION = Operation("resume_replication", ResumeReplication, Nothing)
+PREPARE_FAILOVER = Operation("prepare_failover", OfVm, Nothing)
+"""On the primary, which is off: sends the last changes. Takes as long as they take."""
+START_FAILOVER = Operation("start_failover", StartFailover, Nothing)
+"""On the replica server. The machine is off afterwards."""
+CANCEL_FAILOVER = Operation("cancel_failover", OfVm, Nothing)
+"""On the replica server undoes a failover, on the primary its preparation."""
+COMPLETE_FAILOVER = Operation("complete_failover", OfVm, Nothing)
+"""On the replica server: drops all recovery checkpoints."""
+START_TEST_FAILOVER = Operation("start_test_failover", StartFailover, TestMachine)
+STOP_TEST_FAILOVER = Operation("stop_test_failover", StopTestFailover, Nothing)
+"""Turns the copy off and deletes it."""
+REVERSE_REPLICATION = Operation("reverse_replication", ReplicationSettings, Nothing)
+"""On the host where the machine was failed over to, which becomes the primary; ``replica_server`` is the old one."""
+REMOVE_REPLICATION = Operation("remove_replication", OfVm, Nothing)
+"""Ends the relationship on the host that is asked; its machine stays."""
+DELETE_REPLICA = Operation("delete_replica", DeleteReplica, Nothing)
+"""On the replica server: ends the relationship, deletes the replica and the files of its disks."""
+
+CREATE_REFERENCE_POINT = Operation("create_reference_point", CreateReferencePoint, ReferencePoint)
+LIST_REFERENCE_POINTS = Operation("list_reference_points", OfVm, ReferencePoints)
+DESTROY_REFERENCE_POINT = Operation("destroy_reference_point", OfReferencePoint, Nothing)
+CHANGED_RANGES = Operation("changed_ranges", ChangesSince, ChangedRanges)
+
+OPERATIONS: dict[str, Operation[Any, Any]] = {
+    operation.script: operation for operation in list(globals().values()) if isinstance(operation, Operation)
+}
+"""All of them by the name of their script."""
