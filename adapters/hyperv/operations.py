@@ -91,8 +91,8 @@ class StopTestFailover(Value):
 class DeleteReplica(Value):
     vm_id: str
     note: str
-    """Written into the machine's notes first: after a crash in the middle it tells a half-deleted replica, which is in no
-    relationship any more, from a machine that is somebody's."""
+    """Written into the machine's notes first: after a crash in the middle it tells a half-deleted replica, which is in
+    no relationship any more, from a machine that is somebody's."""
 
 
 class StopVm(Value):
