@@ -17,6 +17,13 @@ Authentication = Literal["Kerberos", "Certificate"]
 """How hosts authenticate to each other (``-AuthenticationType`` of Enable-VMReplication)."""
 
 
+class Authorization(Value):
+    """Get-VMReplicationAuthorizationEntry: a primary server (``*`` stands for any label) and where its replicas go."""
+
+    server: str
+    storage: str
+
+
 class ReplicaServer(Value):
     """Get-VMReplicationServer: whether, how and from whom the host accepts replicas."""
 
@@ -28,8 +35,7 @@ class ReplicaServer(Value):
     from_any_server: bool
     storage: str = ""
     """Where replicas are kept when ``from_any_server``."""
-    allowed_servers: list[str] = []
-    """Primary servers with an authorization entry; may have ``*`` as first label."""
+    authorizations: list[Authorization] = []
 
 
 class Volume(Value):
@@ -61,19 +67,21 @@ class HostFacts(Value):
     """The host's clock."""
     os_version: str
     powershell_version: str
-    hyperv_module_version: str
+    hyperv_module_version: str = ""
+    """Empty: the module is not installed."""
     administrator: bool
     """The login may manage Hyper-V: it is in Administrators or Hyper-V Administrators."""
     cluster: str = ""
     """Empty: not a cluster node."""
     replica_broker: str = ""
     """The network name of the cluster's Hyper-V Replica Broker; empty: there is none."""
-    replica_server: ReplicaServer
-    replica_firewall_rules_enabled: bool
-    """At least one inbound rule for the Hyper-V Replica listeners is enabled."""
-    virtual_disk_path: str
-    volumes: list[Volume]
-    switches: list[Switch]
+    replica_server: ReplicaServer | None = None
+    """None: the module is missing, or the login may not ask."""
+    replica_firewall_open: bool = False
+    """At least one of the firewall's inbound rules for Hyper-V Replica is enabled."""
+    virtual_disk_path: str = ""
+    volumes: list[Volume] = []
+    switches: list[Switch] = []
     certificates: list[Certificate] = []
 
 
@@ -135,6 +143,8 @@ class Replication(Value):
     vss_frequency_h: int = 0
     last_replication: AwareDatetime | None = None
     replicated_disks: list[str] = []
+    test_vm_id: str = ""
+    """On a replica: the copy that a test failover made; empty: none runs."""
 
 
 class VirtualMachine(Value):
@@ -147,8 +157,6 @@ class VirtualMachine(Value):
     version: str
     notes: str = ""
     clustered: bool = False
-    parent_checkpoint: str = ""
-    """The checkpoint that its disks were made from; empty: none."""
     disks: list[VirtualDisk] = []
     checkpoints: list[Checkpoint] = []
     integration_services: list[IntegrationService] = []
@@ -158,7 +166,6 @@ class VirtualMachine(Value):
 
 
 class HostInventory(Value):
-    host: HostFacts
     machines: list[VirtualMachine]
 
 
@@ -174,6 +181,11 @@ class Measurement(Value):
     health_details: list[str] = []
     """Sentences of the host about why the health is what it is, in its language."""
     last_replication: AwareDatetime | None = None
+    last_was_application_consistent: bool = False
+    last_was_planned: bool = False
+    """The last changes of a planned failover have arrived."""
+    failed_over_planned: bool = False
+    """A failed-over replica was made from those."""
     pending_bytes: int = 0
     """What the source has and the replica does not have yet."""
     average_bytes: int = 0

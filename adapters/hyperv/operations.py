@@ -42,7 +42,8 @@ class OfVm(Value):
 
 
 class MeasureRequest(Value):
-    """All replicated machines of a host at once: one call serves all that wait for it."""
+    vm_ids: list[str] | None = None
+    """None: all replicated machines of the host at once, so that one call serves all that wait for it."""
 
 
 class ReplicationSettings(Value):
@@ -64,12 +65,6 @@ class ReplicationSettings(Value):
     """Paths of virtual disks that are not replicated."""
 
 
-class StartInitialReplication(Value):
-    vm_id: str
-    use_existing: bool = False
-    """Begin with the machine that is at the replica server already: differences are sent, not everything."""
-
-
 class ResumeReplication(Value):
     vm_id: str
     resynchronize: bool
@@ -80,12 +75,6 @@ class StartFailover(Value):
     vm_id: str
     point_id: str | None = None
     """A recovery checkpoint; None: the replica as it is."""
-
-
-class StopTestFailover(Value):
-    vm_id: str
-    """The replica, not the copy."""
-    test_vm_id: str
 
 
 class DeleteReplica(Value):
@@ -155,7 +144,7 @@ RUN_IN_GUEST = Operation("run_in_guest", RunInGuest, GuestResult)
 MEASURE_REPLICATION = Operation("measure_replication", MeasureRequest, Measurements)
 RECOVERY_POINTS = Operation("recovery_points", OfVm, ReplicaPoints)
 ENABLE_REPLICATION = Operation("enable_replication", ReplicationSettings, Nothing)
-START_INITIAL_REPLICATION = Operation("start_initial_replication", StartInitialReplication, Nothing)
+START_INITIAL_REPLICATION = Operation("start_initial_replication", OfVm, Nothing)
 """Returns when the transfer has begun; :data:`MEASURE_REPLICATION` tells how far it is."""
 RESUME_REPLICATION = Operation("resume_replication", ResumeReplication, Nothing)
 PREPARE_FAILOVER = Operation("prepare_failover", OfVm, Nothing)
@@ -167,8 +156,10 @@ CANCEL_FAILOVER = Operation("cancel_failover", OfVm, Nothing)
 COMPLETE_FAILOVER = Operation("complete_failover", OfVm, Nothing)
 """On the replica server: drops all recovery checkpoints."""
 START_TEST_FAILOVER = Operation("start_test_failover", StartFailover, TestMachine)
-STOP_TEST_FAILOVER = Operation("stop_test_failover", StopTestFailover, Nothing)
-"""Turns the copy off and deletes it."""
+STOP_TEST_FAILOVER = Operation("stop_test_failover", OfVm, Nothing)
+"""On the replica, not on the copy, which is turned off and deleted. There is none: nothing happens."""
+MAKE_REPLICA = Operation("make_replica", OfVm, Nothing)
+"""On an old primary after an unplanned failover: its disks become what a reversed replication begins with."""
 REVERSE_REPLICATION = Operation("reverse_replication", ReplicationSettings, Nothing)
 """On the host where the machine was failed over to, which becomes the primary; ``replica_server`` is the old one."""
 REMOVE_REPLICATION = Operation("remove_replication", OfVm, Nothing)
