@@ -118,14 +118,29 @@ class LocalReplicaStore:
 
     def checkpoint_base(self, disk: str, offset: int) -> None:
         with self._writing("seeding"):
+            self.settling(disk, offset)()
+            self.note_checkpoint(disk, offset)
+
+    def settling(self, disk: str, offset: int) -> Callable[[], None]:
+        """What makes every block below ``offset`` durable. It may run in another thread while this one, which holds the
+        lock, goes on writing above ``offset``; :meth:`note_checkpoint` follows, in this thread again."""
+        self._require_lock()
+        reached = self._unseeded().seeded_bytes[disk]
+        base = self._base(disk)
+
+        def settle() -> None:
+            with files.translated(self._files.root):
+                base.settle(reached, offset - reached)
+                base.sync()
+
+        return settle if offset > reached else lambda: None
+
+    def note_checkpoint(self, disk: str, offset: int) -> None:
+        """The progress of the seeding is durable: a later try goes on at ``offset``."""
+        with self._writing("seeding"):
             known = self._unseeded()
-            reached = known.seeded_bytes[disk]
-            if offset <= reached:
-                return
-            base = self._base(disk)
-            base.settle(reached, offset - reached)
-            base.sync()
-            self._save(known.with_(seeded_bytes={**known.seeded_bytes, disk: offset}))
+            if offset > known.seeded_bytes[disk]:
+                self._save(known.with_(seeded_bytes={**known.seeded_bytes, disk: offset}))
 
     def complete_seed(self, time: datetime, kind: ConsistencyKind) -> RecoveryPoint:
         with self._writing("seeding"):
@@ -338,7 +353,7 @@ class LocalReplicaStore:
 
     def _require_lock(self) -> None:
         if not self._lock.held:
-            raise InvalidState("segments are staged and sealed under one lock", where=str(self._files.root))
+            raise InvalidState("only the holder of the replica's lock may do this", where=str(self._files.root))
 
     def _fresh(self, disks: list[Disk], epoch: str, key: WrappedKey | None = None) -> Manifest:
         zero = {disk.name: 0 for disk in disks}

@@ -327,7 +327,10 @@ class LabHypervisor(Hypervisor, CutsTogether):
 
     def replica_store(self, machine: str) -> ReplicaStore:
         self._log_in()
-        return over_link(self._replica_stores(machine), lambda _bytes: self.faults.require_host())
+        return over_link(self._replica_stores(machine), self._require_host_for)
+
+    def _require_host_for(self, _: int) -> None:
+        self.faults.require_host()
 
     def store_in_files(self, machine: str) -> LocalReplicaStore:
         """What the site's master target keeps, for those who are at the site."""

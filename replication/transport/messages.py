@@ -18,7 +18,7 @@ from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention, Value
 from vault.errors import Damaged, InvalidState
 
 MAGIC = b"LWTM"
-VERSION = 1
+VERSION = 2
 HEAD = struct.Struct("<4sHHIQ")
 """magic, version, kind, length of the JSON, checksum of the payload; then a checksum of the head and the JSON."""
 CHECKSUM = struct.Struct("<Q")
@@ -81,7 +81,10 @@ class WriteBase(Message):
 
 
 class CheckpointBase(Message):
+    """Answered before whatever is answered next, and no later than the next one of these."""
+
     kind = 20
+    waits = False
     disk: str
     offset: int
 
@@ -146,6 +149,12 @@ class Remove(Message):
     kind = 29
 
 
+class Settle(Message):
+    """Everything that came before is done, and every checkpoint durable."""
+
+    kind = 30
+
+
 # --- a reading session: its first message opens a disk ---------------------------------------------------------------
 
 
@@ -206,7 +215,7 @@ KINDS: dict[int, type[Message]] = {
     for message in (
         *(Exists, State, Resolve),
         *(Lock, Create, BeginSeed, WriteBase, CheckpointBase, CompleteSeed),
-        *(OpenSegment, AddFrame, CloseSegment, AbandonSegment, Seal, Prune, KeepOnly, Remove),
+        *(OpenSegment, AddFrame, CloseSegment, AbandonSegment, Seal, Prune, KeepOnly, Remove, Settle),
         *(OpenView, OpenChecksums, Read, Checksums, Allocated),
         *(Done, Failed),
     )

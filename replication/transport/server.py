@@ -129,14 +129,14 @@ class MasterTarget:
                     for request in requests:
                         message, payload = decode(request)
                         try:
-                            done = session.perform(message, payload)
+                            for done in session.perform(message, payload):
+                                yield encode(done)
                         except LeewardError as error:
                             if not message.waits:
                                 raise
                             yield encode(_failed(error))
-                        else:
-                            if done is not None:
-                                yield encode(done)
+                    for done in session.finish():
+                        yield encode(done)
         except grpc.RpcError:
             log.info("a writing session of %s ended early", context.peer())
         except Exception as error:  # noqa: BLE001 - every error goes to the caller

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 from replication.checksums import CHECKSUM_LENGTH
 from replication.cipher import Encryption, FrameCipher
-from replication.frames import FRAME_MAX, Frame, check_frame, extents_of, plain_of
+from replication.frames import FRAME_MAX, Frame, check_frame, plain_of
 from replication.local import LocalReplicaStore
 from replication.ports import BlockChecksums, BlockReader
 from replication.ranges import PIECE
 from replication.segment import SegmentFile
 from replication.transport import messages as say
+from replication.transport.filling import Filling
 from replication.transport.messages import RANGE, RANGES_A_PAGE, Done, Message
 from vault.errors import BadInput, Damaged, InvalidState
 
@@ -38,24 +39,27 @@ class WritingSession:
     """The changes of one writer, in the order they came. The caller holds the store's lock, in this thread.
 
     A ``Done`` for ``CheckpointBase``, ``CloseSegment``, ``Seal`` … means that it survives a power cut: the store has
-    synced it before its method returned.
+    synced it before.
     """
 
     def __init__(self, store: LocalReplicaStore) -> None:
         self._store = store
+        self._filling = Filling(store)
         self._segments: dict[str, SegmentFile] = {}
         self._ciphers: dict[Encryption, FrameCipher | None] = {}
 
-    def perform(self, message: Message, payload: memoryview) -> Done | None:
-        """None for messages whose sender does not wait."""
+    def perform(self, message: Message, payload: memoryview) -> Iterator[Done]:
+        """Gives the answers that are due now, in the order of the messages they answer."""
         match message:
             case say.WriteBase():
                 self._write_base(message, payload)
-                return None
             case say.AddFrame(disk=disk):
                 self._segment(disk).append(_checked(payload))
-                return None
-        return Done(result=self._change(message))
+            case say.CheckpointBase(disk=disk, offset=offset):
+                yield from [Done()] * self._filling.checkpoint(disk, offset)
+            case _:
+                yield from [Done()] * self._filling.settle()
+                yield Done(result=self._change(message))
 
     def _change(self, message: Message) -> Any:
         store = self._store
@@ -64,8 +68,8 @@ class WritingSession:
                 store.create(disks, epoch)
             case say.BeginSeed(moment=moment):
                 store.begin_seed(moment)
-            case say.CheckpointBase(disk=disk, offset=offset):
-                store.checkpoint_base(disk, offset)
+            case say.Settle():
+                pass
             case say.CompleteSeed(time=time, consistency=kind):
                 return store.complete_seed(time, kind).model_dump(mode="json")
             case say.OpenSegment(disk=disk, cut=cut, epoch=epoch, encryption=encryption):
@@ -87,17 +91,24 @@ class WritingSession:
                 raise _out_of_place(message)
         return None
 
+    def finish(self) -> Iterator[Done]:
+        """All messages have come: do what is left to do. Gives the answers that are due."""
+        yield from [Done()] * self._filling.settle()
+
     def close(self) -> None:
         """What was not closed is abandoned."""
+        self._filling.close()
         for disk in list(self._segments):
             self._abandon(disk)
 
     def _write_base(self, message: say.WriteBase, payload: memoryview) -> None:
-        frame = _checked(payload)
         cipher = self._cipher(message.disk, message.encryption)
-        plain = plain_of(frame, _damaged, cipher, message.number)
-        for extent in extents_of(frame.table, plain):
-            self._store.write_base(message.disk, extent)
+
+        def decode() -> tuple[Frame, bytes]:
+            frame = _checked(payload)
+            return frame, plain_of(frame, _damaged, cipher, message.number)
+
+        self._filling.add(message.disk, decode)
 
     def _cipher(self, disk: str, encryption: Encryption | None) -> FrameCipher | None:
         if encryption is None:

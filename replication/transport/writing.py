@@ -52,9 +52,10 @@ class Writing:
         message = say.CheckpointBase(disk=disk, offset=offset)
 
         def send() -> None:
-            self._answers()
+            before = self._unanswered
             self._session.send(message)
             self._unanswered += 1
+            self._answers(before)
 
         if disk in self._bases:
             self._bases[disk].then(send)
@@ -65,7 +66,9 @@ class Writing:
         """Everything sent so far has arrived, and every checkpoint is durable. Raises what went wrong with it."""
         for base in self._bases.values():
             base.flush()
-        self._answers()
+        if self._unanswered:
+            self._session.send(say.Settle())
+            self._answers(self._unanswered + 1)
 
     def open_segment(self, disk: str, cut: int, epoch: str | None) -> RemoteSegmentWriter:
         encryption, cipher = self._encryption(disk)
@@ -86,10 +89,10 @@ class Writing:
         self._close_bases()
         self._session.drop()
 
-    def _answers(self) -> None:
-        while self._unanswered:
-            self._unanswered -= 1
+    def _answers(self, awaited: int) -> None:
+        for _ in range(awaited):
             self._session.answer()
+        self._unanswered = max(0, self._unanswered - awaited)
 
     def _base(self, disk: str) -> FrameEncoder:
         encryption, cipher = self._encryption(disk)

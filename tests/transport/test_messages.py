@@ -28,6 +28,7 @@ EXAMPLES = [
     say.BeginSeed(moment=NOW),
     say.WriteBase(disk="os", number=3),
     say.CheckpointBase(disk="os", offset=1 << 35),
+    say.Settle(),
     say.CompleteSeed(time=NOW, consistency=ConsistencyKind.CRASH),
     say.OpenSegment(disk="os", cut=0, epoch="e"),
     say.AddFrame(disk="os"),
@@ -78,7 +79,7 @@ def craft(version: int, kind: int, document: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("version", "kind", "document"),
-    [(2, 1, b"{}"), (1, 999, b"{}"), (1, 1, b'{"new": 1}'), (1, 3, b"{}"), (1, 1, b"[")],
+    [(1, 1, b"{}"), (2, 999, b"{}"), (2, 1, b'{"new": 1}'), (2, 3, b"{}"), (2, 1, b"[")],
 )
 def test_another_release_is_not_called_damage(version: int, kind: int, document: bytes) -> None:
     with pytest.raises(InvalidState, match="is not known here") as caught:

@@ -60,7 +60,7 @@ def stream_key(encryption: dict[str, str], key: bytes) -> bytes:
 def read_message(raw: bytes) -> tuple[int, dict[str, object], bytes]:
     magic, version, kind, length, of_payload = struct.unpack_from("<4sHHIQ", raw)
     end = 20 + length
-    assert (magic, version) == (b"LWTM", 1)
+    assert (magic, version) == (b"LWTM", 2)
     assert struct.unpack_from("<Q", raw, end)[0] == xxhash.xxh3_64_intdigest(raw[:end])
     payload = raw[end + 8 :]
     assert of_payload == xxhash.xxh3_64_intdigest(payload)
