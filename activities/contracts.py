@@ -10,7 +10,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 from pydantic import AwareDatetime
 
 from plans.context import MachineInRun, RunContext
-from plans.model import CheckStep, ManualStep, ScriptStep
+from plans.steps import CallStep, CheckStep, ManualStep, ScriptStep
 from reports.model import PlanRecord, RunRecord, StageRecord
 from vault.domain import (
     LATEST,
@@ -179,12 +179,38 @@ class ScriptDone(Value):
 
 
 class RunCheck(Value):
+    """A plan's check. ``guest``: where its command runs; None: on the orchestrator."""
+
     step: CheckStep
     context: RunContext
+    guest: MachineInRun | None = None
 
 
 class CheckDone(Value):
     detail: str
+    duration_s: float
+    output: str = ""
+    """What a command said."""
+
+
+class SendCall(Value):
+    """A plan's call of another system.
+
+    ``row_id`` and ``round`` tell one request from others in its run: the round grows when an operator asks for a retry.
+    """
+
+    step: CallStep
+    context: RunContext
+    row_id: str
+    round: int = 1
+
+
+class CallDone(Value):
+    """The answer. ``body``: at most its first 64 KiB, without the secrets that were sent."""
+
+    status: int
+    body: str
+    tries: int
     duration_s: float
 
 
@@ -270,6 +296,7 @@ SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
 START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
 RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)
+SEND_CALL = ActivityCall("send_call", SendCall, CallDone)
 RENDER_INSTRUCTIONS = ActivityCall("render_instructions", RenderInstructions, Instructions)
 KEEP_REPORT_PART = ActivityCall("keep_report_part", ReportPart, Done)
 WRITE_REPORT = ActivityCall("write_report", WriteReport, ReportWritten)

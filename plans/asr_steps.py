@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from plans.asr_document import AsrAction, Note, NoteKind, last_part
-from plans.model import RECOVERING, Direction
+from plans.steps import RECOVERING, Direction
 from plans.yamltext import comment, duration, literal, plain, quoted, template_free
 from vault.domain import RunType, Severity
 

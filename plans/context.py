@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plans.model import Direction, Scalar
+from plans.steps import Direction, Scalar
 from vault.domain import RunType, Value
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
-from plans.model import Group, Plan, PlanMachine, Step
+from plans.model import Group, Plan, PlanMachine
+from plans.steps import Step
 from plans.yamltext import duration
 from vault.domain import Value
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from plans.model import ORCHESTRATOR, RECOVERING, CheckStep, Direction, Plan, PlanMachine, ScriptStep, Step, WaitStep
+from plans.model import Plan, PlanMachine
 from plans.stages import Stage, StageKind, stages, start_waves
+from plans.steps import RECOVERING, Direction, Step
 from plans.svg import AMBER, CALM, INK, LINE, PAPER, QUIET, Drawing, fitted, text_width, wrapped
+from plans.words import does
 from plans.yamltext import duration
 from vault.domain import RunType
 
@@ -22,7 +24,14 @@ WORDS = 86.0
 BETWEEN = 24.0
 PER_ROW = 3
 LINE_HEIGHT = 15.0
-COLOURS = {"machine": CALM, "script": "#0f766e", "check": "#6d4bb0", "manual": AMBER, "wait": "#8795a3"}
+COLOURS = {
+    "machine": CALM,
+    "script": "#0f766e",
+    "check": "#6d4bb0",
+    "call": "#9d4a72",
+    "manual": AMBER,
+    "wait": "#8795a3",
+}
 
 
 class _Box(NamedTuple):
@@ -104,17 +113,9 @@ def _settings(entry: PlanMachine) -> str:
 
 
 def _what(step: Step) -> str:
-    if isinstance(step, ScriptStep):
-        what = "" if step.on == ORCHESTRATOR else f"on {step.on}"
-    elif isinstance(step, WaitStep):
-        what = duration(step.duration)
-    elif isinstance(step, CheckStep):
-        what = f"tcp {step.tcp}" if step.http is None else f"http {step.http.url or step.http.machine}"
-    else:
-        what = "an operator approves" if tuple(step.runs) == RECOVERING else ""
-    return "; ".join(
-        part for part in (what, f"only {', '.join(step.runs)}" if tuple(step.runs) != RECOVERING else "") if part
-    )
+    notes = [does(step)]
+    notes += [f"only {', '.join(step.runs)}"] if tuple(step.runs) != RECOVERING else []
+    return "; ".join(notes)
 
 
 class _Picture:

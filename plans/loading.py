@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from plans.context import MachineInRun, RunContext
-from plans.model import (
-    ORCHESTRATOR,
-    CheckStep,
-    Direction,
-    Group,
-    HttpCheck,
-    ManualStep,
-    Plan,
-    PlanMachine,
-    ScriptStep,
-    Step,
-    default_direction,
-)
+from plans.model import Group, Plan, PlanMachine, default_direction
 from plans.rendering import TemplateFault, has_template, render_names
 from plans.stages import start_waves
+from plans.steps import (
+    ORCHESTRATOR,
+    CallStep,
+    CheckStep,
+    Direction,
+    HttpCheck,
+    ManualStep,
+    Program,
+    ScriptStep,
+    Step,
+)
 from vault.domain import RunType
 from vault.errors import BadInput
 from vault.inventory import Inventory
@@ -182,6 +181,10 @@ class _Checks:
     def _step_refers_to_machines(self, place: Place, step: Step, recovered: list[PlanMachine]) -> Iterator[BadInput]:
         if isinstance(step, ScriptStep) and step.on != ORCHESTRATOR:
             yield from self._machine_runs((*place, "on"), step.on, step, recovered, also=ORCHESTRATOR)
+        if isinstance(step, CheckStep) and step.command is not None and step.command.on != ORCHESTRATOR:
+            yield from self._machine_runs(
+                (*place, "command", "on"), step.command.on, step, recovered, also=ORCHESTRATOR
+            )
         if isinstance(step, CheckStep) and step.http is not None and step.http.machine is not None:
             yield from self._machine_runs((*place, "http", "machine"), step.http.machine, step, recovered)
         if isinstance(step, CheckStep) and step.tcp is not None and "{" not in step.tcp and ":" not in step.tcp:
@@ -301,13 +304,7 @@ def sample_context(
 def _templates(step: Step) -> Iterator[tuple[Place, str]]:
     """Every template of a step with its place inside it."""
     if isinstance(step, ScriptStep):
-        if isinstance(step.run, str):
-            yield ("run",), step.run
-        else:
-            yield from ((("run", index), argument) for index, argument in enumerate(step.run))
-        yield from (
-            (("environment", name), value) for name, value in step.environment.items() if isinstance(value, str)
-        )
+        yield from _program_templates(step, ())
     elif isinstance(step, ManualStep):
         yield ("instructions",), step.instructions
     elif isinstance(step, CheckStep):
@@ -315,6 +312,21 @@ def _templates(step: Step) -> Iterator[tuple[Place, str]]:
             yield ("tcp",), step.tcp
         if step.http is not None:
             yield from _http_templates(step.http)
+        if step.command is not None:
+            yield from _program_templates(step.command, ("command",))
+    elif isinstance(step, CallStep):
+        yield from (((name,), text) for name in ("url", "body", "contains") if (text := getattr(step, name)))
+        yield from ((("headers", name), value) for name, value in step.headers.items())
+
+
+def _program_templates(program: Program, place: Place) -> Iterator[tuple[Place, str]]:
+    if isinstance(program.run, str):
+        yield (*place, "run"), program.run
+    else:
+        yield from (((*place, "run", index), argument) for index, argument in enumerate(program.run))
+    yield from (
+        ((*place, "environment", name), value) for name, value in program.environment.items() if isinstance(value, str)
+    )
 
 
 def _http_templates(http: HttpCheck) -> Iterator[tuple[Place, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -15,8 +16,8 @@ from jinja2.utils import missing
 
 from plans.context import RunContext
 from plans.filters import FILTERS, TemplateRefused, as_text
-from plans.model import MAX_SCRIPT, CheckStep, ManualStep, ScriptStep, Step
 from plans.sandbox import PlanTemplates, UnknownFilter, UnknownName, bounded
+from plans.steps import MAX_SCRIPT, CallStep, CheckStep, ManualStep, Program, ScriptStep, Step
 from vault.errors import BadInput, InvalidState
 from vault.validation import did_you_mean
 
@@ -78,42 +79,55 @@ def render_step(step: Step, context: RunContext, *, where: str = "") -> Step:
         return render(text, context, where=where)
 
     if isinstance(step, ScriptStep):
-        run = filled(step.run) if isinstance(step.run, str) else [filled(argument) for argument in step.run]
-        if sum(len(part.encode()) for part in ([run] if isinstance(run, str) else run)) > MAX_SCRIPT:
-            raise TemplateFault(
-                f"the rendered script is longer than {MAX_SCRIPT // 1024} KiB",
-                line=1,
-                where=where,
-                remedy="put it into a file on the host and call that",
-            )
-        variables = {
-            name: filled(value) if isinstance(value, str) else value for name, value in step.environment.items()
-        }
-        return step.model_copy(update={"run": run, "environment": variables})
+        return step.model_copy(update=_program(step, filled, where))
     if isinstance(step, ManualStep):
         return step.model_copy(update={"instructions": filled(step.instructions)})
     if isinstance(step, CheckStep):
-        return _render_check(step, filled)
+        return _render_check(step, filled, where)
+    if isinstance(step, CallStep):
+        texts = {"url": filled(step.url).strip(), "body": filled(step.body)}
+        texts |= {} if step.contains is None else {"contains": filled(step.contains)}
+        headers = {name: filled(value) for name, value in step.headers.items()}
+        return step.model_copy(update={**texts, "headers": headers})
     return step
 
 
-def _render_check(step: CheckStep, filled: Any) -> CheckStep:
+def _program(program: Program, filled: Callable[[str], str], where: str) -> dict[str, Any]:
+    """What rendering changes about a program."""
+    run = filled(program.run) if isinstance(program.run, str) else [filled(argument) for argument in program.run]
+    if sum(len(part.encode()) for part in ([run] if isinstance(run, str) else run)) > MAX_SCRIPT:
+        raise TemplateFault(
+            f"the rendered script is longer than {MAX_SCRIPT // 1024} KiB",
+            line=1,
+            where=where,
+            remedy="put it into a file on the host and call that",
+        )
+    variables = {
+        name: filled(value) if isinstance(value, str) else value for name, value in program.environment.items()
+    }
+    return {"run": run, "environment": variables}
+
+
+def _render_check(step: CheckStep, filled: Callable[[str], str], where: str) -> CheckStep:
     if step.tcp is not None:
         return step.model_copy(update={"tcp": filled(step.tcp)})
+    if step.command is not None:
+        command = step.command.model_copy(update=_program(step.command, filled, where))
+        return step.model_copy(update={"command": command})
     assert step.http is not None
     parts = {name: getattr(step.http, name) for name in ("url", "path", "contains")}
     http = step.http.model_copy(update={name: filled(text) for name, text in parts.items() if text is not None})
     return step.model_copy(update={"http": http})
 
 
-def environment(context: RunContext, context_file: str, step: ScriptStep | None = None) -> dict[str, str]:
-    """The environment variables that a script gets; ``step.secrets`` are for the caller to resolve and add.
+def environment(context: RunContext, context_file: str, program: Program | None = None) -> dict[str, str]:
+    """The environment variables that a script gets; its secrets are for the caller to resolve and add.
 
     Args:
         context_file: the path, where the script runs, of a file with ``context.model_dump_json()`` in it.
-        step: a rendered step, whose own ``environment`` is added.
+        program: as rendered; its own ``environment`` is added.
     """
-    own = {name: as_text(value) for name, value in step.environment.items()} if step else {}
+    own = {name: as_text(value) for name, value in program.environment.items()} if program else {}
     return {
         **own,
         "LEEWARD_PLAN": context.plan,
@@ -125,11 +139,11 @@ def environment(context: RunContext, context_file: str, step: ScriptStep | None 
     }
 
 
-def command(step: ScriptStep) -> list[str]:
-    """The program and arguments that carry out a rendered script."""
-    if not isinstance(step.run, str):
-        return list(step.run)
-    return [*_INTERPRETERS[step.interpreter], step.run]
+def command(program: Program) -> list[str]:
+    """The arguments that carry out a rendered program."""
+    if not isinstance(program.run, str):
+        return list(program.run)
+    return [*_INTERPRETERS[program.interpreter], program.run]
 
 
 def tcp_target(step: CheckStep, context: RunContext) -> tuple[str, int]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
-from plans.model import Direction, Group, Plan, PlanMachine, Step, default_direction
+from plans.model import Group, Plan, PlanMachine, default_direction
+from plans.steps import Direction, Step
 from vault.domain import RunType, Value
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from plans.model import ORCHESTRATOR, RECOVERING, CheckStep, Direction, Plan, PlanMachine, ScriptStep, Step, WaitStep
+from plans.model import Plan, PlanMachine
 from plans.stages import Stage, StageKind, stages
+from plans.steps import RECOVERING, Direction, Step
+from plans.words import does
 from vault.domain import RunType, Value
 from vault.inventory import format_duration
 
@@ -75,7 +77,7 @@ def _machine(entry: PlanMachine, *, starts: bool) -> TreeNode:
 
 
 def _step(step: Step) -> TreeNode:
-    notes = [_what(step)]
+    notes = [does(step)]
     if tuple(step.runs) != RECOVERING:
         notes.append(f"only {', '.join(step.runs)}")
     if len(step.directions) == 1:
@@ -83,16 +85,3 @@ def _step(step: Step) -> TreeNode:
     if step.on_failure:
         notes.append(f"if it fails: {step.on_failure}")
     return TreeNode(kind=step.kind, label=step.name, detail="; ".join(note for note in notes if note))
-
-
-def _what(step: Step) -> str:
-    """Where or on what the step acts, in a few words."""
-    if isinstance(step, ScriptStep):
-        return f"on {'the orchestrator' if step.on == ORCHESTRATOR else step.on}"
-    if isinstance(step, WaitStep):
-        return format_duration(step.duration)
-    if isinstance(step, CheckStep):
-        if step.http is not None:
-            return f"http {step.http.url or f'{step.http.machine}{step.http.path}'}"
-        return f"tcp {step.tcp}"
-    return "an operator approves"

@@ -23,6 +23,7 @@ THINNEST_ROW = 1.2
 COLOURS = {
     "machine": CALM,
     "script": "#0f766e",
+    "call": "#9d4a72",
     "check": "#6d4bb0",
     "manual": AMBER,
     "wait": "#8795a3",

@@ -198,6 +198,7 @@ _NAME = (
 _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$": _NAME,
     r"^[a-z0-9-]+$": ("is not a valid name", "use small letters, digits and '-'"),
+    r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$": ("is not a header's name", "use letters, digits and '-'"),
     r"^[^/]+/[^/]+$": ("does not name a network", "write it as 'site/network'"),
     r"^(env|file):.+$": (
         "is not a reference to a secret",

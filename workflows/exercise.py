@@ -9,7 +9,8 @@ from __future__ import annotations
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
-from plans.model import Group, Plan, Step
+from plans.model import Group, Plan
+from plans.steps import Step
 from vault.domain import RunType
 from workflows.attributes import attributes
 from workflows.calls import reason

@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from plans.context import MachineInRun, RunContext
-from plans.model import Direction, OnFailure, Plan, Scalar
+from plans.model import Plan
 from plans.stages import Stage
+from plans.steps import Direction, OnFailure, Scalar
 from vault.access import Access
 from vault.domain import (
     LATEST,
@@ -252,7 +253,7 @@ class StepRow(Value):
 
     id: str
     """``<stage>/<step>``: what approve, retry and skip take."""
-    kind: Literal["machine", "script", "manual", "check", "wait", "readiness"]
+    kind: Literal["machine", "script", "manual", "check", "call", "wait", "readiness"]
     name: str
     state: StepState = "pending"
     waits: bool = False

@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError, FailureError
 from activities import contracts
 from activities.contracts import PointQuestion, ReadinessQuestion, site_queue
 from plans.context import MachineInRun
-from plans.model import Direction
+from plans.steps import Direction
 from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
 from vault.lifecycle import JobKind, refusal
 from workflows.calls import call, reason

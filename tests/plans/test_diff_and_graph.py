@@ -8,7 +8,8 @@ import pytest
 
 from plans.diff import diff_plans
 from plans.graph import plan_graph
-from plans.model import RECOVERING, Plan
+from plans.model import Plan
+from plans.steps import RECOVERING
 from plans.svg import fitted, printable, text_width, wrapped
 
 pytestmark = pytest.mark.unit

@@ -16,8 +16,9 @@ from plans.asr_steps import parse_timeout
 from plans.context import RunContext
 from plans.import_asr import Imported, import_asr_plan
 from plans.loading import load_plan
-from plans.model import ManualStep, Plan, ScriptStep
+from plans.model import Plan
 from plans.rendering import render_step
+from plans.steps import ManualStep, ScriptStep
 from vault.domain import Severity
 from vault.errors import BadInput
 from vault.inventory import Inventory

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from plans.loading import MAX_STEPS, load_plan
-from plans.model import CheckStep, ManualStep, Plan, ScriptStep, WaitStep
+from plans.model import Plan
+from plans.steps import CheckStep, ManualStep, ScriptStep, WaitStep
 from vault.errors import BadInput, InputErrors
 from vault.inventory import Inventory
 
@@ -108,11 +109,25 @@ before:
         ("    after: [5]", "p.yaml:7:13: a step must begin with its kind"),
         ("    after: [{script: A, run: x, on: wbe}]", "p.yaml:7:37: unknown machine 'wbe' in this plan — did you mean"),
         ("    before: [{script: A, run: x, on: web}]", "machine 'web' is not recovered yet when this step runs"),
-        ("    after: [{check: A}]", "p.yaml:7:13: a check asks over tcp or over http — write one of"),
+        ("    after: [{check: A}]", "p.yaml:7:13: a check asks over tcp, over http or by a command — write one of"),
         ("    after: [{check: A, tcp: wbe}]", "unknown machine 'wbe'"),
         ("    after: [{check: A, http: {machine: wbe}}]", "p.yaml:7:40: unknown machine 'wbe'"),
         ("    after: [{check: A, http: {path: /}}]", "either a machine or a url"),
         ("    after: [{check: A, http: {machine: web, path: health}}]", "p.yaml:7:51"),
+        ("    after: [{check: A, command: {run: x, on: wbe}}]", "unknown machine 'wbe' in this plan"),
+        ("    after: [{check: A, command: {run: '{{ x }}'}}]", "unknown variable 'x'"),
+        ("    after: [{check: A, command: {run: x, matches: '('}}]", "'matches' is not a regular expression"),
+        ("    after: [{check: A, tcp: web, command: {run: x}}]", "write one of 'tcp:', 'http:' and 'command:'"),
+        ("    after: [{call: A}]", "p.yaml:7:13: 'url' is missing"),
+        ("    after: [{call: A, url: 'http://{{ x }}'}]", "unknown variable 'x'"),
+        ("    after: [{call: A, url: 'http://x', headers: {B: '{{ x }}'}}]", "p.yaml:7:57: unknown variable 'x'"),
+        ("    after: [{call: A, url: 'http://x', headers: {'B C': x}}]", "p.yaml:7:50: 'B C' is not a header's name"),
+        ("    after: [{call: A, url: 'http://x', headers: {Host: x}}]", "'Host' is set by leeward itself"),
+        ("    after: [{call: A, url: 'http://x', headers: {a: x, A: y}}]", "a header is there twice"),
+        ("    after: [{call: A, url: 'http://x', headers: {A: '${T}'}}]", "but 'secrets' has no 'T'"),
+        ("    after: [{call: A, url: 'http://x', secrets: {T: 'env:T'}}]", "no header has '${T}'"),
+        ("    after: [{call: A, url: 'http://x', method: GET, body: x}]", "a GET request has no body"),
+        ("    after: [{call: A, url: 'http://x', method: FETCH}]", "'FETCH' is not allowed for 'method'"),
         ("    after: [{wait: A, for: 5}]", "p.yaml:7:28: '5' has no unit"),
         ("    after: [{wait: A, for: 0s}]", "greater than 0"),
         ("    after: [{wait: A, for: 1s}, {manual: A}]", "p.yaml:7:42: two steps are named 'A', the first in line 7"),

@@ -12,8 +12,9 @@ from plans import sandbox
 from plans.context import MachineInRun, RunContext
 from plans.filters import FILTERS
 from plans.loading import MAX_MACHINES, MAX_STEPS, load_plan
-from plans.model import CheckStep, ManualStep, Plan, PlanMachine, ScriptStep, WaitStep
+from plans.model import Plan, PlanMachine
 from plans.schema import plan_schema
+from plans.steps import CallStep, CheckStep, CommandCheck, HttpCheck, ManualStep, ScriptStep, WaitStep
 from vault import yamlsource
 from vault.domain import Value
 from vault.inventory import Inventory
@@ -32,9 +33,22 @@ def test_examples_load(tmp_path: Path, inventory: Inventory, example: str) -> No
     load_plan(path, inventory)
 
 
-@pytest.mark.parametrize(
-    "model", [Plan, PlanMachine, ScriptStep, ManualStep, CheckStep, WaitStep, RunContext, MachineInRun]
-)
+MODELS = [
+    Plan,
+    PlanMachine,
+    ScriptStep,
+    ManualStep,
+    CheckStep,
+    HttpCheck,
+    CommandCheck,
+    CallStep,
+    WaitStep,
+    RunContext,
+    MachineInRun,
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_every_key_is_explained(model: type[Value]) -> None:
     definition = plan_schema()["$defs"].get(model.__name__) or (plan_schema() if model is Plan else None)
     keys = definition["properties"] if definition else model.model_fields

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans.context import MachineInRun, RunContext
-from plans.model import CheckStep, HttpCheck, ManualStep, ScriptStep
 from plans.rendering import (
     TemplateFault,
     command,
@@ -21,6 +20,7 @@ from plans.rendering import (
     render_step,
     tcp_target,
 )
+from plans.steps import CheckStep, HttpCheck, ManualStep, ScriptStep
 from vault.errors import BadInput, InvalidState
 
 pytestmark = pytest.mark.unit

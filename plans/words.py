@@ -1,0 +1,31 @@
+"""What a step does, in the few words that trees and pictures have room for."""
+
+from __future__ import annotations
+
+from plans.steps import ORCHESTRATOR, CallStep, CheckStep, ScriptStep, Step, WaitStep
+from plans.yamltext import duration
+
+
+def does(step: Step) -> str:
+    """Where or on what the step acts: ``on web``, ``tcp web:80``, ``POST https://…``."""
+    if isinstance(step, ScriptStep):
+        return _place(step.on)
+    if isinstance(step, CheckStep):
+        return _asks(step)
+    if isinstance(step, CallStep):
+        return f"{step.method} {step.url}"
+    if isinstance(step, WaitStep):
+        return duration(step.duration)
+    return "an operator approves"
+
+
+def _asks(step: CheckStep) -> str:
+    if step.http is not None:
+        return f"http {step.http.url or f'{step.http.machine}{step.http.path}'}"
+    if step.command is not None:
+        return f"command {_place(step.command.on)}"
+    return f"tcp {step.tcp}"
+
+
+def _place(on: str) -> str:
+    return "on the orchestrator" if on == ORCHESTRATOR else f"on {on}"

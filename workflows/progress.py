@@ -1,0 +1,70 @@
+"""How far a stage is: its table of rows, what operators said, what machines answered. Shared by all of its parts."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+from plans.context import RunContext
+from workflows.model import JobEvent, StageInput, StageRow, Steer, StepRow
+
+
+class StepFailed(Exception):
+    """A step did not do what it should; the sentence says why. Never leaves the workflow."""
+
+
+class RunEnds(Exception):
+    """The stage comes to its end early: cancelled by the operator, or stopped by ``on_failure: stop``."""
+
+
+class StageProgress:
+    """The state of one stage; its rows are changed through :meth:`set` only, so that every change is told."""
+
+    def __init__(self, given: StageInput) -> None:
+        self.given = given
+        self.rows: dict[str, StepRow] = {}
+        self.machines = dict(given.machines)
+        """Where each machine is, as steps are told."""
+        self.held: dict[str, str] = {}
+        self.events: dict[str, list[JobEvent]] = {}
+        self.steered: dict[str, Steer] = {}
+        self.cancelled = False
+        self.paused = given.paused
+        self.dirty = False
+        self.rounds: dict[str, int] = {}
+        """How often a row's work was begun."""
+        self.row = StageRow(id=given.row_id, title=given.stage.title, state="running", started=workflow.now())
+
+    def row_id(self, name: str) -> str:
+        return f"{self.given.row_id}/{name}"
+
+    def add(self, kind: str, name: str) -> None:
+        machine = name if kind == "machine" else None
+        row_id = self.row_id(name)
+        self.rows[row_id] = StepRow.model_validate({"id": row_id, "kind": kind, "name": name, "machine": machine})
+
+    def set(self, row_id: str, **changes: object) -> None:
+        self.rows[row_id] = self.rows[row_id].model_copy(update=changes)
+        self.dirty = True
+
+    @property
+    def table(self) -> StageRow:
+        return self.row.model_copy(update={"steps": list(self.rows.values())})
+
+    @property
+    def context(self) -> RunContext:
+        """What a step is told now."""
+        return self.given.facts.context(self.given.stage.group, self.machines)
+
+    def end_if_cancelled(self, row_id: str) -> None:
+        if self.cancelled:
+            if self.rows[row_id].state in {"pending", "running", "waiting"}:
+                self.set(row_id, state="cancelled", finished=workflow.now())
+            raise RunEnds("cancelled by the operator")
+
+    async def pause(self, seconds: float, row_id: str, summary: str) -> None:
+        """Let time pass; an operator's cancel ends it at once."""
+        try:
+            await workflow.wait_condition(lambda: self.cancelled, timeout=seconds, timeout_summary=summary)
+        except TimeoutError:
+            return
+        self.end_if_cancelled(row_id)

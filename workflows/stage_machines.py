@@ -1,0 +1,168 @@
+"""What a stage does with its machines: it asks them for jobs by signal and waits for their answers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, FailureError
+
+from activities import contracts
+from activities.contracts import StartMachine, site_queue
+from plans.context import MachineInRun
+from plans.model import PlanMachine
+from plans.stages import StageKind
+from vault.domain import Answering
+from vault.lifecycle import JobKind
+from workflows.calls import call, is_cancellation, reason
+from workflows.ids import machine_id
+from workflows.jobs import GRACE
+from workflows.model import HeldJob, JobEvent, JobRequest, JobResult
+from workflows.progress import StageProgress, StepFailed
+from workflows.readiness import MAIN_JOB
+
+JOB_OF_STAGE = {
+    StageKind.CLEAN_UP: JobKind.CLEANUP_TEST,
+    StageKind.COMMIT: JobKind.COMMIT,
+    StageKind.REVERSE: JobKind.REVERSE,
+}
+
+
+class MachineWork:
+    """Does with a machine what its stage is for; each way returns the sentence for the machine's row.
+
+    They raise ``StepFailed``. Doing a machine again after a failure goes on from where it is.
+    """
+
+    def __init__(self, progress: StageProgress) -> None:
+        self._progress = progress
+        self._given = progress.given
+
+    async def do(self, entry: PlanMachine) -> str:
+        kind = self._given.stage.kind
+        if kind is StageKind.SHUT_DOWN:
+            return await self._shut_down(entry)
+        if kind is StageKind.RECOVER:
+            return await self._recover(entry)
+        return await self._plain_job(entry)
+
+    async def _shut_down(self, entry: PlanMachine) -> str:
+        """First half of a planned failover: source off, last changes at the target; then the machine holds."""
+        request = self._request(entry, JobKind.PLANNED_FAILOVER, hold=True)
+        await self._ask(entry.machine, request)
+        event = await self._event(entry.machine, request.id, {"held", "failed", "refused"}, abandon_on_cancel=True)
+        if event.kind != "held":
+            raise StepFailed(event.message)
+        self._progress.held[entry.machine] = request.id
+        return "off, last changes sent"
+
+    async def _recover(self, entry: PlanMachine) -> str:
+        row_id = self._progress.row_id(entry.machine)
+        if entry.start_delay:
+            await self._progress.pause(entry.start_delay, row_id, f"start delay of {entry.machine}")
+        earlier = self._progress.rows[row_id].result
+        if earlier is not None and earlier.recovered is not None:
+            return await self._start_again(entry, row_id, earlier)
+        if self._given.facts.run_type in {"planned", "failback"}:
+            event = await self._proceed(entry)
+        else:
+            request = self._request(entry, MAIN_JOB[self._given.facts.run_type])
+            await self._ask(entry.machine, request)
+            event = await self._event(entry.machine, request.id, {"finished", "failed", "refused"})
+        if event.result is None:
+            raise StepFailed(event.message)
+        return self._take_result(entry, row_id, event.result)
+
+    async def _proceed(self, entry: PlanMachine) -> JobEvent:
+        request_id = self._given.held.get(entry.machine)
+        if request_id is None:
+            raise StepFailed(f"'{entry.machine}' was not shut down in this run, so it is not started — skip it")
+        await workflow.get_external_workflow_handle(machine_id(entry.machine)).signal(
+            "proceed", HeldJob(request_id=request_id, reply_to=workflow.info().workflow_id)
+        )
+        return await self._event(entry.machine, request_id, {"finished", "failed"})
+
+    async def _start_again(self, entry: PlanMachine, row_id: str, earlier: JobResult) -> str:
+        """The replica exists but did not answer: retrying means starting it again."""
+        recovered = earlier.recovered
+        assert recovered is not None
+        try:
+            answering: Answering = await call(
+                contracts.START_MACHINE,
+                StartMachine(site=recovered.site, machine=recovered.name, timeout_s=entry.boot_timeout),
+                queue=site_queue(recovered.site),
+                summary=f"start {recovered.name} again",
+                timings=self._given.facts.timings,
+                at_most=timedelta(seconds=entry.boot_timeout) + GRACE,
+            )
+        except ActivityError as error:
+            raise StepFailed(reason(error)) from error
+        result = earlier.model_copy(update={"answering": answering, "answered_at": workflow.now(), "trouble": None})
+        return self._take_result(entry, row_id, result)
+
+    def _take_result(self, entry: PlanMachine, row_id: str, result: JobResult) -> str:
+        self._progress.set(row_id, result=result)
+        if result.recovered is not None:
+            made = result.recovered
+            self._progress.machines[entry.machine] = MachineInRun(
+                name=made.name,
+                site=made.site,
+                network=made.network,
+                address=result.answering.address if result.answering else None,
+                recovery_point=made.point.id,
+            )
+        if result.trouble is not None:
+            raise StepFailed(result.trouble)
+        return (result.sentences or ["done"])[-1]
+
+    async def _plain_job(self, entry: PlanMachine) -> str:
+        request = self._request(entry, JOB_OF_STAGE[self._given.stage.kind])
+        await self._ask(entry.machine, request)
+        event = await self._event(entry.machine, request.id, {"finished", "failed", "refused"})
+        if event.result is None:
+            raise StepFailed(event.message)
+        self._progress.set(self._progress.row_id(entry.machine), result=event.result)
+        return (event.result.sentences or ["done"])[-1]
+
+    def _request(self, entry: PlanMachine, kind: JobKind, *, hold: bool = False) -> JobRequest:
+        facts = self._given.facts
+        row_id = self._progress.row_id(entry.machine)
+        return JobRequest(
+            id=f"{facts.run_id}/{row_id}/{self._progress.rounds[row_id]}",
+            kind=kind,
+            requested_by=f"plan {facts.plan} ({facts.requested_by})",
+            plan=facts.plan,
+            run_type=facts.run_type,
+            reply_to=workflow.info().workflow_id,
+            point=facts.point,
+            source_unreachable=facts.source_unreachable,
+            hold_before_start=hold,
+            start=entry.start,
+            shut_down_timeout_s=entry.shutdown_timeout,
+            boot_timeout_s=entry.boot_timeout,
+        )
+
+    async def _ask(self, machine: str, request: JobRequest) -> None:
+        try:
+            await workflow.get_external_workflow_handle(machine_id(machine)).signal("ask", request)
+        except FailureError as error:
+            if is_cancellation(error):
+                raise
+            raise StepFailed(f"machine '{machine}' is not protected — leeward protect {machine}") from error
+
+    async def _event(
+        self, machine: str, request_id: str, kinds: set[str], *, abandon_on_cancel: bool = False
+    ) -> JobEvent:
+        def arrived() -> JobEvent | None:
+            return next((event for event in self._progress.events.get(request_id, []) if event.kind in kinds), None)
+
+        if abandon_on_cancel:
+            await workflow.wait_condition(lambda: arrived() is not None or self._progress.cancelled)
+            if arrived() is None:
+                held = HeldJob(request_id=request_id, reason="the plan run was cancelled")
+                await workflow.get_external_workflow_handle(machine_id(machine)).signal("abandon", held)
+                kinds = {"finished", "failed", "refused"}
+        await workflow.wait_condition(lambda: arrived() is not None)
+        event = arrived()
+        assert event is not None
+        return event
