@@ -47,7 +47,7 @@ class MeasureRequest(Value):
 
 
 class ReplicationSettings(Value):
-    """Enable-VMReplication's settings; ``vm_id`` is the primary's."""
+    """What both directions of a relationship need; ``vm_id`` is the machine that is or becomes the primary."""
 
     vm_id: str
     replica_server: str
@@ -61,6 +61,9 @@ class ReplicationSettings(Value):
     """Hourly recovery points kept besides the latest."""
     vss_frequency_h: int = Field(ge=0, le=12)
     """Hours between two app-consistent points; 0: none are made."""
+
+
+class EnableReplication(ReplicationSettings):
     excluded_disks: list[str] = []
     """Paths of virtual disks that are not replicated."""
 
@@ -143,7 +146,7 @@ RUN_IN_GUEST = Operation("run_in_guest", RunInGuest, GuestResult)
 
 MEASURE_REPLICATION = Operation("measure_replication", MeasureRequest, Measurements)
 RECOVERY_POINTS = Operation("recovery_points", OfVm, ReplicaPoints)
-ENABLE_REPLICATION = Operation("enable_replication", ReplicationSettings, Nothing)
+ENABLE_REPLICATION = Operation("enable_replication", EnableReplication, Nothing)
 START_INITIAL_REPLICATION = Operation("start_initial_replication", OfVm, Nothing)
 """Returns when the transfer has begun; :data:`MEASURE_REPLICATION` tells how far it is."""
 RESUME_REPLICATION = Operation("resume_replication", ResumeReplication, Nothing)

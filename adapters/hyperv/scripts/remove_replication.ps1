@@ -1,0 +1,3 @@
+$vm = Get-VM -Id $Parameters.vm_id
+Remove-VMReplication -VM $vm -Confirm:$false
+@{}
