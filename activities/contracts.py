@@ -15,6 +15,7 @@ from reports.model import PlanRecord, RunRecord, StageRecord
 from vault.domain import (
     LATEST,
     Answering,
+    CacheFill,
     Finding,
     PowerState,
     Progress,
@@ -91,6 +92,17 @@ class ReplicationStopped(Value):
     bytes_sent: int = 0
 
 
+class Waiting(Value):
+    """The target does not take changes: they wait at the source, and sending is tried again by the retry schedule."""
+
+    reason: str
+    failures: int
+    next_try: AwareDatetime
+    cut_at: AwareDatetime
+    """When the last cut was kept, or refused because the cache was full."""
+    cache: CacheFill
+
+
 class ReplicationPulse(Value):
     """Heartbeat of steady-state replication: what ``leeward status`` shows, and what a resumed try starts from."""
 
@@ -99,6 +111,7 @@ class ReplicationPulse(Value):
     cycles: int = 0
     bytes_sent: int = 0
     progress: Progress | None = None
+    waiting: Waiting | None = None
     healthy_at_attempt: int = 1
     """The attempt in which the last cycle succeeded: failures in a row are counted from there."""
 

@@ -24,16 +24,21 @@ from activities.contracts import (
     ReplicationPulse,
     ReplicationStopped,
     StartTest,
+    Waiting,
 )
 from activities.running import BlockingRunner, Running
 from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
 from replication.groups import moment_choice
 from replication.ports import Report
-from vault.domain import LATEST, Finding, Progress, RecoveredMachine, Relationship, Severity, utc
-from vault.errors import LeewardError, ResynchronizationRequired
+from vault.domain import LATEST, CacheFill, Finding, Progress, RecoveredMachine, Relationship, Severity, utc
+from vault.errors import LeewardError, Recoverable, ResynchronizationRequired
+from vault.retry import delay_after_failure
 
 LOOK_FOR_SEED_EVERY_S = 5.0
+ON_TIME = 0.95
+"""A cut is due once this share of its interval is over: who looks a little too early need not come again."""
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ProtectionActivities:
@@ -100,36 +105,78 @@ class ProtectionActivities:
                 return ReplicationStopped(
                     reason="time-is-up", last_point=pulse.last_point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
                 )
-            elapsed = (datetime.now(UTC) - started).total_seconds()
-            await self._runner.pause(given.relationship.pace_s - elapsed, pulse)
+            await self._runner.pause(_seconds_until_next(given.relationship, pulse, started), pulse)
 
     def _cycle(
         self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running
     ) -> ReplicationPulse | ReplicationStopped:
         """One delta; its pulse, or why deltas cannot go on."""
-        app_consistent = _app_consistent_is_due(relationship, before, started)
-        sent = _Sent()
-
-        def report(progress: Progress) -> None:
-            sent.note(progress)
-            running.pulse = before.model_copy(update={"progress": progress})
-            running.check()
-
         running.pulse = before
         try:
-            point = self._adapters.provider(relationship).replicate_once(
-                relationship, report, app_consistent=app_consistent
-            )
+            if before.waiting is None or started >= before.waiting.next_try:
+                return self._send(relationship, before, started, running)
+            return self._keep(relationship, before, before.waiting, started, running)
         except ResynchronizationRequired as need:
             return ReplicationStopped(
                 reason="resync-required", detail=str(need), last_point=before.last_point, cycles=before.cycles
             )
+
+    def _send(
+        self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running
+    ) -> ReplicationPulse:
+        """All changes up to now are at the target; or kept at the source, when the target does not take them."""
+        app_consistent = _app_consistent_is_due(relationship, before, started)
+        sent = _Sent()
+        try:
+            point = self._adapters.provider(relationship).replicate_once(
+                relationship, _reporting(running, before, sent), app_consistent=app_consistent
+            )
+        except Recoverable as error:
+            failures = before.waiting.failures + 1 if before.waiting else 1
+            waiting = Waiting(
+                reason=str(error),
+                failures=failures,
+                next_try=datetime.now(UTC) + delay_after_failure(failures, self._runner.time_scale),
+                cut_at=before.waiting.cut_at if before.waiting else NEVER,
+                cache=before.waiting.cache if before.waiting else CacheFill(),
+            )
+            return self._keep(relationship, before, waiting, started, running, because=error)
         return ReplicationPulse(
             last_point=point,
             last_app_consistent=started if app_consistent else before.last_app_consistent,
             cycles=before.cycles + 1,
             bytes_sent=before.bytes_sent + sent.bytes,
             healthy_at_attempt=activity.info().attempt,
+        )
+
+    def _keep(
+        self,
+        relationship: Relationship,
+        before: ReplicationPulse,
+        waiting: Waiting,
+        started: datetime,
+        running: Running,
+        because: Recoverable | None = None,
+    ) -> ReplicationPulse:
+        """Cuts go on by their rhythm. Raises ``because`` where nothing can be kept: then Temporal tries again."""
+        kept_app_consistent = before.last_app_consistent
+        if (started - waiting.cut_at).total_seconds() >= relationship.frequency_s * ON_TIME:
+            app_consistent = _app_consistent_is_due(relationship, before, started)
+            fill = self._adapters.provider(relationship).keep_changes(
+                relationship, _reporting(running, before, _Sent()), app_consistent=app_consistent
+            )
+            if fill is None and because is not None:
+                raise because
+            waiting = waiting.model_copy(update={"cut_at": started, "cache": fill or CacheFill()})
+            if app_consistent and not waiting.cache.full:
+                kept_app_consistent = started
+        return before.model_copy(
+            update={
+                "waiting": waiting,
+                "progress": None,
+                "last_app_consistent": kept_app_consistent,
+                "healthy_at_attempt": activity.info().attempt,
+            }
         )
 
     @activity.defn(name=contracts.RESYNCHRONIZE.name)
@@ -232,6 +279,22 @@ class _Sent:
             running.report(progress)
 
         return report
+
+
+def _reporting(running: Running, before: ReplicationPulse, sent: _Sent) -> Report:
+    def report(progress: Progress) -> None:
+        sent.note(progress)
+        running.pulse = before.model_copy(update={"progress": progress})
+        running.check()
+
+    return report
+
+
+def _seconds_until_next(relationship: Relationship, pulse: ReplicationPulse, started: datetime) -> float:
+    """Until the next cut is due, or the next try to send when that is sooner."""
+    now = datetime.now(UTC)
+    pause = relationship.pace_s - (now - started).total_seconds()
+    return min(pause, (pulse.waiting.next_try - now).total_seconds()) if pulse.waiting else pause
 
 
 def _last_pulse() -> ReplicationPulse:

@@ -86,7 +86,7 @@ class BlockingRunner:
 
     def __init__(self, threads: Executor, time_scale: float = 1.0) -> None:
         self._threads = threads
-        self._time_scale = time_scale
+        self.time_scale = time_scale
 
     async def run(self, call: Callable[[Running], Result], *, healthy_at_attempt: int = 1) -> Result:
         """Run ``call`` in a thread under the current activity.
@@ -152,7 +152,7 @@ class BlockingRunner:
         if isinstance(known, Unexpected):
             log.error("activity %s failed unexpectedly", activity.info().activity_type, exc_info=error)
         failures = activity.info().attempt - running.healthy_at_attempt + 1
-        return as_failure(known, failures_in_a_row=failures, time_scale=self._time_scale)
+        return as_failure(known, failures_in_a_row=failures, time_scale=self.time_scale)
 
 
 async def _safe_end(work: asyncio.Future[Any], running: Running) -> None:

@@ -15,6 +15,7 @@ from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
     Answering,
+    CacheFill,
     ConsistencyKind,
     Finding,
     MachineDescription,
@@ -178,6 +179,13 @@ class ReplicationProvider(Protocol):
     def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
         """[source] One delta cycle: a new recovery point at the target; prunes by the retention.
 
+        Raises ``ResynchronizationRequired``."""
+
+    def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
+        """[source] The delta cycle while the target does not take changes: a cut of now is kept at the source, and
+        becomes a recovery point later. Nothing is sent. None: this kind of replication, or this site, keeps nothing.
+
+        When the cache is full (:attr:`CacheFill.full`) newer changes stay where the machine logs them.
         Raises ``ResynchronizationRequired``."""
 
     def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:

@@ -11,6 +11,7 @@ from adapters.lab.link import over_link
 from adapters.links import Links
 from adapters.ports import Hypervisor, ReplicationProvider
 from adapters.stream import StreamProvider
+from replication.cache import CutCache
 from replication.cipher import SiteKey
 from replication.local import LocalReplicaStore
 from replication.ports import ReplicaStore
@@ -24,15 +25,16 @@ class Adapters:
 
     Args:
         inventory: the vault's inventory.
-        data: leeward's data directory; the lab lives in ``data/lab``.
+        data: leeward's data directory; the lab lives in ``data/lab``, what waits to be sent in ``data/cache``.
     """
 
     def __init__(self, inventory: Inventory, data: Path) -> None:
         self._inventory = inventory
         self._lab_root = data / "lab"
+        self._caches = data / "cache"
         self._hypervisors: dict[str, LabHypervisor] = {}
         self._links = Links(inventory)
-        self._stream = StreamProvider(self.hypervisor, self.store_across, self._replica_key)
+        self._stream = StreamProvider(self.hypervisor, self.store_across, self._replica_key, self._cache)
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
@@ -69,6 +71,10 @@ class Adapters:
     def _replica_key(self, site: str) -> SiteKey | None:
         reference = self._inventory.sites[site].replica_key
         return SiteKey.from_reference(reference) if reference else None
+
+    def _cache(self, source_site: str, target_site: str, machine: str) -> CutCache:
+        limit = self._inventory.sites[source_site].cache
+        return CutCache(self._caches / source_site, machine, limit, site_key=self._replica_key(target_site))
 
     def store_across(self, source_site: str, target_site: str, machine: str) -> ReplicaStore:
         guard = link_guard(self._lab_root, source_site, target_site)

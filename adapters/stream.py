@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.ports import Capabilities, CutsTogether, GroupRhythm, Hypervisor
-from replication import groups, seeding, stream
+from replication import caching, groups, seeding, stream
+from replication.cache import CutCache
 from replication.cipher import SiteKey
 from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
     LOOKS_OF_A_MEMBER,
+    CacheFill,
     ConsistencyKind,
     Finding,
     NetworkKind,
@@ -35,6 +37,8 @@ StoreAcross = Callable[[str, str, str], ReplicaStore]
 """``(source site, target site, machine)`` → the target's replica store as the source site reaches it."""
 ReplicaKeyOf = Callable[[str], SiteKey | None]
 """The key that encrypts what is stored at a target site; None: it is not encrypted."""
+CacheOf = Callable[[str, str, str], CutCache]
+"""``(source site, target site, machine)`` → where its cuts wait at the source while the target does not take them."""
 
 
 class StreamProvider:
@@ -42,10 +46,13 @@ class StreamProvider:
 
     capabilities = Capabilities()
 
-    def __init__(self, fabric_of: FabricOf, store_across: StoreAcross, replica_key: ReplicaKeyOf) -> None:
+    def __init__(
+        self, fabric_of: FabricOf, store_across: StoreAcross, replica_key: ReplicaKeyOf, cache_of: CacheOf
+    ) -> None:
         self._fabric_of = fabric_of
         self._store_across = store_across
         self._replica_key = replica_key
+        self._cache_of = cache_of
 
     def check_source(self, relationship: Relationship) -> list[Finding]:
         machine = relationship.machine
@@ -156,6 +163,7 @@ class StreamProvider:
         """A replica that the source's changes do not follow is compared by checksums: right, whatever it held."""
         source, store = self._ends(relationship)
         with store.lock():
+            self._send_cached_or_forget(relationship, store, report)
             try:
                 return stream.copy_initial(source, store, report)
             except ResynchronizationRequired:
@@ -176,12 +184,37 @@ class StreamProvider:
         kind = ConsistencyKind.APPLICATION if app_consistent else ConsistencyKind.CRASH
         cut_already = self._cut_with_group(relationship, kind, report)
         with store.lock():
-            if cut_already or (relationship.group and not app_consistent and not _is_due(store, relationship)):
+            self._send_cached(relationship, store, report)
+            last = store.state().points[-1].time if relationship.group else None
+            if cut_already or (not app_consistent and not _is_due(last, relationship)):
                 point = stream.send_pending(source, store, report)
             else:
                 point = stream.replicate_cut(source, store, kind, report)
             store.prune(relationship.retention, datetime.now(UTC))
         return point
+
+    def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
+        cache = self._cache(relationship)
+        if cache.limit == 0:
+            return None
+        kind = ConsistencyKind.APPLICATION if app_consistent else ConsistencyKind.CRASH
+        source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
+        cut_already = self._cut_with_group(relationship, kind, report)
+        return caching.keep(source, cache, None if cut_already else kind, report)
+
+    def _cache(self, relationship: Relationship) -> CutCache:
+        return self._cache_of(relationship.source_site, relationship.target_site, relationship.machine)
+
+    def _send_cached(self, relationship: Relationship, store: ReplicaStore, report: Report) -> None:
+        caching.send_cached(self._cache(relationship), store, report)
+
+    def _send_cached_or_forget(self, relationship: Relationship, store: ReplicaStore, report: Report) -> None:
+        """Before source and replica are compared: what cannot follow the replica now never will."""
+        try:
+            self._send_cached(relationship, store, report)
+        except ResynchronizationRequired as error:
+            report(Progress(doing=f"what waited in the cache is dropped: {error.what}"))
+            self._cache(relationship).remove()
 
     def _cut_with_group(self, relationship: Relationship, kind: ConsistencyKind, report: Report) -> bool:
         """Whether the machine's consistency group is cut together, so that this machine only has to send."""
@@ -202,6 +235,7 @@ class StreamProvider:
     def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         source, store = self._ends(relationship)
         with store.lock():
+            self._send_cached_or_forget(relationship, store, report)
             return stream.resynchronize(source, store, report)
 
     def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
@@ -214,6 +248,7 @@ class StreamProvider:
             )
         source, store = self._ends(relationship)
         with store.lock():
+            self._send_cached(relationship, store, report)
             return stream.send_last_changes(source, store, report)
 
     def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
@@ -252,6 +287,8 @@ class StreamProvider:
 
     def prepare_reverse(self, reversed_relationship: Relationship) -> None:
         fabric = self._fabric_of(reversed_relationship.target_site)
+        before = reversed_relationship
+        self._cache_of(before.target_site, before.source_site, before.machine).remove()
         fabric.retire_into_replica(
             reversed_relationship.machine, fabric.replica_store(reversed_relationship.machine), epoch=""
         )
@@ -263,6 +300,7 @@ class StreamProvider:
         source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
         source.delete_snapshot()
         source.stop_tracking()
+        self._cache(relationship).remove()
 
     def disable_target(self, relationship: Relationship) -> None:
         self._store(relationship).remove()
@@ -302,9 +340,11 @@ def _in_use(store: ReplicaStore, chosen: Callable[[], RecoveryPoint]) -> Iterato
         return
 
 
-def _is_due(store: ReplicaStore, relationship: Relationship) -> bool:
-    """Whether a member of a group that is cut on its own has to be: it comes more often than that."""
-    age_s = (datetime.now(UTC) - store.state().points[-1].time).total_seconds()
+def _is_due(last: datetime | None, relationship: Relationship) -> bool:
+    """Whether a machine that is cut on its own has to be: a member of a group comes more often than that."""
+    if last is None:
+        return True
+    age_s = (datetime.now(UTC) - last).total_seconds()
     return not 0 <= age_s < relationship.frequency_s * (1 - 1 / (2 * LOOKS_OF_A_MEMBER))
 
 

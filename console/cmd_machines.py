@@ -13,6 +13,7 @@ from console.output import Output, seconds, size
 
 if TYPE_CHECKING:
     from console.client import Leeward, MachineStatus
+    from vault.domain import CacheFill
 
 
 def register(app: typer.Typer) -> None:
@@ -132,12 +133,21 @@ def _status_row(name: str, status: MachineStatus | None) -> list[str]:
 
 
 def _facts(status: MachineStatus) -> dict[str, object]:
-    return {"phase": status.state.phase.value, "health": status.state.health.level, "rpo_s": status.rpo_s}
+    return {
+        "phase": status.state.phase.value,
+        "health": status.state.health.level,
+        "rpo_s": status.rpo_s,
+        "cache": next((one.pulse.waiting.cache for one in status.activities if one.pulse and one.pulse.waiting), None),
+    }
 
 
 def _now(status: MachineStatus) -> str:
     """What a machine does at this moment, the worst news first."""
     for activity in status.activities:
+        if activity.pulse is not None and activity.pulse.waiting is not None:
+            waiting = activity.pulse.waiting
+            tries = f"try {waiting.failures}, next at {waiting.next_try:%H:%M:%S}Z"
+            return f"{waiting.reason} ({tries}); {what_waits(waiting.cache)}"
         if activity.last_failure and activity.attempt > 1:
             when = f", next try at {activity.next_try:%H:%M:%S}Z" if activity.next_try else ""
             return f"{activity.last_failure} (try {activity.attempt}{when})"
@@ -146,6 +156,12 @@ def _now(status: MachineStatus) -> str:
     if status.state.health.level != "ok":
         return status.state.health.reason
     return _progress(status) or ("test copy runs" if status.state.test else "")
+
+
+def what_waits(cache: CacheFill) -> str:
+    share = f"{100 * cache.site_bytes / cache.site_limit:.0f}% of the cache used" if cache.site_limit else "no cache"
+    full = "; cache full: newer changes stay in the change log" if cache.full else ""
+    return f"{cache.cuts} cuts, {size(cache.bytes)} wait, {share}{full}"
 
 
 def _progress(status: MachineStatus) -> str:

@@ -64,14 +64,35 @@ class BlockReader(Protocol):
     def close(self) -> None: ...
 
 
-class ChangeSource(Protocol):
+class Cuts(Protocol):
+    """Cuts of one machine that wait to be sent: in a change source, or in a process server's cache."""
+
+    def disks(self) -> list[Disk]: ...
+
+    def tracking(self) -> Tracking: ...
+
+    def pending(self) -> list[Cut]:
+        """Cuts not released yet, oldest first; they survive any crash of either side."""
+
+    def extents(self, cut: Cut, disk: str) -> Iterator[Extent]:
+        """The changed bytes of one disk in one cut: ascending offsets, no overlaps, last write wins.
+
+        Extents are at most 1 MiB. Memory is bounded by the number of extents, never by their bytes.
+        Raises ``Damaged`` when a log fails its checksum."""
+
+    def extents_size(self, cut: Cut, disk: str) -> int:
+        """How many bytes ``extents`` will give, without reading them."""
+
+    def release(self, cut: Cut) -> None:
+        """The target holds this cut durably; its log may go. Idempotent."""
+
+
+class ChangeSource(Cuts, Protocol):
     """Point-in-time consistent changes of one machine (log-based or bitmap-based).
 
     Errors: ``Unreachable`` (recoverable) when the source cannot be asked; ``ResynchronizationRequired`` when the
     changes since the last cut are no longer known.
     """
-
-    def disks(self) -> list[Disk]: ...
 
     def start_tracking(self) -> str:
         """Begin a new tracking period on all disks at one moment, forget any earlier one; return its epoch.
@@ -80,8 +101,6 @@ class ChangeSource(Protocol):
 
     def stop_tracking(self) -> None:
         """Forget all changes and stop writing logs. Idempotent."""
-
-    def tracking(self) -> Tracking: ...
 
     def take_snapshot(self) -> datetime:
         """Freeze all disks at one moment; replaces an earlier snapshot. Returns the moment (UTC)."""
@@ -101,21 +120,6 @@ class ChangeSource(Protocol):
         """Set aside all changes so far over all disks at one moment. Durable when it returns.
 
         Raises ``ResynchronizationRequired`` when the changes are no longer known."""
-
-    def pending(self) -> list[Cut]:
-        """Cuts not released yet, oldest first; they survive any crash of either side."""
-
-    def extents(self, cut: Cut, disk: str) -> Iterator[Extent]:
-        """The changed bytes of one disk in one cut: ascending offsets, no overlaps, last write wins.
-
-        Extents are at most 1 MiB. Memory is bounded by the number of extents, never by their bytes.
-        Raises ``Damaged`` when a log fails its checksum."""
-
-    def extents_size(self, cut: Cut, disk: str) -> int:
-        """How many bytes ``extents`` will give, without reading them."""
-
-    def release(self, cut: Cut) -> None:
-        """The target holds this cut durably; its log may go. Idempotent."""
 
 
 class ReplicaState(Value):

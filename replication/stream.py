@@ -17,6 +17,7 @@ from replication.pipeline import batches, read_ahead
 from replication.ports import (
     ChangeSource,
     Cut,
+    Cuts,
     Extent,
     ReplicaState,
     ReplicaStore,
@@ -78,8 +79,8 @@ def replicate_cut(source: ChangeSource, store: ReplicaStore, kind: ConsistencyKi
         return _send_new_cut(source, store, kind, report)
 
 
-def send_pending(source: ChangeSource, store: ReplicaStore, report: Report) -> RecoveryPoint:
-    """The cuts that wait: of a consistency group, or left by a crash. Returns the newest point, old or new.
+def send_pending(source: Cuts, store: ReplicaStore, report: Report) -> RecoveryPoint:
+    """The cuts that wait: of a group, in the cache, or left by a crash. Returns the newest point, old or new.
 
     Raises:
         ResynchronizationRequired, InvalidState: as :func:`replicate_cut`.
@@ -189,7 +190,7 @@ def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, ep
 # --- deltas -----------------------------------------------------------------------------------------------------
 
 
-def _require_same_period(source: ChangeSource, state: ReplicaState) -> None:
+def _require_same_period(source: Cuts, state: ReplicaState) -> None:
     check_same_disks(state.disks, source.disks(), "replication")
     tracking = source.tracking()
     if tracking.resync_required:
@@ -204,7 +205,7 @@ def _require_same_period(source: ChangeSource, state: ReplicaState) -> None:
         )
 
 
-def _send_pending(source: ChangeSource, store: ReplicaStore, report: Report) -> None:
+def _send_pending(source: Cuts, store: ReplicaStore, report: Report) -> None:
     """Cuts that a crash left: those the replica holds are released, the others sent."""
     state = store.state()
     _require_same_period(source, state)
@@ -219,7 +220,7 @@ def _send_new_cut(source: ChangeSource, store: ReplicaStore, kind: ConsistencyKi
     return _send(source, store, source.cut(kind), report)
 
 
-def _send(source: ChangeSource, store: ReplicaStore, cut: Cut, report: Report) -> RecoveryPoint:
+def _send(source: Cuts, store: ReplicaStore, cut: Cut, report: Report) -> RecoveryPoint:
     state = store.state()
     if (cut.epoch, cut.number) != (state.epoch, state.last_cut + 1):
         raise ResynchronizationRequired(

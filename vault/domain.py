@@ -147,6 +147,23 @@ class Progress(Value):
         return max(0, self.bytes_total - self.bytes_done) / self.bytes_per_second
 
 
+class CacheFill(Value):
+    """What waits in a process server's cache because the target does not take it. Bytes are as stored.
+
+    ``full``: newer changes do not fit and stay in the machine's own change log.
+    """
+
+    cuts: int = 0
+    bytes: int = 0
+    oldest: AwareDatetime | None = None
+    """The moment of the first cut that waits."""
+    site_bytes: int = 0
+    """What all machines of the site have in it …"""
+    site_limit: int = 0
+    """… and may have."""
+    full: bool = False
+
+
 class GuestTransactions(Value):
     """What a lab guest says about the transactions on its disks (design §7).
 

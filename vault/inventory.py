@@ -143,6 +143,8 @@ class Site(Value):
     replica_key: str | None = Field(default=None, pattern=r"^(env|file):.+$")
     """A reference to the key that wraps the keys of the machines replicated to this site; None: no encryption."""
     bandwidth: Bandwidth | None = None
+    cache: Size = 2**30
+    """Bytes of changes that may wait on this site's disk while a target does not take them; 0B: none do."""
 
     @model_validator(mode="after")
     def _a_master_target_has_a_certificate(self) -> Site:

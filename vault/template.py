@@ -20,6 +20,7 @@ sites:
     # credentials: env:PRIMARY_PASSWORD   # a reference (env:NAME or file:PATH), never the secret itself
     # capacity: 20GiB                     # what images, logs and replicas may use; without it: the whole disk
     # pki: file:pki                       # this site's certificate, to show to master targets: leeward pki issue
+    # cache: 1GiB                         # what may wait here while a target takes nothing
     # bandwidth:                          # what this site may send to others, a second
     #   limit: 100MiB
     #   windows:

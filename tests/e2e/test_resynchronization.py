@@ -19,7 +19,8 @@ RATE = 150
 
 
 async def test_logs_that_pass_half_of_the_disk_lead_to_a_resynchronization(tmp_path: Path) -> None:
-    with open_house(tmp_path, machines=TINY, rate=RATE, policy={"resync": "manual"}) as house:
+    no_cache = {HOME: {"cache": "0B"}}
+    with open_house(tmp_path, machines=TINY, rate=RATE, policy={"resync": "manual"}, sites=no_cache) as house:
         await house.protect_all()
         points = {machine: await house.wait_for_points(machine, 3) for machine in house.machines}
         house.faults(HOME).set(Fault.LINK_DOWN)

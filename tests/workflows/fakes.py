@@ -18,6 +18,7 @@ from replication import groups
 from replication.ports import Report
 from vault.domain import (
     Answering,
+    CacheFill,
     Finding,
     PowerState,
     Progress,
@@ -49,6 +50,8 @@ class World:
         self.points: dict[str, list[RecoveryPoint]] = defaultdict(list)
         self.findings: dict[tuple[str, str], list[Finding]] = defaultdict(list)
         """``("source" | "target" | "fabric", machine or site)`` → what a check finds."""
+        self.caches: dict[str, CacheFill] = {}
+        """What ``keep_changes`` answers; machines that are not here have no cache."""
         self.most_copies_on_production: dict[str, int] = defaultdict(int)
         self._outcomes: dict[tuple[str, str], deque[Exception | None]] = defaultdict(deque)
         self._always: dict[tuple[str, str], Exception] = {}
@@ -203,6 +206,11 @@ class FakeProvider:
     def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
         self._source("replicate_once", relationship, report)
         return self._world.new_point(relationship.machine)
+
+    def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
+        if relationship.machine in self._world.caches:
+            self._source("keep_changes", relationship, report)
+        return self._world.caches.get(relationship.machine)
 
     def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         self._source("resynchronize", relationship, report)
