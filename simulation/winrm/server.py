@@ -1,0 +1,253 @@
+"""The simulated WinRM service of one host: WS-Management over HTTPS, for any client that speaks it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from simulation.winrm import soap
+from simulation.winrm.accounts import Account, Accounts, Denied, NtlmLogin
+from simulation.winrm.answering import Answer
+from simulation.winrm.certificate import ServerCertificate, make_certificate
+from simulation.winrm.jobs import JobFolder
+from simulation.winrm.powershell import PowerShell
+from simulation.winrm.shells import Shells
+
+MAX_ENVELOPE_BYTES = 500 * 1024
+"""MaxEnvelopeSizekb's default since WinRM 3.0."""
+
+
+class Cut(Enum):
+    """A connection that is lost in the middle of a request."""
+
+    BEFORE = auto()
+    """The host never saw it."""
+    AFTER = auto()
+    """The host did what was asked; its answer is lost."""
+
+
+class HttpError(NamedTuple):
+    status: int
+
+
+Disturbance = Cut | soap.Fault | HttpError
+Disturb = Callable[[int, str], Disturbance | None]
+"""Asked at every authenticated request, with its number from 1 and its verb (``Create``, ``Command``, ``Send`` …)."""
+
+
+class WinRMServer:
+    """Listens on 127.0.0.1 at a free port until :meth:`close`; a context manager.
+
+    Args:
+        answer: called for each operation that a client runs.
+        accounts: who may log in.
+        host: the name that ``answer`` gets.
+        basic: whether basic authentication is allowed beside NTLM.
+        certificate: made in a temporary folder when not given.
+        max_shells: MaxShellsPerUser.
+        latency_s: how long every request takes at least.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        accounts: Sequence[Account],
+        *,
+        host: str = "host",
+        basic: bool = False,
+        certificate: ServerCertificate | None = None,
+        max_shells: int = 30,
+        latency_s: float = 0.0,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="leeward-winrm-")
+        folder = Path(self._folder.name)
+        self.certificate = certificate or make_certificate(folder)
+        self.accounts = Accounts(accounts, folder, self.certificate.channel_binding(), basic=basic)
+        self.jobs = JobFolder()
+        self.shells = Shells(PowerShell(host, answer, self.jobs), max_shells)
+        self.latency_s = latency_s
+        self.disturb: Disturb | None = None
+        self.verbs: list[str] = []
+        """The verbs of all authenticated requests."""
+        self.logins = 0
+        self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        self._listener = _Listener(self)
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever, kwargs={"poll_interval": 0.05}, name="simulated WinRM", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.server_address[1])
+
+    def close(self) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()
+        self.cut_connections()
+        self._thread.join()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def cut_connections(self) -> None:
+        """Drop every connection; shells and commands stay."""
+        with self._lock:
+            connections, self._connections = self._connections, set()
+        for connection in connections:
+            _drop(connection)
+
+    def reboot(self) -> None:
+        """As a restart of the host: shells, commands and running jobs end, finished jobs keep their answers."""
+        self.jobs.reboot()
+        self.shells.reboot()
+        self.cut_connections()
+
+    def handle(self, account: Account, document: bytes) -> tuple[int, bytes, Cut | None]:
+        """The HTTP status and answer to one authenticated request, and whether the connection is lost."""
+        time.sleep(self.latency_s)
+        message_id = ""
+        try:
+            if len(document) > MAX_ENVELOPE_BYTES:
+                raise soap.ENVELOPE_TOO_LARGE
+            message = soap.parse(document)
+            message_id = message.id
+            disturbance = self._disturbance(message.verb)
+            if isinstance(disturbance, soap.Fault):
+                raise disturbance
+            if isinstance(disturbance, HttpError):
+                return disturbance.status, b"", None
+            if disturbance is Cut.BEFORE:
+                return 0, b"", Cut.BEFORE
+            if not account.may_manage:
+                raise soap.ACCESS_DENIED
+            return 200, self.shells.handle(account.user, message), disturbance
+        except soap.Fault as refused:
+            return 500, soap.fault(message_id, refused), None
+
+    def _disturbance(self, verb: str) -> Disturbance | None:
+        with self._lock:
+            self.verbs.append(verb)
+            number = len(self.verbs)
+        return self.disturb(number, verb) if self.disturb else None
+
+    def opened(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.add(connection)
+
+    def closed(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, server: WinRMServer) -> None:
+        self.winrm = server
+        self._tls = server.certificate.context()
+        super().__init__(("127.0.0.1", 0), _Connection)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's thread: a client that is slow to shake hands, or refuses to, stops no other."""
+        with contextlib.suppress(OSError), self._tls.wrap_socket(request, server_side=True) as connection:
+            self.winrm.opened(connection)
+            try:
+                _Connection(connection, client_address, self)
+            finally:
+                self.winrm.closed(connection)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    """One connection. NTLM authenticates a connection, not a request ([MS-NTHT])."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Listener
+
+    def setup(self) -> None:
+        super().setup()
+        self._account: Account | None = None
+        self._login: NtlmLogin | None = None
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.path.partition("?")[0] != "/wsman":
+            self._respond(404, b"")
+            return
+        try:
+            account = self._authenticated()
+        except Denied:
+            self._account = self._login = None
+            account = None
+        if account is None:
+            return
+        status, answer, cut = self.server.winrm.handle(account, body)
+        if cut is not None:
+            self.close_connection = True
+            _drop(self.connection)
+            return
+        self._respond(status, answer)
+
+    def _authenticated(self) -> Account | None:
+        """None when a challenge was sent instead. Raises ``Denied`` after saying so."""
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        accounts = self.server.winrm.accounts
+        try:
+            if scheme == "Basic":
+                return accounts.by_basic(token)
+            if scheme in ("NTLM", "Negotiate"):
+                return self._ntlm(scheme, token)
+            if self._account is not None:
+                return self._account
+        except Denied:
+            self._challenge(*accounts.offered)
+            raise
+        self._challenge(*accounts.offered)
+        return None
+
+    def _ntlm(self, scheme: str, token: str) -> Account | None:
+        if self._login is None:
+            self._login = self.server.winrm.accounts.ntlm()
+        reply, account = self._login.step(token)
+        if reply is not None:
+            self._challenge(f"{scheme} {reply}")
+            return None
+        self._login = None
+        self._account = account
+        self.server.winrm.logins += 1
+        return account
+
+    def _challenge(self, *offers: str) -> None:
+        self._respond(401, b"", *(("WWW-Authenticate", offer) for offer in offers))
+
+    def _respond(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/soap+xml;charset=UTF-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: a test's or demonstration's output is not a web server's log."""
+
+
+def _drop(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError, ssl.SSLError):
+        connection.shutdown(socket.SHUT_RDWR)
