@@ -11,10 +11,11 @@ COPY adapters adapters
 COPY activities activities
 COPY workflows workflows
 COPY workers workers
+COPY simulation simulation
 COPY console console
 # Everything is built or fetched here, so that the image that ships needs no compiler and no network.
 RUN pip install --no-cache-dir -c constraints.txt setuptools \
- && pip wheel --no-cache-dir --no-build-isolation -c constraints.txt -w /wheels '.[azure]'
+ && pip wheel --no-cache-dir --no-build-isolation -c constraints.txt -w /wheels '.[azure,hyperv]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --user-group --create-home --home-dir /home/leeward --shell /usr/sbin/nologin leeward \

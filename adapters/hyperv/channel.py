@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import ssl
 import time
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,7 @@ class Channel:
 
         Raises ``Unreachable`` when it has not ended after ``timeout_s``; it is then told to stop."""
         deadline = time.monotonic() + timeout_s
+        self._protocol.operation_timeout_sec = self.host.operation_timeout_s
         with self._breaking(ran=False):
             shell = self._open_shell()
             running = self._protocol.run_command(shell, command, console_mode_stdin=False)
@@ -117,6 +119,8 @@ class Channel:
 
         stdout, stderr = bytearray(), bytearray()
         while True:
+            left = math.ceil(deadline - time.monotonic())
+            self._protocol.operation_timeout_sec = max(1, min(self.host.operation_timeout_s, left))
             try:
                 out, err, code, done = self._protocol.get_command_output_raw(shell, running)
             except WinRMOperationTimeoutError:
@@ -127,7 +131,7 @@ class Channel:
                 return Output(bytes(stdout), bytes(stderr), code)
             if time.monotonic() > deadline:
                 raise Unreachable(
-                    f"the operation has not ended after {timeout_s:g} s and was told to stop",
+                    f"the operation has not ended after {timeout_s:.3g} s and was told to stop",
                     where=self.host.where,
                     remedy="see what the host is busy with; the operation is repeated",
                 )

@@ -108,9 +108,7 @@ def _forget_what_is_over(session: HostSession, job: JobId) -> None:
         session.run(REMOVE, job, timeout_s=CALL_TIMEOUT_S)
 
 
-def _wait(
-    session: HostSession, name: str, job: JobId, beat: Callable[[str], None], timeout_s: float
-) -> JobStatus:
+def _wait(session: HostSession, name: str, job: JobId, beat: Callable[[str], None], timeout_s: float) -> JobStatus:
     started = time.monotonic()
     pause = FIRST_POLL_S
     while True:

@@ -88,8 +88,12 @@ class Shells:
 
     def _command(self, user: str, message: soap.Message) -> bytes:
         line = " ".join(
-            text for text in (message.body.findtext(f"rsp:CommandLine/rsp:{part}", "", soap.NAMES)
-                              for part in ("Command", "Arguments")) if text
+            text
+            for text in (
+                message.body.findtext(f"rsp:CommandLine/rsp:{part}", "", soap.NAMES)
+                for part in ("Command", "Arguments")
+            )
+            if text
         )
         with self._changed:
             shell = self._shell(user, message)

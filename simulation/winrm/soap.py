@@ -36,16 +36,20 @@ class Fault(Exception):
 
 ACCESS_DENIED = Fault(5, "Access is denied.", "w:AccessDenied")
 OPERATION_TIMED_OUT = Fault(
-    0x80338029, "The WS-Management service cannot complete the operation within the time specified in "
-    "OperationTimeout.", "w:TimedOut",
+    0x80338029,
+    "The WS-Management service cannot complete the operation within the time specified in OperationTimeout.",
+    "w:TimedOut",
 )
 SHELL_NOT_FOUND = Fault(
-    0x8033805B, "The request for the Windows Remote Shell failed because the shell was not found on the server.",
+    0x8033805B,
+    "The request for the Windows Remote Shell failed because the shell was not found on the server.",
     "w:InvalidSelectors",
 )
 SHELL_QUOTA = Fault(
-    0x803381A5, "The WS-Management service cannot process the request. This user has exceeded the maximum number of "
-    "concurrent shells.", "w:QuotaLimit",
+    0x803381A5,
+    "The WS-Management service cannot process the request. This user has exceeded the maximum number of "
+    "concurrent shells.",
+    "w:QuotaLimit",
 )
 ENVELOPE_TOO_LARGE = Fault(0x80338047, "The request exceeds the configured MaxEnvelopeSize quota.", "w:EncodingLimit")
 
@@ -129,9 +133,7 @@ def received(request: Message, command: str, streams: list[tuple[str, bytes]], e
     parts.append(
         f'<rsp:CommandState CommandId={identifier} State="{SHELL}/CommandState/{state}">{ended}</rsp:CommandState>'
     )
-    return _envelope(
-        request, f"{RECEIVE}Response", f"<rsp:ReceiveResponse>{''.join(parts)}</rsp:ReceiveResponse>"
-    )
+    return _envelope(request, f"{RECEIVE}Response", f"<rsp:ReceiveResponse>{''.join(parts)}</rsp:ReceiveResponse>")
 
 
 def fault(message_id: str, refused: Fault) -> bytes:

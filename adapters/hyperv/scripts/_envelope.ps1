@@ -54,10 +54,12 @@ try {
     $written = @(& ([scriptblock]::Create($text)) 3>&1 6>$null)
     $results = @($written | Where-Object { $_ -isnot [System.Management.Automation.WarningRecord] })
     $warnings = @($written | Where-Object { $_ -is [System.Management.Automation.WarningRecord] })
-    if ($results.Count -ne 1) {
+    if ($results.Count -gt 1) {
         throw "The script wrote $($results.Count) results instead of one."
     }
-    $content = @{ result = $results[0]; warnings = @($warnings | ForEach-Object { [string] $_.Message }) }
+    $result = @{}
+    if ($results.Count -eq 1) { $result = $results[0] }
+    $content = @{ result = $result; warnings = @($warnings | ForEach-Object { [string] $_.Message }) }
 }
 catch {
     $content = @{ error = Get-Record $_ }
