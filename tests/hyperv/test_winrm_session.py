@@ -143,10 +143,12 @@ def test_a_used_session_goes_on_only_when_nothing_has_begun(
     pending = [verb]
     host.server.disturb = lambda number, present: Cut.AFTER if pending == [present] and not pending.clear() else None
     host.requests.clear()
+    host.began.clear()
     if verb == "Command":
         assert session.run(ECHO, Echo(text="once"), timeout_s=10).text == "once"
         assert len(host.requests) == 1
     else:
         with pytest.raises(Unreachable):
             session.run(ECHO, Echo(text="once"), timeout_s=10)
+        assert host.began.wait(10)
         assert len(host.requests) == 1
