@@ -272,7 +272,8 @@ class Leeward:
     ) -> str:
         """Start a run of a plan; returns its run id. Raises ``InvalidState`` when the plan is running.
 
-        ``file`` is the plan as it was reviewed: the run's report shows it, or its digest when it is large.
+        ``file`` is the plan as it was reviewed, with what it includes: the run's report shows it, or its digest when it
+        is large.
         """
         access = self.inventory.access
         why_not = access.refusal(self.operator, Action.RUN) if access is not None else None

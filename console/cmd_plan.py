@@ -45,14 +45,20 @@ def check(
         return
 
     def work() -> None:
-        from console.plan_files import load_named_plan
+        from console.plan_files import load_named_plan_source
+        from plans.including import digest
         from vault.loading import load_inventory
 
         settings = settings_of(vault, data)
-        loaded = load_named_plan(plan, settings, load_inventory(settings.vault))
+        found = load_named_plan_source(plan, settings, load_inventory(settings.vault))
+        loaded, sha256 = found.model, digest(found.source)
         output = Output(json)
         output.say(f"{loaded.name}: {len(loaded.machines)} machines in {len(loaded.groups)} groups: all is well")
-        output.document({"ok": True, "plan": loaded.name, "machines": loaded.machines})
+        output.say(f"sha256 of its text: {sha256}")
+        included = [part.name for part in found.source.included]
+        output.document(
+            {"ok": True, "plan": loaded.name, "machines": loaded.machines, "sha256": sha256, "included": included}
+        )
 
     guarded(work)
 
@@ -106,7 +112,8 @@ def show(
     def work() -> None:
         from typing import cast
 
-        from console.plan_files import load_named_plan
+        from console.plan_files import load_named_plan_source
+        from plans.including import origins
         from plans.tree import plan_tree, run_tree
         from vault.domain import RunType
         from vault.loading import load_inventory
@@ -114,8 +121,11 @@ def show(
         if run_type is not None and run_type not in RUN_TYPES:
             fail(f"--run: unknown run type '{run_type}' — use one of {', '.join(RUN_TYPES)}", Exit.BAD_INPUT)
         settings = settings_of(vault, data)
-        loaded = load_named_plan(plan, settings, load_inventory(settings.vault))
-        node = run_tree(loaded, cast(RunType, run_type)) if run_type else plan_tree(loaded)
+        found = load_named_plan_source(plan, settings, load_inventory(settings.vault))
+        if run_type:
+            node = run_tree(found.model, cast(RunType, run_type))
+        else:
+            node = plan_tree(found.model, origins(found.source))
         output = Output(json)
         output.document(node)
         if not json:

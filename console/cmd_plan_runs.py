@@ -228,13 +228,13 @@ def _start(
         return
 
     async def work() -> None:
-        from console.plan_files import find_plan_file
-        from plans.loading import load_plan
+        from console.plan_files import load_named_plan_source
+        from plans.including import reviewed_text
 
         settings = settings_of(vault, data)
         leeward = await connected(settings)
-        file = find_plan_file(plan, settings)
-        loaded, text = load_plan(file, leeward.inventory), file.read_bytes()
+        found = load_named_plan_source(plan, settings, leeward.inventory)
+        loaded, text = found.model, reviewed_text(found.source)
         run_id = await leeward.start_run(loaded, run_type, file=text, **options)  # type: ignore[arg-type]
         output.say(f"{loaded.name}: {run_type} run {run_id} started")
         if detach:

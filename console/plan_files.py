@@ -10,6 +10,7 @@ from vault.errors import NotFound
 if TYPE_CHECKING:
     from plans.model import Plan
     from vault.inventory import Inventory
+    from vault.validation import Loaded
     from workers.settings import Settings
 
 SUFFIX = ".plan.yaml"
@@ -35,9 +36,14 @@ def find_plan_file(given: str, settings: Settings) -> Path:
 
 
 def load_named_plan(given: str, settings: Settings, inventory: Inventory) -> Plan:
-    from plans.loading import load_plan
+    return load_named_plan_source(given, settings, inventory).model
 
-    return load_plan(find_plan_file(given, settings), inventory)
+
+def load_named_plan_source(given: str, settings: Settings, inventory: Inventory) -> Loaded[Plan]:
+    """With the file and those that it includes."""
+    from plans.loading import load_plan_source
+
+    return load_plan_source(find_plan_file(given, settings), inventory)
 
 
 def plan_name(given: str) -> str:

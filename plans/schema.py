@@ -9,12 +9,26 @@ from pydantic import BaseModel
 from plans.model import Plan
 from vault.inventory import DURATION_PATTERN, SIZE_PATTERN, Inventory, format_duration, format_size
 
+_INCLUDE = {
+    "description": "The groups, or the steps, of another file. The path is relative to this file.",
+    "type": "object",
+    "properties": {"include": {"type": "string", "minLength": 1}},
+    "required": ["include"],
+    "additionalProperties": False,
+}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def plan_schema() -> dict[str, Any]:
     """The schema of a recovery plan file."""
-    return _schema(Plan, "leeward recovery plan")
+    schema = _schema(Plan, "leeward recovery plan")
+    for part in (schema, *schema["$defs"].values()):
+        for name in ("groups", "before", "after"):
+            entries = part.get("properties", {}).get(name)
+            if entries is not None:
+                entries["items"] = {"anyOf": [entries["items"], {"$ref": "#/$defs/Include"}]}
+    schema["$defs"]["Include"] = _INCLUDE
+    return schema
 
 
 def inventory_schema() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from plans.model import Plan, PlanMachine
 from plans.stages import Stage, StageKind, stages
@@ -26,13 +27,17 @@ class TreeNode(Value):
     children: list[TreeNode] = []
 
 
-def plan_tree(plan: Plan) -> TreeNode:
-    """What the file says: groups with their steps and machines."""
+def plan_tree(plan: Plan, origins: Mapping[str, str] = MappingProxyType({})) -> TreeNode:
+    """What the file says: groups with their steps and machines.
+
+    ``origins``: by name of a group, the included file that it stands in.
+    """
     children = [*_section("before", plan.before)]
     for group in plan.groups:
         parts = [*_section("before", group.before), *_machines(group.machines), *_section("after", group.after)]
-        rule = f"a failed step: {group.on_failure}" if group.on_failure else ""
-        children.append(TreeNode(kind="group", label=group.name, detail=rule, children=parts))
+        notes = [f"from {origins[group.name]}"] if group.name in origins else []
+        notes += [f"a failed step: {group.on_failure}"] if group.on_failure else []
+        children.append(TreeNode(kind="group", label=group.name, detail="; ".join(notes), children=parts))
     children.extend(_section("after", plan.after))
     rules = f"a failed step: {plan.on_failure}; commit: {plan.commit}; reverse replication: {plan.reverse_replication}"
     return TreeNode(kind="plan", label=plan.name, detail=rules, children=children)

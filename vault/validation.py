@@ -53,11 +53,14 @@ def validate(source: YamlSource, model: type[ModelT]) -> Loaded[ModelT]:
 
 
 def in_order_of_the_file(errors: Iterable[BadInput]) -> InputErrors:
-    """The complaints about one file (at most :data:`MAX_ERRORS`), the first line first, none twice."""
+    """The complaints about one file and those it includes (at most :data:`MAX_ERRORS`), file by file, the first line
+    first, none twice."""
     unique = {str(error): error for error in islice(errors, MAX_ERRORS)}
+    files: dict[str, int] = {}
 
     def place(error: BadInput) -> tuple[int, ...]:
-        return tuple(int(part) for part in error.where.rsplit(":", 2)[1:] if part.isdigit())
+        file, *position = error.where.rsplit(":", 2)
+        return (files.setdefault(file, len(files)), *(int(part) for part in position if part.isdigit()))
 
     return InputErrors(sorted(unique.values(), key=place))
 

@@ -68,15 +68,22 @@ class Node:
     """A ``|`` text: its n-th line is the n-th line after ``position``."""
     weight: int = 1
     height: int = 0
+    source: YamlSource | None = None
+    """The file that the value stands in, when that is another one than its parent's."""
 
 
 @dataclass(slots=True)
 class YamlSource:
-    """A file that was read: its data, and where each part of it stands."""
+    """A file that was read: its data, and where each part of it stands.
+
+    Parts may have been put in from other files, ``included``; each is found in its own.
+    """
 
     name: str
     root: Node
     lines: list[str]
+    raw: bytes = b""
+    included: list[YamlSource] = field(default_factory=list)
 
     @property
     def data(self) -> Any:
@@ -104,28 +111,42 @@ class YamlSource:
                     position = node.position
         return position
 
+    def file_of(self, path: Path_) -> YamlSource:
+        """The file that the value at ``path`` stands in."""
+        node, file = self.root, self
+        for part in path:
+            child = node.children.get(part)
+            if child is not None:
+                node, file = child, child.source or file
+        return file
+
     def where(self, path: Path_, *, key: bool = False) -> str:
         """``file:line:column`` of the value (or key) at ``path``."""
         line, column = self.position(path, key=key)
-        return f"{self.name}:{line}:{column}"
+        return f"{self.file_of(path).name}:{line}:{column}"
 
     def where_in_text(self, path: Path_, line: int, word: str = "") -> str:
         """``file:line:column`` of the n-th line (from 1) of the text at ``path``, at ``word`` when that line has it."""
         node = self.node(path)
         if not node.block and line > 1:
             return self.where(path)
+        file = self.file_of(path)
         number = node.position.line + line if node.block else node.position.line
-        if number > len(self.lines):
+        if number > len(file.lines):
             return self.where(path)
-        text = self.lines[number - 1]
+        text = file.lines[number - 1]
         start = 0 if node.block else node.position.column - 1
         found = re.compile(rf"\b{re.escape(word)}\b").search(text, start) if word else None
         fallback = len(text) - len(text.lstrip()) if node.block else start
-        return f"{self.name}:{number}:{(found.start() if found else fallback) + 1}"
+        return f"{file.name}:{number}:{(found.start() if found else fallback) + 1}"
 
     def error(self, path: Path_, what: str, *, remedy: str = "", key: bool = False) -> BadInput:
         """A complaint about the value (or key) at ``path``; the caller raises it or adds it to others."""
         return BadInput(what, where=self.where(path, key=key), remedy=remedy)
+
+    def error_at(self, node: Node, what: str, remedy: str) -> BadInput:
+        """The same about a value of this file itself."""
+        return BadInput(what, where=f"{self.name}:{node.position.line}:{node.position.column}", remedy=remedy)
 
 
 def read_yaml(path: Path) -> YamlSource:
@@ -155,7 +176,7 @@ def parse_yaml(raw: bytes, name: str) -> YamlSource:
         ) from None
     _refuse_what_parses_in_quadratic_time(text, name)
     root = _Builder(name).build(_events(text, name))
-    return YamlSource(name=name, root=root, lines=_LINE_BREAK.split(text))
+    return YamlSource(name=name, root=root, lines=_LINE_BREAK.split(text), raw=raw)
 
 
 def _refuse_what_parses_in_quadratic_time(text: str, name: str) -> None:

@@ -142,6 +142,15 @@ def test_the_examples_fit_their_schemas(schema: dict[str, Any], data: Any) -> No
     assert list(Validator(schema).errors(data)) == []
 
 
+def test_a_file_may_stand_where_its_groups_or_steps_would() -> None:
+    data = copy.deepcopy(PLAN)
+    data["groups"].append({"include": "more.yaml"})
+    data["groups"][0]["after"].append({"include": "steps.yaml"})
+    assert list(Validator(plan_schema()).errors(data)) == []
+    data["groups"][-1]["for"] = "1s"
+    assert list(Validator(plan_schema()).errors(data))
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [

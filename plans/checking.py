@@ -1,0 +1,266 @@
+"""Everything in a plan that can be known to be wrong before a run: names, order, dependencies, templates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from plans.model import Group, Plan, PlanMachine
+from plans.rendering import TemplateFault, has_template, render_names
+from plans.samples import sample_context
+from plans.stages import start_waves
+from plans.steps import (
+    ORCHESTRATOR,
+    CallStep,
+    CheckStep,
+    Direction,
+    HttpCheck,
+    ManualStep,
+    Program,
+    ScriptStep,
+    Step,
+)
+from vault.domain import RunType
+from vault.errors import BadInput
+from vault.inventory import Inventory
+from vault.validation import did_you_mean
+from vault.yamlsource import YamlSource
+
+Place = tuple[str | int, ...]
+
+MAX_CHECK_SECONDS = 20.0
+"""For all templates of a plan together."""
+
+
+class PlanChecks:
+    """The semantic checks of one plan; each yields complaints at their places."""
+
+    def __init__(self, plan: Plan, source: YamlSource, inventory: Inventory) -> None:
+        self._plan = plan
+        self._source = source
+        self._inventory = inventory
+        self._contexts: dict[tuple[RunType, Direction, str, int], dict[str, Any]] = {}
+        self._deadline = time.monotonic() + MAX_CHECK_SECONDS
+        self._out_of_time = False
+
+    def all(self) -> Iterator[BadInput]:
+        yield from self._groups_are_named_once()
+        yield from self._machines_are_known_and_there_once()
+        for index, group in enumerate(self._plan.groups):
+            yield from self._dependencies_can_be_met(group, ("groups", index, "machines"))
+        yield from self._steps_are_named_once()
+        for place, step, recovered, group_name in self._steps():
+            yield from self._step_refers_to_machines(place, step, recovered)
+            yield from self._templates_render(place, step, recovered, group_name)
+
+    def _groups_are_named_once(self) -> Iterator[BadInput]:
+        first: dict[str, str] = {}
+        for index, group in enumerate(self._plan.groups):
+            place: Place = ("groups", index, "name")
+            if group.name in first:
+                yield self._source.error(
+                    place,
+                    f"group '{group.name}' is there twice, first in {first[group.name]}",
+                    remedy="rename one of the two",
+                )
+            first.setdefault(group.name, self._line(place))
+
+    def _machines_are_known_and_there_once(self) -> Iterator[BadInput]:
+        first: dict[str, str] = {}
+        for group_index, group in enumerate(self._plan.groups):
+            for index, entry in enumerate(group.machines):
+                place = self._machine_place(group_index, index)
+                if entry.machine not in self._inventory.machines:
+                    yield self._source.error(
+                        place,
+                        f"unknown machine '{entry.machine}'",
+                        remedy=did_you_mean(entry.machine, self._inventory.machines),
+                    )
+                if entry.machine == ORCHESTRATOR:
+                    yield self._source.error(
+                        place,
+                        f"'{ORCHESTRATOR}' means leeward's own host in a plan, so no machine can have this name",
+                        remedy="rename the machine in the inventory",
+                    )
+                if entry.machine in first:
+                    yield self._source.error(
+                        place,
+                        f"machine '{entry.machine}' is in the plan twice, first in {first[entry.machine]}",
+                        remedy="keep it in one group",
+                    )
+                first.setdefault(entry.machine, self._line(place))
+
+    def _line(self, place: Place) -> str:
+        """``line 7``, with the file when it is an included one."""
+        file, line = self._source.file_of(place), self._source.position(place).line
+        return f"line {line}" if file is self._source else f"{file.name}:{line}"
+
+    def _machine_place(self, group: int, machine: int) -> Place:
+        """A bare name stands for itself, a mapping has it under ``machine``; the longer path finds both."""
+        return ("groups", group, "machines", machine, "machine")
+
+    def _dependencies_can_be_met(self, group: Group, place: Place) -> Iterator[BadInput]:
+        members = [entry.machine for entry in group.machines]
+        sound = True
+        for index, entry in enumerate(group.machines):
+            for position, name in enumerate(entry.depends_on):
+                if name not in members:
+                    sound = False
+                    others = [member for member in members if member != entry.machine]
+                    yield self._source.error(
+                        (*place, index, "depends_on", position),
+                        f"'{name}' is not a machine of the group '{group.name}'",
+                        remedy=did_you_mean(name, others) or "a machine of an earlier group needs no dependency",
+                    )
+                elif not _entry(group, name).start:
+                    yield self._source.error(
+                        (*place, index, "depends_on", position),
+                        f"'{name}' is not started by this plan, so nothing can depend on it",
+                        remedy=f"remove 'start: false' from '{name}', or the dependency",
+                    )
+        if sound:
+            try:
+                start_waves(group.machines)
+            except ValueError as error:
+                yield self._source.error(place, str(error), remedy="remove one of the dependencies")
+
+    def _steps(self) -> Iterator[tuple[Place, Step, list[PlanMachine], str]]:
+        """Every step with its place, the machines that are recovered when it runs, and its group."""
+        recovered: list[PlanMachine] = []
+        for index, step in enumerate(self._plan.before):
+            yield ("before", index), step, [], ""
+        for group_index, group in enumerate(self._plan.groups):
+            for index, step in enumerate(group.before):
+                yield ("groups", group_index, "before", index), step, list(recovered), group.name
+            recovered.extend(group.machines)
+            for index, step in enumerate(group.after):
+                yield ("groups", group_index, "after", index), step, list(recovered), group.name
+        for index, step in enumerate(self._plan.after):
+            yield ("after", index), step, list(recovered), ""
+
+    def _steps_are_named_once(self) -> Iterator[BadInput]:
+        first: dict[str, str] = {}
+        for place, step, _, _ in self._steps():
+            name_place = (*place, step.kind)
+            if step.name in first:
+                yield self._source.error(
+                    name_place,
+                    f"two steps are named '{step.name}', the first in {first[step.name]}",
+                    remedy="operators retry and skip steps by name: rename one of the two",
+                )
+            first.setdefault(step.name, self._line(name_place))
+
+    def _step_refers_to_machines(self, place: Place, step: Step, recovered: list[PlanMachine]) -> Iterator[BadInput]:
+        if isinstance(step, ScriptStep) and step.on != ORCHESTRATOR:
+            yield from self._machine_runs((*place, "on"), step.on, step, recovered, also=ORCHESTRATOR)
+        if isinstance(step, CheckStep) and step.command is not None and step.command.on != ORCHESTRATOR:
+            yield from self._machine_runs(
+                (*place, "command", "on"), step.command.on, step, recovered, also=ORCHESTRATOR
+            )
+        if isinstance(step, CheckStep) and step.http is not None and step.http.machine is not None:
+            yield from self._machine_runs((*place, "http", "machine"), step.http.machine, step, recovered)
+        if isinstance(step, CheckStep) and step.tcp is not None and "{" not in step.tcp and ":" not in step.tcp:
+            yield from self._machine_runs((*place, "tcp"), step.tcp.strip(), step, recovered)
+
+    def _machine_runs(
+        self, place: Place, name: str, step: Step, recovered: list[PlanMachine], also: str = ""
+    ) -> Iterator[BadInput]:
+        if name not in self._plan.machines:
+            known = [*self._plan.machines, also] if also else self._plan.machines
+            yield self._source.error(place, f"unknown machine '{name}' in this plan", remedy=did_you_mean(name, known))
+            return
+        if "cleanup" in step.runs:
+            return
+        answering = [entry.machine for entry in recovered if entry.start]
+        if name not in answering and name in [entry.machine for entry in recovered]:
+            yield self._source.error(
+                place, f"machine '{name}' is not started by this plan", remedy="remove 'start: false', or this step"
+            )
+        elif name not in answering and step.runs not in (["commit"], ["reverse"]):
+            yield self._source.error(
+                place,
+                f"machine '{name}' is not recovered yet when this step runs",
+                remedy="move the step behind the group that recovers it",
+            )
+
+    def _templates_render(
+        self, place: Place, step: Step, recovered: list[PlanMachine], group: str
+    ) -> Iterator[BadInput]:
+        templates = [(part, text) for part, text in _templates(step) if has_template(text)]
+        if not templates or self._out_of_time:
+            return
+        for run_type in step.runs:
+            for direction in step.directions:
+                if time.monotonic() > self._deadline:
+                    self._out_of_time = True
+                    yield self._source.error(
+                        place,
+                        f"rendering the plan's templates takes longer than {MAX_CHECK_SECONDS:g} seconds",
+                        remedy="make its templates simpler",
+                    )
+                    return
+                names = self._names(run_type, direction, group, recovered)
+                faults = list(self._faults(place, templates, names))
+                yield from faults
+                if faults:
+                    return
+
+    def _names(
+        self, run_type: RunType, direction: Direction, group: str, recovered: list[PlanMachine]
+    ) -> dict[str, Any]:
+        key = (run_type, direction, group, len(recovered))
+        if key not in self._contexts:
+            context = sample_context(self._plan, self._inventory, run_type, direction, group, recovered)
+            self._contexts[key] = context.names()
+        return self._contexts[key]
+
+    def _faults(self, place: Place, templates: list[tuple[Place, str]], names: dict[str, Any]) -> Iterator[BadInput]:
+        for part, text in templates:
+            try:
+                render_names(text, names)
+            except TemplateFault as fault:
+                yield BadInput(
+                    f"{fault.what} (in a run of type {names['run_type']})",
+                    where=self._source.where_in_text((*place, *part), fault.line, fault.word),
+                    remedy=fault.remedy,
+                )
+
+
+def _templates(step: Step) -> Iterator[tuple[Place, str]]:
+    """Every template of a step with its place inside it."""
+    if isinstance(step, ScriptStep):
+        yield from _program_templates(step, ())
+    elif isinstance(step, ManualStep):
+        yield ("instructions",), step.instructions
+    elif isinstance(step, CheckStep):
+        if step.tcp is not None:
+            yield ("tcp",), step.tcp
+        if step.http is not None:
+            yield from _http_templates(step.http)
+        if step.command is not None:
+            yield from _program_templates(step.command, ("command",))
+    elif isinstance(step, CallStep):
+        yield from (((name,), text) for name in ("url", "body", "contains") if (text := getattr(step, name)))
+        yield from ((("headers", name), value) for name, value in step.headers.items())
+
+
+def _program_templates(program: Program, place: Place) -> Iterator[tuple[Place, str]]:
+    if isinstance(program.run, str):
+        yield (*place, "run"), program.run
+    else:
+        yield from (((*place, "run", index), argument) for index, argument in enumerate(program.run))
+    yield from (
+        ((*place, "environment", name), value) for name, value in program.environment.items() if isinstance(value, str)
+    )
+
+
+def _http_templates(http: HttpCheck) -> Iterator[tuple[Place, str]]:
+    for name in ("url", "path", "contains"):
+        text = getattr(http, name)
+        if text is not None:
+            yield ("http", name), text
+
+
+def _entry(group: Group, machine: str) -> PlanMachine:
+    return next(entry for entry in group.machines if entry.machine == machine)
