@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NODE := tests/azure/node
 AZURITE := $(NODE)/node_modules/.ready
-BENCHES := $(wildcard bench/bench_*.py)
+BENCHES := $(basename $(notdir $(wildcard bench/bench_*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit lint format bench clean
@@ -51,8 +51,7 @@ format: $(READY) ## Put the code into the one format
 	$(BIN)/ruff format .
 
 bench: $(READY) ## Measure
-	@test -n "$(BENCHES)" || { echo "there is no bench/bench_*.py yet"; exit 1; }
-	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python $$bench; done
+	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python -m bench.$$bench; done
 
 clean: ## Remove .venv, caches and build leftovers; leeward's data directory .leeward stays
 	rm -rf $(VENV) $(NODE)/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

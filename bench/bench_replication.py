@@ -9,13 +9,11 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import xxhash
-import zstandard
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bench import limits
 from bench.measuring import (
     BLOCK,
     MIB,
@@ -33,6 +31,7 @@ from bench.measuring import (
 from bench.pair import Pair, silent
 from replication import stream
 from vault.domain import ConsistencyKind
+from workers.memory import keep_freed_memory
 
 GIB = 1 << 30
 PASSWORD = {"RESTIC_PASSWORD": "bench", "BORG_PASSPHRASE": "bench"}
@@ -41,6 +40,7 @@ SPARSE_GIB = 64
 
 def main(gib: int) -> None:
     require("rsync", "restic", "borg", "qemu-img")
+    keep_freed_memory()  # as every worker does
     with scratch() as folder:
         over_tls(folder / "tls", gib)
         pair = Pair(folder / "local", gib * GIB, mixed_image)
@@ -69,48 +69,21 @@ def over_tls(folder: Path, gib: int) -> None:
         restic, borg = folder / "restic", folder / "borg"
         peer("restic", "init", "-q", "-r", restic, **environment)
         peer("borg", "init", "--encryption=repokey", borg, **environment)
-        slowest, limit = slowest_stage(pair.image)
+        stages = limits.of_stages(pair.image, folder / "pki", "primary", "recovery")
+        print("limits: " + ", ".join(f"{name} {value:.2f} s" for name, value in stages.items()), flush=True)
+        slowest = max(stages, key=lambda stage: stages[stage])
         name = f"initial-tls-{gib}g"
         record(
             [
                 Result(name, "restic", seconds, timed(lambda: _restic(restic, pair.image, environment)), 2),
                 Result(name, "borg", seconds, timed(lambda: _borg(borg, "first", pair.image, environment)), 2),
-                Result(name, f"limit: {slowest}", seconds, limit, 0.6),
+                Result(name, f"limit: {slowest}", seconds, stages[slowest], 0.6),
             ]
         )
     finally:
         pair.close()
     for used in (restic, borg):
         shutil.rmtree(used)
-
-
-def slowest_stage(image: Path) -> tuple[str, float]:
-    """The stages of the stream, each alone in one thread on the same data: the slowest is what nobody can beat."""
-    pieces = []
-    with image.open("rb") as disk:
-        while piece := disk.read(MIB):
-            if piece.count(0) != len(piece):
-                pieces.append(piece)
-    compressor, cipher, nonce = zstandard.ZstdCompressor(level=1), AESGCM(bytes(32)), bytes(12)
-    stages: dict[str, Callable[[], object]] = {
-        "memcpy": lambda: [bytearray(piece) for piece in pieces],
-        "xxh3": lambda: [xxhash.xxh3_128_digest(piece) for piece in pieces],
-        "zstd": lambda: [compressor.compress(piece) for piece in pieces],
-        "AES-GCM": lambda: [cipher.encrypt(nonce, piece, None) for piece in pieces],
-        "write and sync": lambda: _write(image.with_suffix(".limit"), pieces),
-    }
-    seconds = {name: best_of(2, stage) for name, stage in stages.items()}
-    print("limits: " + ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()), flush=True)
-    slowest = max(seconds, key=lambda name: seconds[name])
-    return slowest, seconds[slowest]
-
-
-def _write(path: Path, pieces: list[bytes]) -> None:
-    with path.open("wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    path.unlink()
 
 
 def initial(pair: Pair, folder: Path, gib: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from replication import files
-from replication.checksums import BLOCK, CHECKSUM_LENGTH, checksum, checksum64, is_zero
+from replication.checksums import BLOCK, CHECKSUM_LENGTH, block_checksums, checksum, checksum64, is_zero
 from replication.ports import Extent
 from vault.errors import Damaged, InvalidState
 
@@ -158,6 +158,8 @@ class BaseImage:
         with files.translated(self._sums):
             position = SUMS_ENTRIES + blocks.start * CHECKSUM_LENGTH
             entries = files.read_at(self._fds[1], length, position).ljust(length, b"\0")
+        if b"".join(block_checksums(data)) == entries:
+            return
         view = memoryview(data)
         for at, block in enumerate(blocks):
             entry = entries[at * CHECKSUM_LENGTH : (at + 1) * CHECKSUM_LENGTH]

@@ -11,6 +11,7 @@ from vault.loading import load_inventory
 from workers.connection import connect, register_search_attributes
 from workers.leaving import leave
 from workers.logs import log_to_stderr
+from workers.memory import keep_freed_memory
 from workers.settings import Settings, load_settings
 from workers.worker import Role, run_worker
 
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 def serve(roles: list[Role], site: str | None, settings: Settings) -> int:
     """Run a worker until it is told to stop; the exit code says how it ended."""
     log_to_stderr()
+    keep_freed_memory()
     try:
         asyncio.run(_serve(roles, site, settings))
     except LeewardError as error:

@@ -14,6 +14,7 @@ from replication.transport.server import MasterTarget, only_sites
 from vault.errors import BadInput, LeewardError
 from vault.inventory import Inventory
 from vault.loading import load_inventory
+from workers.memory import keep_freed_memory
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def serve(site: str, settings: Settings, listen: str | None = None) -> None:
         LeewardError: as :meth:`MasterTarget.start`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    keep_freed_memory()
     vault = CurrentVault(settings)
     address, pki = _described(site, vault.inventory)
     server = MasterTarget(

@@ -178,7 +178,10 @@ class SnapshotReader:
 
     def _with_kept_blocks(self, from_image: bytes, offset: int) -> bytes:
         data: bytes | bytearray = from_image
-        for block in range(offset // BLOCK, (offset + len(from_image) - 1) // BLOCK + 1):
+        first, last = offset // BLOCK, (offset + len(from_image) - 1) // BLOCK
+        if not any(any(file.words[_TABLE_WORD + first : _TABLE_WORD + last + 1]) for file in self._files):
+            return from_image
+        for block in range(first, last + 1):
             file = next((file for file in self._files if file.words[_TABLE_WORD + block] != _IN_IMAGE), None)
             if file is not None:
                 kept = self._kept(file, block)
