@@ -12,6 +12,7 @@ import math
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapters.hyperv.connection import Authentication, HyperVHost
@@ -177,6 +178,12 @@ class Channel:
         except PermissionError as error:
             # requests_ntlm raises it when a server offers NTLM and then does not answer with a challenge.
             raise self._refused(f"the NTLM exchange failed: {error}") from None
+        except OSError as error:
+            raise NotRecoverable(
+                without(_reason(error), self.secrets),
+                where=where,
+                remedy="check the files that the host's settings name",
+            ) from None
         except WinRMError as error:
             raise NotRecoverable(
                 without(str(error), self.secrets), where=where, remedy="check the connection's settings"
@@ -236,6 +243,10 @@ def _protocol(host: HyperVHost, password: str | None) -> Protocol:
         raise BadInput(
             "pywinrm is not installed", where=host.where, remedy="pip install 'leeward[hyperv]' for the site's worker"
         ) from None
+    # At DEBUG it writes the NTLM exchange, from which a weak password can be computed.
+    logging.getLogger("spnego").setLevel(logging.INFO)
+    if host.ca is not None:
+        _check_authorities(host.ca)
     if not host.verify:
         logger.warning("%s: the host's certificate is not checked ('verify: false')", host.where)
     try:
@@ -265,6 +276,17 @@ def _protocol(host: HyperVHost, password: str | None) -> Protocol:
         extra = "hyperv-kerberos" if host.authentication is Authentication.KERBEROS else "hyperv"
         raise BadInput(str(error), where=host.where, remedy=f"pip install 'leeward[{extra}]'") from None
     return protocol
+
+
+def _check_authorities(file: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise BadInput(
+            f"the host's 'ca' is not a file of certificates in PEM ({_reason(error)})",
+            where=str(file),
+            remedy="export the authority's certificate as Base-64 X.509",
+        ) from None
 
 
 def _certificate_refused(error: ssl.SSLCertVerificationError, where: str) -> AuthenticationRefused:

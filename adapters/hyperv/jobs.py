@@ -7,6 +7,7 @@ however often it is asked; whoever asks again with the same operation and input 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -22,6 +23,8 @@ from vault.errors import Busy, Unreachable
 
 if TYPE_CHECKING:
     from adapters.hyperv.session import HostSession
+
+logger = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 120.0
 """For one of the short operations that start, look at and remove a job."""
@@ -90,7 +93,13 @@ def run_job(
     start = JobCall(id=job.id, call=SecretStr(call.decode("ascii")), command=powershell(JOB))
     session.run(START, start, timeout_s=CALL_TIMEOUT_S)
     status = _wait(session, operation.script, job, beat, timeout_s)
-    session.run(REMOVE, job, timeout_s=CALL_TIMEOUT_S)
+    if status.state is JobState.ABSENT:
+        raise Busy(
+            f"somebody else fetched the result of the job '{operation.script}'",
+            where=where,
+            remedy="let one worker at a time drive the machine; the operation is begun anew",
+        )
+    _remove(session, job)
     if status.answer is None:
         raise Unreachable(
             f"the job '{operation.script}' is gone without a result",
@@ -105,6 +114,15 @@ def _forget_what_is_over(session: HostSession, job: JobId) -> None:
     found = session.run(POLL, job, timeout_s=CALL_TIMEOUT_S)
     is_stale = found.state is JobState.FINISHED and found.age_s > KEEP_S
     if found.state is JobState.LOST or is_stale:
+        session.run(REMOVE, job, timeout_s=CALL_TIMEOUT_S)
+
+
+def _remove(session: HostSession, job: JobId) -> None:
+    """Tried twice: were the job removed and only the host's word of it lost, its result would be lost with it."""
+    try:
+        session.run(REMOVE, job, timeout_s=CALL_TIMEOUT_S)
+    except Unreachable as error:
+        logger.info("%s; removing job %s again", error, job.id)
         session.run(REMOVE, job, timeout_s=CALL_TIMEOUT_S)
 
 

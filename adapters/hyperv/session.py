@@ -34,6 +34,7 @@ class HostSession:
     def __init__(self, host: HyperVHost) -> None:
         self.host = host
         self._idle: list[Channel] = []
+        self._passwords: set[str] = set()
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(host.concurrency)
 
@@ -47,7 +48,7 @@ class HostSession:
         taken until then, ``Damaged`` when the answer is not what the script gives.
         """
         secrets = secrets_in(given.model_dump())
-        answer = self._answer(encode_call(operation.script, given), secrets, timeout_s)
+        answer = self._answer(encode_call(operation.script, given), timeout_s)
         return self.result(operation, answer, secrets)
 
     def run_job(
@@ -66,6 +67,7 @@ class HostSession:
     def result(self, operation: Operation[Input, Given], answer: Answer, secrets: list[str]) -> Given:
         """What ``answer`` holds for ``operation``; raises the error it reports."""
         where = self.host.where
+        secrets = [*secrets, *self._passwords]
         for warning in answer.warnings:
             logger.warning("%s: %s: %s", where, operation.script, without(warning, secrets))
         if answer.error is not None:
@@ -91,7 +93,7 @@ class HostSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self, call: bytes, secrets: list[str], timeout_s: float) -> Answer:
+    def _answer(self, call: bytes, timeout_s: float) -> Answer:
         deadline = time.monotonic() + timeout_s
         with self._slot(timeout_s):
             channel = self._take()
@@ -102,11 +104,10 @@ class HostSession:
                 if broken.ran or not was_used:
                     raise broken.error from None
                 self._forget_idle(broken)
-                channel = Channel(self.host)
+                channel = self._new()
                 output = self._execute_anew(channel, call, deadline)
-            known = [*secrets, *channel.secrets]
             self._give_back(channel)
-        return self._answer_in(output, known)
+        return self._answer_in(output)
 
     def _execute(self, channel: Channel, call: bytes, deadline: float) -> Output:
         try:
@@ -125,12 +126,12 @@ class HostSession:
         except Broken as broken:
             raise broken.error from None
 
-    def _answer_in(self, output: Output, secrets: list[str]) -> Answer:
+    def _answer_in(self, output: Output) -> Answer:
         where = self.host.where
         lines = [line for line in output.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
         if output.exit_code == 0 and lines:
             return decode_answer(lines[-1], where)
-        said = without(error_text(output.stderr), secrets) or "it said nothing"
+        said = without(error_text(output.stderr), [*self._passwords]) or "it said nothing"
         raise NotRecoverable(
             f"PowerShell on the host ended with {output.exit_code} before it ran the operation: {said}",
             where=where,
@@ -154,7 +155,12 @@ class HostSession:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return Channel(self.host)
+        return self._new()
+
+    def _new(self) -> Channel:
+        channel = Channel(self.host)
+        self._passwords.update(channel.secrets)
+        return channel
 
     def _give_back(self, channel: Channel) -> None:
         with self._lock:

@@ -38,8 +38,12 @@ class Accounts:
         self._file = folder / "ntlm-accounts"
         self._file.touch(mode=0o600)
         self._file.write_text("".join(f"{_domain_and_user(a.user)}:{a.password}\n" for a in accounts))
-        self._binding = GssChannelBindings(application_data=channel_binding)
+        self.bind_to(channel_binding)
         self.basic_allowed = basic
+
+    def bind_to(self, channel_binding: bytes) -> None:
+        """Accept NTLM only from a client that sees this channel."""
+        self.binding = GssChannelBindings(application_data=channel_binding)
 
     @property
     def offered(self) -> list[str]:
@@ -79,10 +83,6 @@ class Accounts:
         if account is None:
             raise Denied("unknown user")
         return account
-
-    @property
-    def binding(self) -> GssChannelBindings:
-        return self._binding
 
 
 class NtlmLogin:

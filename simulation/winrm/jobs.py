@@ -25,9 +25,12 @@ class JobFolder:
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self.started = 0
         """How many processes were started."""
+
+    def __len__(self) -> int:
+        return len(self._jobs)
 
     def start(self, parameters: dict[str, Any], run: Callable[[bytes], str]) -> Result:
         if parameters["command"] != powershell(JOB):
@@ -65,8 +68,14 @@ class JobFolder:
             for job in self._jobs.values():
                 job.changed -= seconds
 
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Until no job runs; False when some still do after ``timeout_s``."""
+        with self._lock:
+            return self._lock.wait_for(lambda: not any(job.alive for job in self._jobs.values()), timeout_s)
+
     def _work(self, job: _Job, call: bytes, run: Callable[[bytes], str]) -> None:
         answer = run(call)
         with self._lock:
             if job.alive:
                 job.answer, job.changed, job.alive = answer, time.monotonic(), False
+                self._lock.notify_all()

@@ -79,6 +79,9 @@ class WinRMServer:
         self.verbs: list[str] = []
         """The verbs of all authenticated requests."""
         self.logins = 0
+        """Logins by NTLM that were accepted."""
+        self.refused = 0
+        """Credentials that were not accepted."""
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._listener = _Listener(self)
@@ -217,6 +220,7 @@ class _Connection(BaseHTTPRequestHandler):
             if self._account is not None:
                 return self._account
         except Denied:
+            self.server.winrm.refused += 1
             self._challenge(*accounts.offered)
             raise
         self._challenge(*accounts.offered)

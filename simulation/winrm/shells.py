@@ -39,7 +39,7 @@ class Shells:
         self.max_per_user = max_per_user
         self._shells: dict[str, _Shell] = {}
         self._changed = threading.Condition()
-        self._running = 0
+        self.running = 0
         self.most_running = 0
         """The most commands that ran at once."""
 
@@ -136,13 +136,13 @@ class Shells:
 
     def _run(self, command: _Command) -> None:
         with self._changed:
-            self._running += 1
-            self.most_running = max(self.most_running, self._running)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
         try:
             ended = self._powershell.run(command.user, command.line, bytes(command.stdin))
         finally:
             with self._changed:
-                self._running -= 1
+                self.running -= 1
         self._finish(command, ended)
 
     def _finish(self, command: _Command, ended: Ended) -> None:

@@ -21,7 +21,7 @@ class Echo(Value):
     number: int = 0
 
 
-ECHO = Operation("_bootstrap", Echo, Echo)
+ECHO = Operation("check_host", Echo, Echo)
 """Any packaged script will do: what it gives is up to the simulated host."""
 
 
