@@ -102,6 +102,7 @@ class CuttingProxy:
         self.carried = 0
         self._open: list[socket.socket] = []
         self._stopped = False
+        self._counting = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -131,8 +132,9 @@ class CuttingProxy:
     def _carry(self, source: socket.socket, sink: socket.socket, budget: list[int | None]) -> None:
         try:
             while data := source.recv(65536):
-                if budget[0] is not None:
-                    data, budget[0] = data[: budget[0]], budget[0] - len(data[: budget[0]])
+                with self._counting:
+                    if budget[0] is not None:
+                        data, budget[0] = data[: budget[0]], budget[0] - len(data[: budget[0]])
                 if not (self.silent and budget[0] == 0):
                     sink.sendall(data)
                 self.carried += len(data)
