@@ -21,6 +21,7 @@ from plans.steps import (
     ScriptStep,
     Step,
 )
+from vault.access import Action
 from vault.domain import RunType
 from vault.errors import BadInput
 from vault.inventory import Inventory
@@ -40,7 +41,7 @@ class PlanChecks:
         self._plan = plan
         self._source = source
         self._inventory = inventory
-        self._contexts: dict[tuple[RunType, Direction, str, int], dict[str, Any]] = {}
+        self._contexts: dict[tuple[Place, RunType, Direction], dict[str, Any]] = {}
         self._deadline = time.monotonic() + MAX_CHECK_SECONDS
         self._out_of_time = False
 
@@ -51,6 +52,7 @@ class PlanChecks:
             yield from self._dependencies_can_be_met(group, ("groups", index, "machines"))
         yield from self._steps_are_named_once()
         for place, step, recovered, group_name in self._steps():
+            yield from self._approvers_may_approve(place, step)
             yield from self._step_refers_to_machines(place, step, recovered)
             yield from self._templates_render(place, step, recovered, group_name)
 
@@ -133,11 +135,44 @@ class PlanChecks:
         for group_index, group in enumerate(self._plan.groups):
             for index, step in enumerate(group.before):
                 yield ("groups", group_index, "before", index), step, list(recovered), group.name
+            yield from self._machine_steps(group_index, group, recovered)
             recovered.extend(group.machines)
             for index, step in enumerate(group.after):
                 yield ("groups", group_index, "after", index), step, list(recovered), group.name
         for index, step in enumerate(self._plan.after):
             yield ("after", index), step, list(recovered), ""
+
+    def _machine_steps(
+        self, group_index: int, group: Group, recovered: list[PlanMachine]
+    ) -> Iterator[tuple[Place, Step, list[PlanMachine], str]]:
+        """Machines of earlier waves are recovered before one's own steps, and after them it is itself."""
+        try:
+            waves = start_waves(group.machines)
+        except ValueError:  # told as a circle already
+            waves = [group.machines]
+        places = {entry.machine: index for index, entry in enumerate(group.machines)}
+        earlier = list(recovered)
+        for wave in waves:
+            for entry in wave:
+                place: Place = ("groups", group_index, "machines", places[entry.machine])
+                for index, step in enumerate(entry.before):
+                    yield (*place, "before", index), step, list(earlier), group.name
+                for index, step in enumerate(entry.after):
+                    yield (*place, "after", index), step, [*earlier, entry], group.name
+            earlier.extend(wave)
+
+    def _approvers_may_approve(self, place: Place, step: Step) -> Iterator[BadInput]:
+        access = self._inventory.access
+        for index, approver in enumerate(step.approvers if isinstance(step, ManualStep) else []):
+            if access is None and approver.startswith("role:"):
+                what, remedy = "the inventory has no 'access', so nobody has a role", "add it, or name users"
+            elif access is not None and not approver.startswith("role:"):
+                refusal = access.refusal(approver, Action.APPROVE)
+                what, _, remedy = (refusal or "").partition(" — ")
+            else:
+                continue
+            if what:
+                yield self._source.error((*place, "approvers", index), what, remedy=remedy)
 
     def _steps_are_named_once(self) -> Iterator[BadInput]:
         first: dict[str, str] = {}
@@ -200,16 +235,17 @@ class PlanChecks:
                         remedy="make its templates simpler",
                     )
                     return
-                names = self._names(run_type, direction, group, recovered)
+                names = self._names(place[:-1], run_type, direction, group, recovered)
                 faults = list(self._faults(place, templates, names))
                 yield from faults
                 if faults:
                     return
 
     def _names(
-        self, run_type: RunType, direction: Direction, group: str, recovered: list[PlanMachine]
+        self, steps: Place, run_type: RunType, direction: Direction, group: str, recovered: list[PlanMachine]
     ) -> dict[str, Any]:
-        key = (run_type, direction, group, len(recovered))
+        """``steps``: the list that the step is in; what is recovered is the same for all of it."""
+        key = (steps, run_type, direction)
         if key not in self._contexts:
             context = sample_context(self._plan, self._inventory, run_type, direction, group, recovered)
             self._contexts[key] = context.names()

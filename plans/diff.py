@@ -71,7 +71,7 @@ def _machines(old: Plan, new: Plan) -> Iterator[Change]:
             if earlier_group.name != group.name:
                 places = (f"group {earlier_group.name}", f"group {group.name}")
                 yield Change(kind="moved", what="machine", name=name, before=places[0], after=places[1])
-            yield from _settings("machine", name, earlier, entry, skip={"machine"})
+            yield from _settings("machine", name, earlier, entry, skip={"machine", "before", "after"})
 
 
 def _machines_of(plan: Plan) -> dict[str, tuple[Group, PlanMachine]]:
@@ -103,7 +103,10 @@ def _stays(name: str, place: str, before: dict[str, tuple[str, Step]], after: di
 def _steps_of(plan: Plan) -> dict[str, tuple[str, Step]]:
     lists: list[tuple[str, Sequence[Step]]] = [("before everything", plan.before)]
     for group in plan.groups:
-        lists += [(f"before group {group.name}", group.before), (f"after group {group.name}", group.after)]
+        lists.append((f"before group {group.name}", group.before))
+        for entry in group.machines:
+            lists += [(f"before {entry.machine}", entry.before), (f"after {entry.machine}", entry.after)]
+        lists.append((f"after group {group.name}", group.after))
     lists.append(("after everything", plan.after))
     return {step.name: (place, step) for place, steps in lists for step in steps}
 

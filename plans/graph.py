@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from plans.model import Plan, PlanMachine
+from plans.model import DEFAULT_PRIORITY, Plan, PlanMachine
 from plans.stages import Stage, StageKind, stages, start_waves
 from plans.steps import RECOVERING, Direction, Step
 from plans.svg import AMBER, CALM, INK, LINE, PAPER, QUIET, Drawing, fitted, text_width, wrapped
@@ -96,18 +96,21 @@ def _steps(word: str, steps: list[Step]) -> list[tuple[str, list[_Box]]]:
 def _waves(waves: list[list[PlanMachine]], *, starts: bool = True) -> list[tuple[str, list[_Box]]]:
     rows = []
     for number, wave in enumerate(waves):
+        rows += [row for entry in wave for row in _steps(f"before {entry.machine}", entry.before)]
         boxes = [_Box("machine", entry.machine, _settings(entry) if starts else "") for entry in wave]
         word = "machines" if number == 0 else "then"
         rows += [
             (word if index == 0 else "", boxes[index : index + PER_ROW]) for index in range(0, len(boxes), PER_ROW)
         ]
+        rows += [row for entry in wave for row in _steps(f"after {entry.machine}", entry.after)]
     return rows
 
 
 def _settings(entry: PlanMachine) -> str:
     if not entry.start:
         return "stays off"
-    notes = [f"after {', '.join(entry.depends_on)}"] if entry.depends_on else []
+    notes = [f"priority {entry.priority}"] if entry.priority != DEFAULT_PRIORITY else []
+    notes += [f"after {', '.join(entry.depends_on)}"] if entry.depends_on else []
     notes += [f"starts {duration(entry.start_delay)} later"] if entry.start_delay else []
     return "; ".join(notes)
 
@@ -165,7 +168,7 @@ class _Picture:
         self._drawing.text(WIDTH - MARGIN - PAD, self._y + 22, part.note, size=11, fill=QUIET, anchor="end")
         y = self._y + HEAD
         for (word, boxes), row_height in zip(part.rows, heights, strict=True):
-            self._drawing.text(MARGIN + PAD, y + 19, word, size=11, fill=QUIET)
+            self._drawing.text(MARGIN + PAD, y + 19, fitted(word, WORDS - 6, 11), size=11, fill=QUIET)
             self._row(y, boxes, row_height)
             y += row_height + ROW_GAP
         self._y += height

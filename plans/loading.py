@@ -38,7 +38,7 @@ def load_plan_source(path: Path, inventory: Inventory) -> Loaded[Plan]:
 
 def _refuse_too_large(loaded: Loaded[Plan]) -> None:
     plan = loaded.model
-    steps = len(plan.before) + len(plan.after) + sum(len(group.before) + len(group.after) for group in plan.groups)
+    steps = sum(1 for _ in plan.steps)
     for count, limit, what in ((steps, MAX_STEPS, "steps"), (len(plan.machines), MAX_MACHINES, "machines")):
         if count > limit:
             raise loaded.source.error((), f"the plan has {count} {what}, more than {limit}", remedy="split the plan")

@@ -6,6 +6,7 @@ Pydantic only, because workflows import it into their sandbox; values survive a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
@@ -15,6 +16,7 @@ from vault.domain import MachineName, RunType, Value
 from vault.inventory import Duration, PositiveDuration
 
 Decision = Literal["manual", "automatic"]
+DEFAULT_PRIORITY = 3
 
 
 class PlanMachine(Value):
@@ -25,6 +27,11 @@ class PlanMachine(Value):
     """
 
     machine: MachineName
+    priority: int = Field(default=DEFAULT_PRIORITY, ge=1, le=5)
+    """Machines of 1 start first, those of 5 last, as far as dependencies allow."""
+    before: list[Step] = []
+    after: list[Step] = []
+    """Steps around this machine alone; those before it hold up nothing else."""
     start: bool = True
     start_delay: Duration = 0
     boot_timeout: PositiveDuration = 600
@@ -72,6 +79,18 @@ class Plan(Value):
     def machines(self) -> list[str]:
         """Every machine, in the order in which the plan recovers them."""
         return [entry.machine for group in self.groups for entry in group.machines]
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """Every step, in the order of the file."""
+        yield from self.before
+        for group in self.groups:
+            yield from group.before
+            for entry in group.machines:
+                yield from entry.before
+                yield from entry.after
+            yield from group.after
+        yield from self.after
 
     def variables_in(self, run_type: RunType) -> dict[str, Scalar]:
         """The variables of a run of this type."""

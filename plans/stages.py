@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
@@ -46,7 +46,8 @@ class Stage(Value):
 
     @property
     def waves(self) -> list[list[PlanMachine]]:
-        """The machines in the order their dependencies ask for: each wave may run at once, after the one before it.
+        """The machines in the order of their priorities and dependencies: each wave may run at once, after the one
+        before it.
 
         Shutting down and cleaning up go the other way round.
         """
@@ -64,12 +65,28 @@ def stages(plan: Plan, run_type: RunType, direction: Direction | None = None) ->
 
 
 def start_waves(machines: list[PlanMachine]) -> list[list[PlanMachine]]:
-    """Machines by their dependencies among each other; those to other machines hold already and do not count.
+    """Machines by priority, and within one by their dependencies among each other.
+
+    Dependencies win: what a machine depends on is as urgent as the machine. Those to other machines hold already and
+    do not count.
 
     Raises:
         ValueError: naming machines that wait for each other in a circle.
     """
     entries = {entry.machine: entry for entry in machines}
+    by_dependency = _waves(entries)
+    urgency = {name: entry.priority for name, entry in entries.items()}
+    for name in (name for wave in reversed(by_dependency) for name in wave):
+        for needed in entries[name].depends_on:
+            if needed in urgency:
+                urgency[needed] = min(urgency[needed], urgency[name])
+    waves = (
+        [entries[name] for name in wave if urgency[name] == step] for step in range(1, 6) for wave in by_dependency
+    )
+    return [wave for wave in waves if wave]
+
+
+def _waves(entries: Mapping[str, PlanMachine]) -> list[list[str]]:
     order = {name: index for index, name in enumerate(entries)}
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for entry in entries.values():
@@ -78,10 +95,10 @@ def start_waves(machines: list[PlanMachine]) -> list[list[PlanMachine]]:
         sorter.prepare()
     except CycleError as error:
         raise ValueError(f"these machines depend on each other in a circle: {', '.join(error.args[1])}") from None
-    waves: list[list[PlanMachine]] = []
+    waves: list[list[str]] = []
     while sorter.is_active():
         ready = sorter.get_ready()
-        waves.append([entries[name] for name in sorted(ready, key=order.__getitem__)])
+        waves.append(sorted(ready, key=order.__getitem__))
         sorter.done(*ready)
     return waves
 
@@ -90,7 +107,8 @@ def _stages(plan: Plan, run_type: RunType, direction: Direction) -> Iterator[Sta
     yield from _plan_steps(StageKind.BEGIN, plan.before, run_type, direction)
     if run_type in ("planned", "failback"):
         for group in reversed(plan.groups):
-            yield Stage(kind=StageKind.SHUT_DOWN, run_type=run_type, group=group.name, machines=group.machines)
+            machines = [_with_steps(entry, [], []) for entry in group.machines]
+            yield Stage(kind=StageKind.SHUT_DOWN, run_type=run_type, group=group.name, machines=machines)
     yield from _by_group(_MAIN_KIND[run_type], plan, run_type, direction)
     if run_type in ("planned", "unplanned", "failback") and plan.commit == "automatic":
         yield from _by_group(StageKind.COMMIT, plan, "commit", direction)
@@ -124,10 +142,21 @@ def _by_group(kind: StageKind, plan: Plan, run_type: RunType, direction: Directi
             kind=kind,
             run_type=run_type,
             group=group.name,
-            machines=group.machines,
+            machines=[
+                _with_steps(
+                    entry, applicable(entry.before, run_type, direction), applicable(entry.after, run_type, direction)
+                )
+                for entry in group.machines
+            ],
             before=applicable(group.before, run_type, direction),
             after=applicable(group.after, run_type, direction),
         )
+
+
+def _with_steps(entry: PlanMachine, before: list[Step], after: list[Step]) -> PlanMachine:
+    if not entry.before and not entry.after:
+        return entry
+    return entry.model_copy(update={"before": before, "after": after})
 
 
 def _plan_steps(kind: StageKind, steps: list[Step], run_type: RunType, direction: Direction) -> Iterator[Stage]:

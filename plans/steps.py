@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, Discriminator, Field, Tag, field_validator, model_validator
 
+from vault.access import ALLOWED, Action
 from vault.domain import MachineName, RunType, Value
 from vault.inventory import PositiveDuration
 
@@ -36,6 +37,7 @@ Interpreter = Literal["sh", "bash", "python3", "pwsh", "powershell"]
 
 MAX_SCRIPT = 120 * 1024
 """Bytes of a script's text: what one argument of a process may hold, with room to spare."""
+APPROVING_ROLES = tuple(f"role:{role}" for role in sorted(ALLOWED[Action.APPROVE]))
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,62})\}")
 """Where a header of a call gets a secret."""
 SET_BY_LEEWARD = frozenset({"content-length", "host", "transfer-encoding", "connection", "idempotency-key"})
@@ -86,13 +88,28 @@ class ScriptStep(_Step, Program):
 
 
 class ManualStep(_Step):
-    """Wait until an operator approves; a ``timeout`` that passes is a failure of the step."""
+    """Wait until an operator approves."""
 
     kind: Literal["manual"] = "manual"
     name: Title = _named("manual")
     instructions: str = Field(default="", max_length=64 * 1024)
     """Markdown and Jinja2."""
+    approvers: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
+    """Users, ``role:approver``, ``role:admin``: of those whom the inventory lets approve, only these may approve it, or
+    skip it. Empty: all of them."""
     timeout: PositiveDuration | None = None
+    on_timeout: Literal["fail", "continue"] = "fail"
+    """What follows when ``timeout`` has passed: the step has failed, or the run goes on without the approval."""
+
+    @model_validator(mode="after")
+    def _can_be_approved(self) -> ManualStep:
+        for approver in self.approvers:
+            if approver.startswith("role:") and approver not in APPROVING_ROLES:
+                known = ", ".join(APPROVING_ROLES)
+                raise ValueError(f"'{approver[:60]}' is no role that approves; write {known}, or a user's name")
+        if self.on_timeout == "continue" and self.timeout is None:
+            raise ValueError("'on_timeout' without 'timeout' says nothing; add 'timeout', or remove it")
+        return self
 
 
 class HttpCheck(Value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from plans.model import Plan, PlanMachine
+from plans.model import DEFAULT_PRIORITY, Plan, PlanMachine
 from plans.stages import Stage, StageKind, stages
 from plans.steps import RECOVERING, Direction, Step
 from plans.words import does
@@ -56,7 +56,10 @@ def run_tree(plan: Plan, run_type: RunType, direction: Direction | None = None) 
 def _stage(stage: Stage) -> TreeNode:
     children = [*map(_step, stage.before)]
     for wave in stage.waves:
-        children.extend(_machine(entry, starts=stage.kind is StageKind.RECOVER) for entry in wave)
+        for entry in wave:
+            children.extend(_step(step, f"before {entry.machine}") for step in entry.before)
+            children.append(_machine(entry, starts=stage.kind is StageKind.RECOVER))
+            children.extend(_step(step, f"after {entry.machine}") for step in entry.after)
     children.extend(map(_step, stage.after))
     return TreeNode(kind="stage", label=stage.title, children=children)
 
@@ -67,13 +70,19 @@ def _section(name: str, steps: list[Step]) -> Iterable[TreeNode]:
 
 
 def _machines(machines: list[PlanMachine]) -> Iterable[TreeNode]:
-    yield TreeNode(kind="machines", label="machines", children=[_machine(entry, starts=True) for entry in machines])
+    nodes = []
+    for entry in machines:
+        around = [*_section("before", entry.before), *_section("after", entry.after)]
+        nodes.append(_machine(entry, starts=True).model_copy(update={"children": around}))
+    yield TreeNode(kind="machines", label="machines", children=nodes)
 
 
 def _machine(entry: PlanMachine, *, starts: bool) -> TreeNode:
     notes = []
     if starts and not entry.start:
         notes.append("stays off")
+    if starts and entry.priority != DEFAULT_PRIORITY:
+        notes.append(f"priority {entry.priority}")
     if starts and entry.start_delay:
         notes.append(f"starts after {format_duration(entry.start_delay)}")
     if starts and entry.depends_on:
@@ -81,8 +90,8 @@ def _machine(entry: PlanMachine, *, starts: bool) -> TreeNode:
     return TreeNode(kind="machine", label=entry.machine, detail="; ".join(notes))
 
 
-def _step(step: Step) -> TreeNode:
-    notes = [does(step)]
+def _step(step: Step, place: str = "") -> TreeNode:
+    notes = [place, does(step)]
     if tuple(step.runs) != RECOVERING:
         notes.append(f"only {', '.join(step.runs)}")
     if len(step.directions) == 1:

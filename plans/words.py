@@ -16,7 +16,7 @@ def does(step: Step) -> str:
         return f"{step.method} {step.url}"
     if isinstance(step, WaitStep):
         return duration(step.duration)
-    return "an operator approves"
+    return f"approved by {', '.join(step.approvers)}" if step.approvers else "an operator approves"
 
 
 def _asks(step: CheckStep) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
-from plans.model import Group, Plan
+from plans.model import Group, Plan, PlanMachine
 from plans.steps import Step
 from vault.domain import RunType
 from workflows.attributes import attributes
@@ -80,9 +80,15 @@ def _group(group: Group) -> Group:
         update={
             "on_failure": _without_waiting(group.on_failure),
             "before": [_step(step) for step in group.before],
+            "machines": [_machine(entry) for entry in group.machines],
             "after": [_step(step) for step in group.after],
         }
     )
+
+
+def _machine(entry: PlanMachine) -> PlanMachine:
+    steps = {"before": [_step(step) for step in entry.before], "after": [_step(step) for step in entry.after]}
+    return entry.model_copy(update=steps)
 
 
 def _step(step: Step) -> Step:

@@ -40,13 +40,13 @@ from workflows.model import (
 )
 from workflows.notifying import notify
 from workflows.reporting import write_report
+from workflows.run_table import RunTable
+from workflows.steering import why_not, why_not_steer
 
 NOT_FINISHED = "the plan run did not finish"
 TEMPORALS_CANCEL = Cancel(by="a cancellation request to Temporal")
 WRITES_REPORT = "write-report"
 """Patch: runs that began before there were reports end without one."""
-MOST_ROWS_SHOWN = 200
-"""Rows of the step table in the Temporal UI; larger plans show the stages only."""
 
 
 @workflow.defn(name="PlanRun")
@@ -54,15 +54,7 @@ class PlanRun:
     @workflow.init
     def __init__(self, given: PlanRequest) -> None:
         self._given = given
-        self._status = RunStatus(
-            plan=given.plan.name,
-            run_id=given.run_id,
-            run_type=given.run_type,
-            state="running",
-            direction=default_direction(given.run_type),
-            requested_by=given.requested_by,
-            started=workflow.now(),
-        )
+        self._table = RunTable(given, workflow.now())
         self._current: workflow.ChildWorkflowHandle[StageInput, StageResult] | None = None
         self._cancelled: Cancel | None = None
         self._paused = False
@@ -77,36 +69,29 @@ class PlanRun:
 
     @workflow.query
     def status(self) -> RunStatus:
-        return self._status
+        return self._table.status
 
     @workflow.update
     async def steer(self, steer: Steer) -> Decision:
         """Approve, retry or skip the step that waits."""
         decision = Decision(action=steer.action, step=steer.step, by=steer.by, note=steer.note, at=workflow.now())
-        self._decide(decision)
+        self._table.decide(decision)
         assert self._current is not None
         await self._current.signal("steer", steer)
         return decision
 
     @steer.validator
     def _may_steer(self, steer: Steer) -> None:
-        self._require(steer.by, Action.APPROVE if steer.action == "approve" else Action.STEER, steer.note)
-        row = self._row(steer.step)
-        waiting = ", ".join(f"'{row.id}' ({row.state})" for row in self._waiting_rows()) or "none"
-        if row is None:
-            raise _refused(f"no step '{steer.step}' in this run — steps that wait: {waiting}")
-        if not row.waits or self._current is None:
-            raise _refused(f"step '{steer.step}' is {row.state}, it does not wait for you — steps that wait: {waiting}")
-        if steer.action == "approve" and row.state != "waiting":
-            raise _refused(f"step '{steer.step}' failed; approve is for manual steps — retry or skip it")
-        if steer.action == "retry" and row.state != "failed":
-            raise _refused(f"step '{steer.step}' waits for approval; there is nothing to retry — approve or skip it")
+        table = self._table
+        _refuse(why_not_steer(steer, table.row(steer.step), table.waiting, self._given.plan, self._given.access))
+        if self._current is None:
+            _refuse("no stage of the run is at work now — try again")
 
     @workflow.update
     async def cancel(self, cancel: Cancel) -> Decision:
         """End the run: machines that are not recovered yet are put back, those that are stay where they are."""
         decision = Decision(action="cancel", by=cancel.by, note=cancel.note, at=workflow.now())
-        self._decide(decision)
+        self._table.decide(decision)
         self._cancelled = cancel
         if self._current is not None:
             await self._current.signal("cancel")
@@ -114,11 +99,11 @@ class PlanRun:
 
     @cancel.validator
     def _may_cancel(self, cancel: Cancel) -> None:
-        self._require(cancel.by, Action.STEER, cancel.note)
+        _refuse(why_not(self._given.access, cancel.by, Action.STEER, cancel.note))
         if self._cancelled is not None:
-            raise _refused(f"the run is being cancelled already, by {self._cancelled.by}")
+            _refuse(f"the run is being cancelled already, by {self._cancelled.by}")
         if self._ending:
-            raise _refused("the run is over, its report is being written")
+            _refuse("the run is over, its report is being written")
 
     @workflow.update
     async def pause(self, pause: Pause) -> Decision:
@@ -127,9 +112,9 @@ class PlanRun:
 
     @pause.validator
     def _may_pause(self, pause: Pause) -> None:
-        self._require(pause.by, Action.STEER, pause.note)
+        _refuse(why_not(self._given.access, pause.by, Action.STEER, pause.note))
         if self._paused or self._ending:
-            raise _refused("the run is over" if self._ending else "the run is paused already")
+            _refuse("the run is over" if self._ending else "the run is paused already")
 
     @workflow.update
     async def resume(self, pause: Pause) -> Decision:
@@ -138,27 +123,19 @@ class PlanRun:
 
     @resume.validator
     def _may_resume(self, pause: Pause) -> None:
-        self._require(pause.by, Action.STEER, pause.note)
+        _refuse(why_not(self._given.access, pause.by, Action.STEER, pause.note))
         if not self._paused:
-            raise _refused("the run is not paused")
+            _refuse("the run is not paused")
 
     async def _set_paused(self, paused: bool, word: Pause) -> Decision:
         action: Literal["pause", "resume"] = "pause" if paused else "resume"
         decision = Decision(action=action, by=word.by, note=word.note, at=workflow.now())
         self._paused = paused
-        self._decide(decision)
-        self._update(state=self._run_state())
+        self._table.decide(decision)
+        self._table.update(state=self._table.state(paused=self._paused))
         if self._current is not None:
             await self._current.signal(action)
         return decision
-
-    def _require(self, identity: str, action: Action, note: str) -> None:
-        """Raises a refusal when somebody may not, or does not say why."""
-        why_not = self._given.access.refusal(identity, action) if self._given.access is not None else None
-        if why_not is not None:
-            raise _refused(why_not)
-        if not note.strip():
-            raise _refused("a note is required, it is kept with the run — say why with --note")
 
     @workflow.signal
     def stage_news(self, news: StageNews) -> None:
@@ -173,7 +150,7 @@ class PlanRun:
     @workflow.run
     async def run(self, given: PlanRequest) -> RunStatus:
         steps = stages(given.plan, given.run_type)
-        self._outline(steps)
+        self._table.outline(steps)
         try:
             facts = await self._check_readiness(given)
             for index, stage in enumerate(stages(given.plan, given.run_type, facts.direction), start=1):
@@ -198,7 +175,7 @@ class PlanRun:
             return await self._finish("cancelled", f"cancelled by {self._cancelled.by}{note}{put_back}")
         if trouble is not None:
             return await self._finish("failed", f"{trouble}{put_back}")
-        failed = [stage.title for stage in self._status.stages if stage.state == "failed"]
+        failed = [stage.title for stage in self._table.status.stages if stage.state == "failed"]
         if failed:
             return await self._finish("failed", f"stopped at '{failed[0]}'{put_back}")
         return await self._finish("completed", _what_next(self._given))
@@ -233,7 +210,7 @@ class PlanRun:
             )
         self._machines = dict(readiness.machines)
         direction = readiness.direction or facts.direction
-        self._update(direction=direction)
+        self._table.update(direction=direction)
         return facts.model_copy(update={"direction": direction, "point": readiness.point or facts.point})
 
     async def _run_stage(self, index: int, stage: Stage, facts: RunFacts, plan: Plan) -> StageResult:
@@ -244,7 +221,7 @@ class PlanRun:
             StageInput(
                 facts=facts,
                 stage=stage,
-                row_id=_row_id(stage),
+                row_id=stage.title,
                 plan_on_failure=plan.on_failure,
                 group_on_failure=group.on_failure if group else None,
                 machines=self._machines,
@@ -317,35 +294,20 @@ class PlanRun:
         self._ending = True
         end = {"state": state, "message": message, "finished": workflow.now()}
         if workflow.patched(WRITES_REPORT):
-            end["report"] = await write_report(self._given, self._status.model_copy(update=end))
-        self._update(**end)
+            end["report"] = await write_report(self._given, self._table.status.model_copy(update=end))
+        self._table.update(**end)
         self._tell(Occasion.FINISHED, message, None)
         await asyncio.gather(*self._telling)
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return self._status
+        return self._table.status
 
-    # -- the table -----------------------------------------------------------------------------------------------
-
-    def _outline(self, steps: list[Stage]) -> None:
-        """What the run is going to do, before it does it."""
-        rows = [StageRow(id="readiness", title="check readiness")]
-        rows += [StageRow(id=_row_id(stage), title=stage.title) for stage in steps]
-        self._update(stages=rows)
+    # -- telling -------------------------------------------------------------------------------------------------
 
     def _put(self, row: StageRow) -> None:
-        known = {stage.id for stage in self._status.stages}
-        rows = [row if stage.id == row.id else stage for stage in self._status.stages]
-        if row.id not in known:
-            rows.append(row)
-        self._update(stages=rows)
-        self._update(state=self._run_state())
-        for step in self._waiting_rows():
+        self._table.put(row)
+        self._table.update(state=self._table.state(paused=self._paused))
+        for step in self._table.waiting:
             self._tell(Occasion.WAITING if step.state == "waiting" else Occasion.FAILED_STEP, step.detail, step)
-
-    def _run_state(self) -> RunState:
-        if self._paused:
-            return "paused"
-        return "waiting" if self._waiting_rows() else "running"
 
     def _tell(self, occasion: Occasion, message: str, step: StepRow | None) -> None:
         """Notify every webhook that wants to know, once for each occasion; the run does not wait for it."""
@@ -362,33 +324,18 @@ class PlanRun:
                 plan=self._given.plan.name,
                 run_id=self._given.run_id,
                 run_type=self._given.run_type,
-                state=self._status.state,
+                state=self._table.status.state,
                 message=message,
                 step=step.id if step else None,
                 at=workflow.now(),
             )
             self._telling.append(asyncio.create_task(notify(notification)))
 
-    def _update(self, **changes: object) -> None:
-        self._status = self._status.model_copy(update=changes)
-        workflow.set_current_details(markdown(self._status))
 
-    def _decide(self, decision: Decision) -> None:
-        self._update(decisions=[*self._status.decisions, decision])
-
-    def _row(self, step: str) -> StepRow | None:
-        return next((row for stage in self._status.stages for row in stage.steps if row.id == step), None)
-
-    def _waiting_rows(self) -> list[StepRow]:
-        return [row for stage in self._status.stages for row in stage.steps if row.waits]
-
-
-def _row_id(stage: Stage) -> str:
-    return stage.title
-
-
-def _refused(message: str) -> ApplicationError:
-    return ApplicationError(message, type="Refused", non_retryable=True)
+def _refuse(why_not: str | None) -> None:
+    """Raises a refusal unless there is nothing against it."""
+    if why_not is not None:
+        raise ApplicationError(why_not, type="Refused", non_retryable=True)
 
 
 def _what_next(given: PlanRequest) -> str:
@@ -400,19 +347,3 @@ def _what_next(given: PlanRequest) -> str:
     if given.run_type == "commit" and given.plan.reverse_replication == "manual":
         return f"committed — leeward plan reverse {plan}"
     return "done"
-
-
-def markdown(status: RunStatus) -> str:
-    """The step table that the Temporal UI shows with the run."""
-    head = f"**{status.run_type}** of **{status.plan}**: {status.state} ({status.direction})"
-    lines = [head, "", "| stage | step | state | detail |", "|---|---|---|---|"]
-    many = sum(len(stage.steps) for stage in status.stages) > MOST_ROWS_SHOWN
-    for stage in status.stages:
-        lines.append(f"| **{stage.title}** | | {stage.state} | |")
-        if not many:
-            lines += [f"| | {row.name} | {row.state} | {_one_line(row.detail)} |" for row in stage.steps]
-    return "\n".join(lines + (["", status.message] if status.message else []))
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\n", " ").replace("|", "\\|")[:200]

@@ -35,7 +35,11 @@ class PlanStage:
         for step in given.stage.before:
             self._progress.add(step.kind, step.name)
         for entry in given.stage.machines:
+            for step in entry.before:
+                self._progress.add(step.kind, step.name)
             self._progress.add("machine", entry.machine)
+            for step in entry.after:
+                self._progress.add(step.kind, step.name)
         for step in given.stage.after:
             self._progress.add(step.kind, step.name)
 
@@ -99,7 +103,17 @@ class PlanStage:
                 raise result
 
     async def _machine(self, entry: PlanMachine) -> None:
-        await self._with_operator(self._progress.row_id(entry.machine), None, lambda: self._machines.do(entry))
+        """A machine with the steps around it; those after it need it."""
+        row_id = self._progress.row_id(entry.machine)
+        for step in entry.before:
+            await self._step(step)
+        await self._with_operator(row_id, None, lambda: self._machines.do(entry))
+        for step in entry.after:
+            if self._progress.rows[row_id].state == "done":
+                await self._step(step)
+            else:
+                why = f"'{entry.machine}' is {self._progress.rows[row_id].state}"
+                self._progress.set(self._progress.row_id(step.name), state="skipped", detail=why)
 
     async def _step(self, step: Step) -> None:
         row_id = self._progress.row_id(step.name)

@@ -59,7 +59,9 @@ class StepWork:
         )
         if progress.given.facts.auto_approve:
             return "approved by the schedule's policy"
-        progress.set(row_id, state="waiting", waits=True, detail=instructions.text or "waits for approval")
+        who = f"approvers: {', '.join(step.approvers)}" if step.approvers else ""
+        text = "\n\n".join(filter(None, [instructions.text.rstrip(), who])) or "waits for approval"
+        progress.set(row_id, state="waiting", waits=True, detail=text)
         try:
             await workflow.wait_condition(
                 lambda: row_id in progress.steered or progress.cancelled,
@@ -67,7 +69,11 @@ class StepWork:
                 timeout_summary=f"'{step.name}' must be approved",
             )
         except TimeoutError as error:
-            raise StepFailed(f"nobody approved '{step.name}' within {step.timeout:g} s") from error
+            nobody = f"nobody approved '{step.name}' within {step.timeout:g} s"
+            if step.on_timeout == "fail":
+                raise StepFailed(nobody) from error
+            progress.set(row_id, state="skipped", detail=f"{nobody}; the plan goes on", finished=workflow.now())
+            return ""
         finally:
             progress.set(row_id, waits=False)
         progress.end_if_cancelled(row_id)

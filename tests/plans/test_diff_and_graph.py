@@ -11,6 +11,7 @@ from plans.graph import plan_graph
 from plans.model import Plan
 from plans.steps import RECOVERING
 from plans.svg import fitted, printable, text_width, wrapped
+from plans.tree import plan_tree, run_tree
 
 pytestmark = pytest.mark.unit
 
@@ -58,6 +59,11 @@ def edited(plan: Plan, edit: str) -> list[str]:
             "g[1]['after'].append(g[1]['after'].pop(0))",
             ["step 'The first application server answers' moved from place 1 to place 3"],
         ),
+        ("g[1]['machines'][0]['priority'] = 1", ["machine 'payment-app-1': priority: 3 → 1"]),
+        (
+            "g[0]['machines'][0]['after'] = [{'manual': 'Look'}]",
+            ["step 'Look' added (after payment-db)"],
+        ),
         ("g[2]['after'][0]['timeout'] = '2m'", ["step 'The shop answers': timeout: 1m → 2m"]),
         (
             "g[0]['before'][0]['environment']['X'] = '1'",
@@ -103,6 +109,22 @@ def test_dependencies_become_rows(payments: Plan) -> None:
     text = plan_graph(Plan.model_validate(document))
     assert ">then<" in text
     assert "after payment-app-1" in text
+
+
+def test_steps_of_a_machine_stand_beside_it_in_pictures_and_trees(payments: Plan) -> None:
+    document = payments.model_dump(mode="json")
+    document["groups"][0]["machines"][0] |= {"before": [{"manual": "Look"}], "after": [{"wait": "Rest", "for": "1s"}]}
+    plan = Plan.model_validate(document)
+    assert "manual: Look" in plan_graph(plan) and ">before" in plan_graph(plan)
+    recover = next(stage for stage in run_tree(plan, "planned").children if stage.label == "recover database")
+    labels = [(node.label, node.detail) for node in recover.children]
+    at = labels.index(("payment-db", ""))
+    assert labels[at - 1] == ("Look", "before payment-db; an operator approves")
+    assert labels[at + 1] == ("Rest", "after payment-db; 1s")
+    shut_down = run_tree(plan, "planned").children[2]
+    assert [node.label for node in shut_down.children] == ["payment-db"]
+    machines = next(part for part in plan_tree(plan).children[0].children if part.kind == "machines")
+    assert [part.label for part in machines.children[0].children] == ["before", "after"]
 
 
 def test_texts_fit_and_are_safe() -> None:

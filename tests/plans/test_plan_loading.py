@@ -9,6 +9,7 @@ import pytest
 from plans.loading import MAX_STEPS, load_plan
 from plans.model import Plan
 from plans.steps import CheckStep, ManualStep, ScriptStep, WaitStep
+from vault.access import Access
 from vault.errors import BadInput, InputErrors
 from vault.inventory import Inventory
 
@@ -128,6 +129,10 @@ before:
         ("    after: [{call: A, url: 'http://x', secrets: {T: 'env:T'}}]", "no header has '${T}'"),
         ("    after: [{call: A, url: 'http://x', method: GET, body: x}]", "a GET request has no body"),
         ("    after: [{call: A, url: 'http://x', method: FETCH}]", "'FETCH' is not allowed for 'method'"),
+        ("    after: [{manual: A, on_timeout: continue}]", "'on_timeout' without 'timeout' says nothing"),
+        ("    after: [{manual: A, approvers: ['role:viewer']}]", "'role:viewer' is no role that approves"),
+        ("    after: [{manual: A, approvers: [ada, 'role:admin']}]", "p.yaml:7:42: the inventory has no 'access'"),
+        ("  - {name: x, machines: [{machine: payment-app-1, priority: 6}]}", "less than or equal to 5"),
         ("    after: [{wait: A, for: 5}]", "p.yaml:7:28: '5' has no unit"),
         ("    after: [{wait: A, for: 0s}]", "greater than 0"),
         ("    after: [{wait: A, for: 1s}, {manual: A}]", "p.yaml:7:42: two steps are named 'A', the first in line 7"),
@@ -166,6 +171,41 @@ def test_dependencies_and_machines_that_stay_off(
 ) -> None:
     text = f"plan: p\ngroups:\n  - name: g\n    machines: {machines}\n"
     assert any(says in line for line in complaints(tmp_path, inventory, text))
+
+
+@pytest.mark.parametrize(
+    ("machines", "says"),
+    [
+        ("[{machine: web, before: [{check: A, tcp: web}]}]", "machine 'web' is not recovered yet when this step runs"),
+        ("[{machine: web, before: [{check: A, tcp: payment-db}]}, payment-db]", "'payment-db' is not recovered yet"),
+        ("[{machine: web, after: [{manual: A}]}, {machine: payment-db, before: [{manual: A}]}]", "two steps are named"),
+        ("[{machine: web, after: [{manual: A, instructions: '{{ x }}'}]}]", "unknown variable 'x'"),
+        ("[{machine: web, before: [{manual: A, instructions: '{{ machines.web.address }}'}]}]", "not known here"),
+    ],
+)
+def test_steps_of_a_machine_are_checked_where_they_run(
+    tmp_path: Path, inventory: Inventory, machines: str, says: str
+) -> None:
+    text = f"plan: p\ngroups:\n  - name: g\n    machines: {machines}\n"
+    assert any(says in line for line in complaints(tmp_path, inventory, text))
+
+
+@pytest.mark.parametrize("earlier", ["depends_on: [payment-db]", "priority: 4"])
+def test_steps_of_a_machine_may_use_machines_that_start_before_it(
+    tmp_path: Path, inventory: Inventory, earlier: str
+) -> None:
+    own = "before: [{check: A, tcp: payment-db}], after: [{check: B, tcp: web}]"
+    text = f"plan: p\ngroups:\n  - name: g\n    machines: [{{machine: web, {earlier}, {own}}}, payment-db]\n"
+    assert [step.name for step in load(tmp_path, inventory, text).steps] == ["A", "B"]
+
+
+def test_an_approver_without_the_right_to_approve_is_told(tmp_path: Path, inventory: Inventory) -> None:
+    guarded = inventory.model_copy(update={"access": Access(approvers=["ada"], operators=["bob"])})
+    text = SMALL + "    after: [{manual: A, approvers: [ada, bob, 'role:admin']}]\n"
+    found = complaints(tmp_path, guarded, text)
+    assert [line.partition(" — ")[0] for line in found] == [
+        "p.yaml:7:42: 'bob' may not approve: that needs the role admin or approver"
+    ]
 
 
 def test_a_template_is_checked_for_every_run_type_it_is_for(tmp_path: Path, inventory: Inventory) -> None:

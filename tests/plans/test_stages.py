@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from plans.model import Plan
-from plans.stages import StageKind, stages
+from plans.model import Plan, PlanMachine
+from plans.stages import StageKind, stages, start_waves
 from plans.tree import TreeNode, plan_tree, run_tree
 from vault.domain import RunType
 
@@ -96,6 +99,69 @@ def test_machines_start_in_waves_and_stop_the_other_way_round() -> None:
     stop = [[entry.machine for entry in wave] for wave in by_title["shut down a"].waves]
     assert start == [["a1", "a3"], ["a2"]]
     assert stop == [["a2"], ["a1", "a3"]]
+
+
+def waves(*machines: dict[str, Any]) -> list[list[str]]:
+    entries = [PlanMachine.model_validate(machine) for machine in machines]
+    return [[entry.machine for entry in wave] for wave in start_waves(entries)]
+
+
+def test_urgent_machines_start_first_and_dependencies_win() -> None:
+    assert waves(
+        {"machine": "a"}, {"machine": "b", "priority": 1}, {"machine": "c", "priority": 5}, {"machine": "d"}
+    ) == [
+        ["b"],
+        ["a", "d"],
+        ["c"],
+    ]
+    late = {"machine": "late", "priority": 5}
+    assert waves({"machine": "a"}, {"machine": "b", "priority": 1, "depends_on": ["late"]}, late) == [
+        ["late"],
+        ["b"],
+        ["a"],
+    ]
+    chain = [{"machine": "a", "priority": 2, "depends_on": ["b"]}, {"machine": "b", "depends_on": ["c"]}]
+    assert waves({"machine": "z", "priority": 1}, *chain, {"machine": "c", "priority": 4}, {"machine": "y"}) == [
+        ["z"],
+        ["c"],
+        ["b"],
+        ["a"],
+        ["y"],
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.sets(st.integers(0, 11), max_size=4)), min_size=1, max_size=12))
+def test_whatever_the_priorities_no_machine_starts_before_what_it_depends_on(
+    machines: list[tuple[int, set[int]]],
+) -> None:
+    """Dependencies go to smaller numbers only, so there is no circle."""
+    entries = [
+        {"machine": f"m{number}", "priority": priority, "depends_on": [f"m{one}" for one in needs if one < number]}
+        for number, (priority, needs) in enumerate(machines)
+    ]
+    found = waves(*entries)
+    wave_of = {name: number for number, wave in enumerate(found) for name in wave}
+    assert sorted(wave_of) == sorted(entry["machine"] for entry in entries)
+    for entry in entries:
+        assert all(wave_of[needed] < wave_of[entry["machine"]] for needed in entry["depends_on"])
+    alone = [entry for entry in entries if not entry["depends_on"]]
+    needed = {name for entry in entries for name in entry["depends_on"]}
+    free = [entry for entry in alone if entry["machine"] not in needed]
+    for one in free:
+        for other in free:
+            if one["priority"] < other["priority"]:
+                assert wave_of[one["machine"]] < wave_of[other["machine"]]
+
+
+def test_steps_of_a_machine_belong_to_run_types_like_others() -> None:
+    machine = {"machine": "m", "before": [{"manual": "ever"}], "after": [{"manual": "then", "runs": ["commit"]}]}
+    plan = Plan.model_validate({"plan": "p", "groups": [{"name": "a", "machines": [machine]}], "commit": "automatic"})
+    shut, recover, commit = stages(plan, "planned")
+    assert [(len(stage.machines[0].before), len(stage.machines[0].after)) for stage in (shut, recover, commit)] == [
+        (0, 0),
+        (1, 0),
+        (0, 1),
+    ]
 
 
 def test_stages_survive_json() -> None:

@@ -11,6 +11,7 @@ import pytest
 from house import House
 
 from plans.model import Plan
+from vault.errors import AuthenticationRefused
 
 pytestmark = pytest.mark.workflow
 
@@ -69,3 +70,41 @@ async def test_calls_and_commands_are_steps_like_others(house: House, receiver: 
     assert rows["here"].detail.startswith("the command answered 'lag 3 s'")
     assert rows["there"].output == "done in guest\n"
     assert [call.site for call in house.world.of("run_in_guest", "db")] == ["recovery"]
+
+
+async def test_steps_of_one_machine_hold_up_nothing_else(house: House, tmp_path: Any) -> None:
+    """Its step before waits for a person while the others start; the steps after a skipped machine are skipped."""
+    for machine in ("db", "app", "web"):
+        await house.replicating(machine)
+    log = tmp_path / "log"
+    db = {
+        "machine": "db",
+        "before": [{"manual": "look at db"}],
+        "after": [{"script": "after db", "run": f"echo {{{{ machines.db.address }}}} >> {log}"}],
+    }
+    app = {"machine": "app", "priority": 5, "after": [{"script": "after app", "on": "app", "run": "x"}]}
+    handle = await house.plan(plan({"name": "all", "machines": [app, db, "web"]}), "unplanned", source_unreachable=True)
+    await house.row(handle, "recover all/look at db", "waiting")
+    await house.row(handle, "recover all/web", "done")
+    assert not house.world.of("fail_over", "db") and not house.world.of("fail_over", "app")
+    house.world.script("fail_over", "app", AuthenticationRefused("login refused"))
+    await house.steer(handle, "approve", "recover all/look at db")
+    await house.row(handle, "recover all/app", "failed")
+    await house.steer(handle, "skip", "recover all/app")
+    status = await house.run_ends(handle)
+    rows = {row.name: row for stage in status.stages for row in stage.steps}
+    assert status.state == "completed"
+    assert log.read_text() == "127.0.0.1:9\n"
+    assert [row.name for row in status.stages[1].steps] == ["app", "after app", "look at db", "db", "after db", "web"]
+    assert (rows["after app"].state, rows["after app"].detail) == ("skipped", "'app' is skipped")
+    assert not house.world.of("run_in_guest")
+
+
+async def test_a_run_can_go_on_when_nobody_approves_in_time(house: House) -> None:
+    await house.replicating("db")
+    manual = {"manual": "look", "timeout": "100ms", "on_timeout": "continue"}
+    handle = await house.plan(plan({"name": "all", "machines": ["db"], "before": [manual]}), "test")
+    status = await house.run_ends(handle)
+    row = next(row for row in status.stages[1].steps if row.name == "look")
+    assert (status.state, row.state) == ("completed", "skipped")
+    assert row.detail == "nobody approved 'look' within 0.1 s; the plan goes on"

@@ -64,6 +64,36 @@ async def test_the_run_itself_refuses_who_lacks_the_role(house: House) -> None:
     assert (await house.run_ends(handle)).state == "completed"
 
 
+async def test_only_the_named_approvers_approve_or_skip(house: House) -> None:
+    """Each has the role that approving needs; for this step that is not enough."""
+    access = Access(operators=["*"], approvers=["abel", "anna"], admins=["root"])
+    await house.replicating("db")
+    named = {**MANUAL, "approvers": ["anna", "role:admin"]}
+    handle = await house.plan(plan(named, {"manual": "second", "approvers": ["role:admin"]}), "test", access=access)
+    row = await house.row(handle, STEP, "waiting")
+    assert row.detail == "approvers: anna, role:admin"
+    assert "its approvers are anna, role:admin — ask" in await refusal(steer(handle, "approve", "abel"))
+    assert "'olga' may not approve: that needs the role" in await refusal(steer(handle, "approve", "olga"))
+    assert "'olga' may not skip 'switch DNS'" in await refusal(steer(handle, "skip", "olga"))
+    await steer(handle, "approve", "anna")
+    await house.row(handle, "recover all/second", "waiting")
+    second = Steer(action="approve", step="recover all/second", by="anna", note="me too")
+    assert "its approvers are role:admin" in await refusal(handle.execute_update("steer", second))
+    await handle.execute_update("steer", second.model_copy(update={"by": "root"}))
+    assert (await house.run_ends(handle)).state == "completed"
+
+
+async def test_a_failed_approval_cannot_be_skipped_around_its_approvers(house: House) -> None:
+    await house.replicating("db")
+    named = {**MANUAL, "approvers": ["anna"], "timeout": "100ms"}
+    handle = await house.plan(plan(named), "test")
+    row = await house.row(handle, STEP, "failed")
+    assert row.detail == "nobody approved 'switch DNS' within 0.1 s"
+    assert "its approvers are anna" in await refusal(steer(handle, "skip", "olga"))
+    await steer(handle, "skip", "anna")
+    assert (await house.run_ends(handle)).state == "completed"
+
+
 async def test_a_reason_is_required_and_kept(house: House) -> None:
     await house.replicating("db")
     handle = await house.plan(plan(MANUAL), "test")

@@ -1,0 +1,79 @@
+"""The table of a plan run: what it is going to do, how far it is, what was decided; shown in the Temporal UI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from temporalio import workflow
+
+from plans.model import default_direction
+from plans.stages import Stage
+from workflows.model import Decision, PlanRequest, RunState, RunStatus, StageRow, StepRow
+
+MOST_ROWS_SHOWN = 200
+"""Rows of the step table in the Temporal UI; larger plans show the stages only."""
+
+
+class RunTable:
+    """Holds the run's status; changed through :meth:`update`, so that the UI always shows the newest."""
+
+    def __init__(self, given: PlanRequest, started: datetime) -> None:
+        self.status = RunStatus(
+            plan=given.plan.name,
+            run_id=given.run_id,
+            run_type=given.run_type,
+            state="running",
+            direction=default_direction(given.run_type),
+            requested_by=given.requested_by,
+            started=started,
+        )
+
+    def update(self, **changes: object) -> None:
+        self.status = self.status.model_copy(update=changes)
+        workflow.set_current_details(markdown(self.status))
+
+    def outline(self, steps: Sequence[Stage]) -> None:
+        """What the run is going to do, before it does it."""
+        rows = [StageRow(id="readiness", title="check readiness")]
+        rows += [StageRow(id=stage.title, title=stage.title) for stage in steps]
+        self.update(stages=rows)
+
+    def put(self, row: StageRow) -> None:
+        known = {stage.id for stage in self.status.stages}
+        rows = [row if stage.id == row.id else stage for stage in self.status.stages]
+        if row.id not in known:
+            rows.append(row)
+        self.update(stages=rows)
+
+    def decide(self, decision: Decision) -> None:
+        self.update(decisions=[*self.status.decisions, decision])
+
+    def row(self, step: str) -> StepRow | None:
+        return next((row for stage in self.status.stages for row in stage.steps if row.id == step), None)
+
+    @property
+    def waiting(self) -> list[StepRow]:
+        """Steps that wait for an operator."""
+        return [row for stage in self.status.stages for row in stage.steps if row.waits]
+
+    def state(self, *, paused: bool) -> RunState:
+        if paused:
+            return "paused"
+        return "waiting" if self.waiting else "running"
+
+
+def markdown(status: RunStatus) -> str:
+    """The step table that the Temporal UI shows with the run."""
+    head = f"**{status.run_type}** of **{status.plan}**: {status.state} ({status.direction})"
+    lines = [head, "", "| stage | step | state | detail |", "|---|---|---|---|"]
+    many = sum(len(stage.steps) for stage in status.stages) > MOST_ROWS_SHOWN
+    for stage in status.stages:
+        lines.append(f"| **{stage.title}** | | {stage.state} | |")
+        if not many:
+            lines += [f"| | {row.name} | {row.state} | {_one_line(row.detail)} |" for row in stage.steps]
+    return "\n".join(lines + (["", status.message] if status.message else []))
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|")[:200]
