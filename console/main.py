@@ -8,6 +8,7 @@ from console import (
     cmd_audit,
     cmd_demo,
     cmd_engine,
+    cmd_hyperv,
     cmd_lab,
     cmd_machines,
     cmd_master_target,
@@ -41,6 +42,7 @@ plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=Tr
 report = typer.Typer(
     help="Reports of plan runs: what was measured, and proof that it is unchanged.", no_args_is_help=True
 )
+hyperv = typer.Typer(help="Hyper-V hosts.", no_args_is_help=True)
 pki = typer.Typer(help="Certificates of sites, and keys for replicas.", no_args_is_help=True)
 
 app.add_typer(vault, name="vault")
@@ -51,9 +53,11 @@ app.add_typer(plan, name="plan")
 app.add_typer(schedule, name="schedule")
 app.add_typer(report, name="report")
 app.add_typer(pki, name="pki")
+app.add_typer(hyperv, name="hyperv")
 
 cmd_engine.register(app)
 cmd_vault.register(app, vault)
+cmd_hyperv.register(hyperv)
 cmd_lab.register(lab, faults)
 cmd_machines.register(app)
 cmd_master_target.register(app)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from vault.domain import Value
 
@@ -34,6 +34,8 @@ NEEDS_PASSWORD = frozenset({Authentication.NTLM, Authentication.CREDSSP, Authent
 class HyperVHost(Value):
     """One host, and how to log in to it. Holds references to secrets, never a secret."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
     address: str = Field(min_length=1)
     """A name that the host's certificate carries; for Kerberos, the host's full domain name."""
     port: int = Field(HTTPS_PORT, ge=1, le=65535)
@@ -54,6 +56,13 @@ class HyperVHost(Value):
     concurrency: int = Field(4, ge=1, le=25)
     """How many operations run on the host at once; each is one remote shell. A host allows a user 30 shells by default
     ("Quotas for remote shells": MaxShellsPerUser)."""
+
+    @field_validator("password")
+    @classmethod
+    def _is_a_reference(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("env:", "file:")):
+            raise ValueError("'password' is not a reference to a secret; write 'env:NAME' or 'file:PATH'")
+        return value
 
     @model_validator(mode="after")
     def _has_what_the_authentication_needs(self) -> Self:
