@@ -34,9 +34,17 @@ logger = logging.getLogger(__name__)
 
 SEND_BYTES = 96 * 1024
 """Raw bytes of one ``Send``: with base64 and the envelope below 150 KiB, the smallest MaxEnvelopeSizekb in use."""
-SHELL_IDLE = "PT15M"
+SHELL_IDLE = "PT5M"
 """After which time without a request the host ends a shell that was not closed (rsp:IdleTimeOut, [MS-WSMV])."""
 CODE_PAGE_UTF_8 = 65001
+
+
+LOGIN_REMEDIES = {
+    Authentication.KERBEROS: "check the worker's Kerberos ticket (klist), the host's name and the clocks",
+    Authentication.CERTIFICATE: "check that the host maps the certificate to an account",
+}
+KERBEROS_REFUSALS = ("KerberosExchangeError", "MutualAuthenticationError")
+"""By name: the package that has them cannot be imported where Kerberos is not installed. They are RequestExceptions."""
 
 
 class Broken(Exception):
@@ -150,6 +158,8 @@ class Channel:
     def _breaking(self, *, ran: bool) -> Iterator[None]:
         """Translate what pywinrm and requests raise."""
         from requests import RequestException
+        from requests_credssp import exceptions as credssp  # type: ignore[import-untyped]
+        from spnego.exceptions import SpnegoError
         from winrm.exceptions import (
             InvalidCredentialsError,
             WinRMError,
@@ -175,9 +185,9 @@ class Channel:
             raise self._http_error(error.code, ran) from None
         except RequestException as error:
             raise self._request_error(error, ran) from None
-        except PermissionError as error:
-            # requests_ntlm raises it when a server offers NTLM and then does not answer with a challenge.
-            raise self._refused(f"the NTLM exchange failed: {error}") from None
+        except (SpnegoError, credssp.AuthenticationException, credssp.NTStatusException, PermissionError) as error:
+            # PermissionError: requests_ntlm's, for a server that offers NTLM and does not answer with a challenge.
+            raise self._refused(f"the {self.host.authentication} login failed: {error}") from None
         except OSError as error:
             raise NotRecoverable(
                 without(_reason(error), self.secrets),
@@ -199,8 +209,8 @@ class Channel:
         return AuthenticationRefused(
             without(what, self.secrets),
             where=self.host.where,
-            remedy=f"check user and password, and that the host allows '{self.host.authentication}' "
-            "(winrm get winrm/config/service/auth)",
+            remedy=f"{LOGIN_REMEDIES.get(self.host.authentication, 'check user and password')}, and that the host "
+            f"allows '{self.host.authentication}' (winrm get winrm/config/service/auth)",
         )
 
     def _http_error(self, code: int, ran: bool) -> Exception:
@@ -219,6 +229,8 @@ class Channel:
         from requests import ConnectTimeout, ReadTimeout
 
         where = self.host.where
+        if type(error).__name__ in KERBEROS_REFUSALS:
+            return self._refused(f"the kerberos login failed: {error}")
         refused = next((e for e in _chain(error) if isinstance(e, ssl.SSLCertVerificationError)), None)
         if refused is not None:
             return _certificate_refused(refused, where)

@@ -1,4 +1,4 @@
-"""Who may log in to a simulated host: basic authentication, and NTLM by pyspnego's server side."""
+"""Who may log in to a simulated host: basic, client certificates, and NTLM and CredSSP by pyspnego's server side."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import spnego
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
 
@@ -24,6 +26,8 @@ class Account(NamedTuple):
     password: str
     may_manage: bool = True
     """False: the login is accepted, every request is denied."""
+    certificate: Path | None = None
+    """PEM: a client certificate that is mapped to the account."""
 
 
 class Denied(Exception):
@@ -47,7 +51,7 @@ class Accounts:
 
     @property
     def offered(self) -> list[str]:
-        return ["Negotiate", "NTLM", *(['Basic realm="WSMAN"'] if self.basic_allowed else [])]
+        return ["Negotiate", "NTLM", "CredSSP", *(['Basic realm="WSMAN"'] if self.basic_allowed else [])]
 
     def by_basic(self, token: str) -> Account:
         if not self.basic_allowed:
@@ -61,8 +65,18 @@ class Accounts:
             raise Denied("unknown user or wrong password")
         return account
 
-    def ntlm(self) -> NtlmLogin:
-        return NtlmLogin(self)
+    def by_certificate(self, der: bytes | None) -> Account:
+        """As a host maps a client certificate to a local account."""
+        for account in self._accounts.values():
+            if der is not None and account.certificate is not None:
+                known = x509.load_pem_x509_certificate(account.certificate.read_bytes())
+                if known.public_bytes(Encoding.DER) == der:
+                    return account
+        raise Denied("no account has this certificate")
+
+    @property
+    def client_certificates(self) -> list[Path]:
+        return [account.certificate for account in self._accounts.values() if account.certificate is not None]
 
     @contextmanager
     def known_to_spnego(self) -> Iterator[None]:
@@ -85,21 +99,26 @@ class Accounts:
         return account
 
 
-class NtlmLogin:
-    """The two steps of one connection's NTLM login ([MS-NLMP]), bound to the TLS channel."""
+class TokenLogin:
+    """One connection's login by exchanged tokens: NTLM bound to the TLS channel ([MS-NLMP]), or CredSSP ([MS-CSSP])."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, scheme: str) -> None:
         self._accounts = accounts
+        is_credssp = scheme.lower() == "credssp"
         with accounts.known_to_spnego():
-            self._context = spnego.server(protocol="ntlm", channel_bindings=accounts.binding)
+            self._context = (
+                spnego.server(protocol="credssp")
+                if is_credssp
+                else spnego.server(protocol="ntlm", channel_bindings=accounts.binding)
+            )
 
     def step(self, token: str) -> tuple[str | None, Account | None]:
-        """The challenge for the first token; the account for the second. Raises ``Denied``."""
+        """What to answer to a token, or the account after the last. Raises ``Denied``."""
         try:
             with self._accounts.known_to_spnego():
                 reply = self._context.step(base64.b64decode(token, validate=True))
         except (SpnegoError, ValueError) as error:
-            raise Denied(f"NTLM: {type(error).__name__}") from None
+            raise Denied(type(error).__name__) from None
         if not self._context.complete:
             return base64.b64encode(reply or b"").decode(), None
         return None, self._accounts.named(self._context.client_principal or "")

@@ -1,8 +1,9 @@
-"""A self-signed server certificate, as an administrator makes one for a host's HTTPS listener."""
+"""A self-signed certificate, as an administrator makes one for a host's HTTPS listener or for a client's login."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,16 +15,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
 
 class ServerCertificate(NamedTuple):
     certificate: Path
     """PEM; a client that names it as its authority trusts the server."""
     key: Path
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, client_certificates: Sequence[Path] = ()) -> ssl.SSLContext:
+        """For a server that takes these client certificates, and clients without one."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.certificate, self.key)
+        for trusted in client_certificates:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(trusted)
         return context
 
     def channel_binding(self) -> bytes:
@@ -49,7 +56,9 @@ def make_certificate(
         .not_valid_after(until)
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 from simulation.winrm import soap
-from simulation.winrm.accounts import Account, Accounts, Denied, NtlmLogin
+from simulation.winrm.accounts import Account, Accounts, Denied, TokenLogin
 from simulation.winrm.answering import Answer
 from simulation.winrm.certificate import ServerCertificate, make_certificate
 from simulation.winrm.jobs import JobFolder
@@ -24,6 +24,10 @@ from simulation.winrm.shells import Shells
 
 MAX_ENVELOPE_BYTES = 500 * 1024
 """MaxEnvelopeSizekb's default since WinRM 3.0."""
+
+
+CERTIFICATE_SCHEME = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual"
+"""The Authorization header of a login by client certificate ([MS-WSMV] 2.2.9)."""
 
 
 class Cut(Enum):
@@ -51,7 +55,7 @@ class WinRMServer:
         answer: called for each operation that a client runs.
         accounts: who may log in.
         host: the name that ``answer`` gets.
-        basic: whether basic authentication is allowed beside NTLM.
+        basic: whether basic authentication is allowed beside the others.
         certificate: made in a temporary folder when not given.
         max_shells: MaxShellsPerUser.
         latency_s: how long every request takes at least.
@@ -79,9 +83,9 @@ class WinRMServer:
         self.verbs: list[str] = []
         """The verbs of all authenticated requests."""
         self.logins = 0
-        """Logins by NTLM that were accepted."""
-        self.refused = 0
-        """Credentials that were not accepted."""
+        """Logins by NTLM or CredSSP that were accepted."""
+        self.attempts = 0
+        """Logins that were begun."""
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._listener = _Listener(self)
@@ -163,7 +167,7 @@ class _Listener(ThreadingHTTPServer):
 
     def __init__(self, server: WinRMServer) -> None:
         self.winrm = server
-        self._tls = server.certificate.context()
+        self._tls = server.certificate.context(server.accounts.client_certificates)
         super().__init__(("127.0.0.1", 0), _Connection)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -177,7 +181,7 @@ class _Listener(ThreadingHTTPServer):
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """One connection. NTLM authenticates a connection, not a request ([MS-NTHT])."""
+    """One connection. NTLM and CredSSP authenticate a connection, not a request ([MS-NTHT])."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -187,7 +191,7 @@ class _Connection(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self._account: Account | None = None
-        self._login: NtlmLogin | None = None
+        self._login: TokenLogin | None = None
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -212,23 +216,26 @@ class _Connection(BaseHTTPRequestHandler):
         """None when a challenge was sent instead. Raises ``Denied`` after saying so."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         accounts = self.server.winrm.accounts
+        if scheme and self._login is None:
+            self.server.winrm.attempts += 1
         try:
             if scheme == "Basic":
                 return accounts.by_basic(token)
-            if scheme in ("NTLM", "Negotiate"):
-                return self._ntlm(scheme, token)
+            if scheme == CERTIFICATE_SCHEME:
+                return accounts.by_certificate(cast(ssl.SSLSocket, self.connection).getpeercert(binary_form=True))
+            if scheme in ("NTLM", "Negotiate", "CredSSP"):
+                return self._by_token(scheme, token)
             if self._account is not None:
                 return self._account
         except Denied:
-            self.server.winrm.refused += 1
             self._challenge(*accounts.offered)
             raise
         self._challenge(*accounts.offered)
         return None
 
-    def _ntlm(self, scheme: str, token: str) -> Account | None:
+    def _by_token(self, scheme: str, token: str) -> Account | None:
         if self._login is None:
-            self._login = self.server.winrm.accounts.ntlm()
+            self._login = TokenLogin(self.server.winrm.accounts, scheme)
         reply, account = self._login.step(token)
         if reply is not None:
             self._challenge(f"{scheme} {reply}")

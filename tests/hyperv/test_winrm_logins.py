@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from requests import RequestException
 from winrm_host import ECHO, PASSWORD, USER, Echo, SimulatedHost
 
 from adapters.hyperv.connection import HyperVHost
@@ -38,16 +39,16 @@ def run(host: HyperVHost) -> str:
         return session.run(ECHO, Echo(text="hello"), timeout_s=10).text
 
 
-@pytest.mark.parametrize("authentication", ["ntlm", "basic"])
+@pytest.mark.parametrize("authentication", ["ntlm", "credssp", "basic"])
 @pytest.mark.parametrize(("user", "password"), [(USER, "wrong"), ("LAB\\nobody", PASSWORD)])
 def test_wrong_credentials_are_refused_after_one_try(
     host: SimulatedHost, monkeypatch: pytest.MonkeyPatch, authentication: str, user: str, password: str
 ) -> None:
     host.server.accounts.basic_allowed = True
     monkeypatch.setenv("HOST_PASSWORD", password)
-    with pytest.raises(AuthenticationRefused, match=r"refuses the credentials .* — check user and password"):
+    with pytest.raises(AuthenticationRefused, match=r"(refuses the|login failed).* — check user and password"):
         run(host.settings(user=user, authentication=authentication))
-    assert host.server.refused == 1
+    assert host.server.attempts == 1
     assert host.server.verbs == []
 
 
@@ -68,6 +69,47 @@ def test_basic_is_refused_where_it_is_off(host: SimulatedHost) -> None:
 def test_a_login_that_may_not_manage_is_denied(host: SimulatedHost) -> None:
     with pytest.raises(AuthorizationRefused, match=r"Access is denied \(0x00000005\) — let the account manage"):
         run(host.settings(user="LAB\\guest"))
+
+
+def test_credssp_logs_in(host: SimulatedHost) -> None:
+    assert run(host.settings(authentication="credssp")) == "hello"
+    assert host.server.logins == 1
+    assert host.requests[0].user == USER
+
+
+def test_a_client_certificate_logs_in_as_the_account_that_it_is_mapped_to(tmp_path: Path) -> None:
+    mapped, other = (make_certificate(tmp_path / name, names=(name,)) for name in ("mapped", "other"))
+    simulated = SimulatedHost(client_certificate=mapped.certificate)
+    try:
+        login = {"authentication": "certificate", "user": None, "password": None}
+        assert run(simulated.settings(**login, certificate=mapped.certificate, certificate_key=mapped.key)) == "hello"
+        assert simulated.requests[0].user == USER
+        with pytest.raises(LeewardError):
+            run(simulated.settings(**login, certificate=other.certificate, certificate_key=other.key))
+        assert len(simulated.requests) == 1
+    finally:
+        simulated.close()
+
+
+def test_a_host_whose_kerberos_is_not_installed_is_told_what_to_install(
+    host: SimulatedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("winrm.transport.HAVE_KERBEROS", False)
+    with pytest.raises(BadInput, match=r"pip install 'leeward\[hyperv-kerberos\]'"):
+        run(host.settings(authentication="kerberos", password=None))
+
+
+def test_a_refused_kerberos_login_is_not_tried_again(host: SimulatedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KerberosExchangeError(RequestException):
+        """Named as pywinrm's own."""
+
+    def no_ticket(*_: object) -> None:
+        raise KerberosExchangeError("No Kerberos credentials available")
+
+    monkeypatch.setattr("winrm.transport.Transport.send_message", no_ticket)
+    with pytest.raises(AuthenticationRefused, match="the kerberos login failed: No Kerberos credentials available"):
+        # NTLM stands in: it is what makes the transport here, and the error is the one to be told apart.
+        run(host.settings())
 
 
 def test_ntlm_is_bound_to_the_certificate(host: SimulatedHost, tmp_path: Path) -> None:

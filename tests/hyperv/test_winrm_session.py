@@ -105,6 +105,23 @@ def test_a_session_is_established_anew_after_a_restart_of_the_host(host: Simulat
     assert [request.parameters["text"] for request in host.requests] == ["before", "after"]
 
 
+def test_a_restart_in_the_middle_of_an_operation_is_unreachable_and_not_repeated_by_itself(
+    host: SimulatedHost, session: HostSession
+) -> None:
+    session.run(ECHO, Echo(text="warm"), timeout_s=10)
+    host.gate.clear()
+    host.began.clear()
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(session.run, ECHO, Echo(text="once"), timeout_s=20)
+        assert host.began.wait(10)
+        host.server.reboot()
+        with pytest.raises(Unreachable):
+            running.result()
+    host.gate.set()
+    assert [request.parameters["text"] for request in host.requests] == ["warm", "once"]
+    assert session.run(ECHO, Echo(text="next"), timeout_s=10).text == "next"
+
+
 def test_a_shell_that_the_host_ended_is_replaced(host: SimulatedHost, session: HostSession) -> None:
     session.run(ECHO, Echo(text="before"), timeout_s=10)
     host.server.shells.reboot()

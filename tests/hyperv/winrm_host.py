@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from adapters.hyperv.connection import HyperVHost
@@ -26,7 +27,7 @@ ECHO = Operation("check_host", Echo, Echo)
 
 
 class SimulatedHost:
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, client_certificate: Path | None = None, **options: Any) -> None:
         self.requests: list[Request] = []
         self.result: Result | None = None
         """What to answer instead of the parameters."""
@@ -36,7 +37,10 @@ class SimulatedHost:
         self.gate.set()
         self.server = WinRMServer(
             self._answer,
-            [Account(USER, PASSWORD), Account("LAB\\guest", PASSWORD, may_manage=False)],
+            [
+                Account(USER, PASSWORD, certificate=client_certificate),
+                Account("LAB\\guest", PASSWORD, may_manage=False),
+            ],
             **options,
         )
 

@@ -18,6 +18,14 @@ foreach ($owner in $owners) {
     $security.AddAccessRule($rule)
 }
 $null = New-Item -ItemType Directory -Path $root -Force
+$today = [System.DateTime]::UtcNow
+foreach ($left in @(Get-ChildItem -LiteralPath $root)) {
+    # Left by somebody who never came back: half-made ones begin with a dot and may hold a call.
+    $kept = if ($left.Name.StartsWith('.')) { 1 } else { 30 }
+    if ($left.LastWriteTimeUtc -lt $today.AddDays(-$kept)) {
+        Remove-Item -LiteralPath $left.FullName -Recurse -Force -ErrorAction SilentlyContinue
+    }
+}
 $null = [System.IO.Directory]::CreateDirectory($staging, $security)
 [System.IO.File]::WriteAllText((Join-Path -Path $staging -ChildPath 'call.json'), $Parameters.call)
 
