@@ -49,6 +49,12 @@ def test_the_parser_finds_what_is_wrong(text: str) -> None:
     assert "not PowerShell" in "\n".join(problems(text))
 
 
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("[!_]*.ps1")), ids=lambda path: path.stem)
+def test_a_script_that_calls_a_wmi_method_tells_its_return_value_as_a_code(path: Path) -> None:
+    text = path.read_text()
+    assert text.count(".InvokeMethod(") == text.count(".Data['ErrorCode'] = [long] $answer.ReturnValue")
+
+
 @pytest.mark.parametrize("name", ["_bootstrap", JOB])
 def test_a_command_line_is_short_enough_for_cmd(name: str) -> None:
     """cmd.exe takes 8191 characters ("Command prompt line string limitation")."""

@@ -6,7 +6,9 @@ $arguments.ByteOffset = $Parameters.offset
 $arguments.ByteLength = $Parameters.length
 $answer = $service.InvokeMethod('GetVirtualDiskChanges', $arguments, $null)
 if ($answer.ReturnValue -ne 0) {
-    throw "GetVirtualDiskChanges returned $($answer.ReturnValue)"
+    $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "GetVirtualDiskChanges returned $($answer.ReturnValue)"
+    $failure.Data['ErrorCode'] = [long] $answer.ReturnValue
+    throw $failure
 }
 $ranges = @()
 for ($index = 0; $index -lt $answer.ChangedByteOffsets.Count; $index++) {

@@ -18,10 +18,14 @@ if ($answer.ReturnValue -eq 4096) {
         $job.Get()
     }
     if ($job.JobState -ne 7) {
-        throw "CreateReferencePoint ended in state $($job.JobState), error $($job.ErrorCode): $($job.ErrorDescription)"
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "CreateReferencePoint ended in state $($job.JobState), error $($job.ErrorCode): $($job.ErrorDescription)"
+        $failure.Data['ErrorCode'] = [long] $job.ErrorCode
+        throw $failure
     }
 } elseif ($answer.ReturnValue -ne 0) {
-    throw "CreateReferencePoint returned $($answer.ReturnValue)"
+    $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "CreateReferencePoint returned $($answer.ReturnValue)"
+    $failure.Data['ErrorCode'] = [long] $answer.ReturnValue
+    throw $failure
 }
 $point = Get-WmiObject -Namespace root\virtualization\v2 -Class Msvm_VirtualSystemReferencePoint |
     Where-Object { $_.VirtualSystemIdentifier -eq $Parameters.vm_id -and $before -notcontains $_.InstanceID } | Select-Object -First 1

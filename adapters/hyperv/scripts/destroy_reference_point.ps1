@@ -6,7 +6,9 @@ if ($null -ne $point) {
     $arguments.AffectedReferencePoint = $point.Path.Path
     $answer = $service.InvokeMethod('DestroyReferencePoint', $arguments, $null)
     if ($answer.ReturnValue -ne 0 -and $answer.ReturnValue -ne 4096) {
-        throw "DestroyReferencePoint returned $($answer.ReturnValue)"
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "DestroyReferencePoint returned $($answer.ReturnValue)"
+        $failure.Data['ErrorCode'] = [long] $answer.ReturnValue
+        throw $failure
     }
 }
 @{}
