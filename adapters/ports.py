@@ -76,6 +76,17 @@ class Hypervisor(Protocol):
     def network_kind(self, network: str) -> str:
         """``production`` or ``isolated``. Raises ``NotFound`` naming the site's networks."""
 
+    def remove(self, machine: str) -> None:
+        """Power off and delete the machine with its disks. Not there: nothing happens."""
+
+    def run_in_guest(
+        self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
+    ) -> ScriptResult: ...
+
+
+class StreamFabric(Hypervisor, Protocol):
+    """A fabric whose machines leeward replicates itself: it gives their changes and makes machines out of replicas."""
+
     def create_from_replica(
         self, machine: str, like: str, store: ReplicaStore, point: RecoveryPoint, network: str, report: Report
     ) -> MachineDescription:
@@ -84,13 +95,6 @@ class Hypervisor(Protocol):
         ``like`` names the protected machine whose settings (guest load, sizes …) it takes. A half-made machine of
         an earlier try is replaced; a complete one made from the same point is kept. Raises ``InvalidState`` when a
         *different* machine has the name, ``NoSpace`` when it would not fit."""
-
-    def remove(self, machine: str) -> None:
-        """Power off and delete the machine with its disks. Not there: nothing happens."""
-
-    def run_in_guest(
-        self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
-    ) -> ScriptResult: ...
 
     def change_source(self, machine: str) -> ChangeSource:
         """The machine's tracked changes."""

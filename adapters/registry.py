@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from adapters.hyperv.fabrics import HyperVFabrics
 from adapters.lab.faults import link_guard
 from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.link import over_link
@@ -17,6 +18,7 @@ from replication.local import LocalReplicaStore
 from replication.ports import ReplicaStore
 from vault.domain import Relationship
 from vault.errors import BadInput, NotFound
+from vault.fabrics import REPLICATES
 from vault.inventory import AzureReplicas, Inventory
 
 
@@ -33,21 +35,28 @@ class Adapters:
         self._lab_root = data / "lab"
         self._caches = data / "cache"
         self._hypervisors: dict[str, LabHypervisor] = {}
+        self._hyperv = HyperVFabrics(inventory)
         self._links = Links(inventory)
-        self._stream = StreamProvider(self.hypervisor, self.store_across, self._replica_key, self._cache)
+        self._stream = StreamProvider(self._lab, self.store_across, self._replica_key, self._cache)
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
-        return self._lab(site)
+        return self._hyperv.hypervisor(site) if self._fabric(site) == "hyperv" else self._lab(site)
 
     def provider(self, relationship: Relationship) -> ReplicationProvider:
-        """The kind of replication that this relationship uses: the lab's machines use stream replication.
+        """The kind of replication that this relationship uses: Hyper-V Replica between Hyper-V sites, stream
+        replication between lab sites.
 
-        Raises ``NotFound`` when this worker's inventory does not know one of its sites.
+        Raises ``NotFound`` when this worker's inventory does not know one of its sites, ``BadInput`` when nothing
+        replicates between the two (an inventory that was changed since it was checked).
         """
-        self.hypervisor(relationship.source_site)
-        self.hypervisor(relationship.target_site)
-        return self._stream
+        source, target = self._fabric(relationship.source_site), self._fabric(relationship.target_site)
+        if (source, target) not in REPLICATES:
+            raise BadInput(
+                f"'{relationship.machine}' cannot be replicated from a site of fabric '{source}' to one of '{target}'",
+                remedy="correct the machine's sites: leeward vault check",
+            )
+        return self._hyperv.provider if source == "hyperv" else self._stream
 
     def master_target_store(self, site: str, machine: str) -> LocalReplicaStore:
         """The replica that the master target of ``site`` serves to process servers of other sites."""
@@ -55,10 +64,14 @@ class Adapters:
         fabric.faults.require_host()
         return fabric.store_in_files(machine)
 
-    def _lab(self, site: str) -> LabHypervisor:
+    def _fabric(self, site: str) -> str:
         if site not in self._inventory.sites:
             known = ", ".join(sorted(self._inventory.sites))
             raise NotFound(f"unknown site '{site}'", remedy=f"the inventory of this worker knows: {known}")
+        return self._inventory.sites[site].fabric
+
+    def _lab(self, site: str) -> LabHypervisor:
+        self._fabric(site)
         if site not in self._hypervisors:
             self._hypervisors[site] = self._lab_hypervisor(site)
         return self._hypervisors[site]
@@ -81,7 +94,7 @@ class Adapters:
         remote = self._links.remote_store(source_site, target_site, machine)
         if remote is not None:
             return over_link(remote, guard)
-        store = self.hypervisor(target_site).replica_store(machine)
+        store = self._lab(target_site).replica_store(machine)
         return over_link(store, self._links.throttled(source_site, guard))
 
 

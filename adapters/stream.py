@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.ports import Capabilities, CutsTogether, GroupRhythm, Hypervisor
+from adapters.ports import Capabilities, CutsTogether, GroupRhythm, StreamFabric
 from replication import caching, groups, seeding, stream
 from replication.cache import CutCache
 from replication.cipher import SiteKey
@@ -32,7 +32,7 @@ from vault.domain import (
 )
 from vault.errors import InvalidState, LeewardError, NotFound, ResynchronizationRequired, Unreachable
 
-FabricOf = Callable[[str], Hypervisor]
+FabricOf = Callable[[str], StreamFabric]
 StoreAcross = Callable[[str, str, str], ReplicaStore]
 """``(source site, target site, machine)`` → the target's replica store as the source site reaches it."""
 ReplicaKeyOf = Callable[[str], SiteKey | None]
@@ -90,7 +90,7 @@ class StreamProvider:
             findings.append(_failed(f"site {site}", error))
         return findings
 
-    def _network_finding(self, fabric: Hypervisor, network: str, wanted: NetworkKind) -> Finding:
+    def _network_finding(self, fabric: StreamFabric, network: str, wanted: NetworkKind) -> Finding:
         try:
             kind = fabric.network_kind(network)
         except NotFound as missing:

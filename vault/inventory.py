@@ -11,6 +11,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 
 from vault.access import Access
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
+from vault.hyperv import HyperVMachine, HyperVSite
 from vault.notifications import Webhook
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
@@ -71,6 +72,8 @@ TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 class Network(Value):
     kind: NetworkKind = NetworkKind.PRODUCTION
     description: str = ""
+    switch: str | None = None
+    """The virtual switch in Hyper-V; None: it has the network's name."""
 
 
 class AzureReplicas(Value):
@@ -128,7 +131,7 @@ class Bandwidth(Value):
 class Site(Value):
     """A place with one fabric. ``credentials`` is a reference (``env:NAME`` or ``file:PATH``), never a secret."""
 
-    fabric: Literal["lab"]
+    fabric: Literal["lab", "hyperv"]
     description: str = ""
     networks: dict[MachineName, Network] = Field(min_length=1)
     credentials: str | None = Field(default=None, pattern=r"^(env|file):.+$")
@@ -145,6 +148,7 @@ class Site(Value):
     bandwidth: Bandwidth | None = None
     cache: Size = 2**30
     """Bytes of changes that may wait on this site's disk while a target does not take them; 0B: none do."""
+    hyperv: HyperVSite | None = None
 
     @model_validator(mode="after")
     def _a_master_target_has_a_certificate(self) -> Site:
@@ -223,6 +227,7 @@ class Machine(Value):
     policy: str
     description: str = ""
     lab: LabMachine | None = None
+    hyperv: HyperVMachine | None = None
 
 
 class Inventory(Value):

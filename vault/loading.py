@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vault.domain import NetworkKind
 from vault.errors import BadInput
+from vault.fabrics import check_fabrics
 from vault.inventory import Inventory, Machine
 from vault.validation import Loaded, did_you_mean, in_order_of_the_file, load_model
 from vault.yamlsource import YamlSource
@@ -32,7 +33,7 @@ def load_inventory(path: Path) -> Inventory:
 def load_inventory_source(path: Path) -> Loaded[Inventory]:
     """As :func:`load_inventory`, with the positions of everything in the file."""
     loaded = load_model(path, Inventory)
-    checks = (_check_mappings, _check_machines, _check_groups)
+    checks = (_check_mappings, _check_machines, _check_groups, check_fabrics)
     errors = [error for check in checks for error in check(loaded.model, loaded.source)]
     if errors:
         raise in_order_of_the_file(errors)

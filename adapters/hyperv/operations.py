@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from adapters.hyperv.facts import (
     Authentication,
@@ -108,7 +108,7 @@ class ConnectNetwork(Value):
 class RunInGuest(Value):
     vm_id: str
     user: str
-    password: str
+    password: SecretStr
     command: list[str] = Field(min_length=1)
     environment: dict[str, str] = {}
 

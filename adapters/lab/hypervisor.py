@@ -1,4 +1,4 @@
-"""The lab's hypervisor: ``adapters.ports.Hypervisor`` for one lab site."""
+"""The lab's hypervisor: ``adapters.ports.StreamFabric`` for one lab site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adapters.lab.maps import LabBlockMapDevice
 from adapters.lab.quiet import PATIENCE_S
 from adapters.lab.space import MIB, SiteSpace
 from adapters.lab.storage import load_state
-from adapters.ports import Beat, CutsTogether, GroupRhythm, Hypervisor, ScriptResult
+from adapters.ports import Beat, CutsTogether, GroupRhythm, ScriptResult, StreamFabric
 from replication.bitmap import BitmapChangeSource
 from replication.cipher import SiteKey
 from replication.files import translated
@@ -44,7 +44,7 @@ _LOOK_AGAIN_S = 0.05
 _ROOM_WARNING = 256 * MIB
 
 
-class LabHypervisor(Hypervisor, CutsTogether):
+class LabHypervisor(StreamFabric, CutsTogether):
     """One site of the lab. Machines survive this object and its process.
 
     Args:

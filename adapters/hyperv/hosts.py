@@ -1,0 +1,190 @@
+"""The hosts of one site: who has a machine, and running operations there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol, TypeVar
+
+from adapters.hyperv.facts import HostFacts, Measurement, VirtualMachine
+from adapters.hyperv.operation import Input, Operation, Output
+from adapters.hyperv.operations import (
+    CHECK_HOST,
+    INVENTORY,
+    MEASURE_REPLICATION,
+    InventoryRequest,
+    MeasureRequest,
+    Nothing,
+)
+from adapters.ports import Beat
+from vault.domain import Value
+from vault.errors import Busy, InvalidState, LeewardError, NotFound, Unreachable
+
+CALL_S = 120.0
+"""An operation that only looks, or begins something. Discovering a full host takes the longest of them."""
+FACTS_FOR_S = 60.0
+"""What a host says about itself changes rarely: each check of many machines asks once."""
+
+Answer = TypeVar("Answer")
+
+
+class Runs(Protocol):
+    """What :class:`adapters.hyperv.session.HostSession` does: run operations on one host, blocking, from any thread."""
+
+    def run(self, operation: Operation[Input, Output], given: Input, *, timeout_s: float) -> Output: ...
+
+    def run_job(self, operation: Operation[Input, Output], given: Input, beat: Beat, *, timeout_s: float) -> Output: ...
+
+
+class Located(NamedTuple):
+    """A machine and the host that has it now."""
+
+    host: str
+    vm: VirtualMachine
+
+
+@contextmanager
+def _may_have_moved(given: Value) -> Iterator[None]:
+    """A machine is addressed on a host only after it was found there. When the host knows it no longer, it was moved
+    (live migration) or removed a moment ago: looking again tells which."""
+    try:
+        yield
+    except NotFound as gone:
+        if not hasattr(given, "vm_id"):
+            raise
+        remedy = "it is looked for again; a machine that was removed is reported then"
+        raise Busy(f"{gone.what}: it left the host just now", where=gone.where, remedy=remedy) from gone
+
+
+class HyperVHosts:
+    """One site's hosts.
+
+    Args:
+        site: the site's name.
+        sessions: each host's session, by the host's name in the inventory.
+        clock: seconds, by which answers grow old.
+    """
+
+    def __init__(self, site: str, sessions: dict[str, Runs], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.site = site
+        self._sessions = sessions
+        self._clock = clock
+        self._last_seen: dict[str, str] = {}
+        self._facts: dict[str, tuple[float, HostFacts]] = {}
+        self._measured: dict[str, tuple[float, dict[str, Measurement]]] = {}
+        self._measuring = {host: threading.Lock() for host in sessions}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._sessions)
+
+    def run(self, host: str, operation: Operation[Input, Output], given: Input, timeout_s: float = CALL_S) -> Output:
+        """Raises the errors of the session; ``Busy`` for a machine that left the host after it was found there."""
+        with _may_have_moved(given):
+            return self._sessions[host].run(operation, given, timeout_s=timeout_s)
+
+    def run_job(
+        self, host: str, operation: Operation[Input, Output], given: Input, beat: Beat, timeout_s: float
+    ) -> Output:
+        with _may_have_moved(given):
+            return self._sessions[host].run_job(operation, given, beat, timeout_s=timeout_s)
+
+    def on_all(self, ask: Callable[[str], Answer]) -> dict[str, Answer | LeewardError]:
+        """Ask all hosts at once; what one of them fails with does not keep the others' answers back."""
+
+        def answer(host: str) -> Answer | LeewardError:
+            try:
+                return ask(host)
+            except LeewardError as error:
+                return error
+
+        with ThreadPoolExecutor(max_workers=len(self._sessions)) as threads:
+            return dict(zip(self._sessions, threads.map(answer, self._sessions), strict=True))
+
+    def facts(self, host: str) -> HostFacts:
+        """What the host says about itself, at most :data:`FACTS_FOR_S` old."""
+        known = self._facts.get(host)
+        if known is None or self._clock() - known[0] > FACTS_FOR_S:
+            known = (self._clock(), self.run(host, CHECK_HOST, Nothing()))
+            self._facts[host] = known
+        return known[1]
+
+    def find(self, name: str) -> Located:
+        """The machine of that name, on whichever host it is: machines move between the hosts of a cluster.
+
+        Raises ``NotFound``; ``Unreachable`` when a host that may have it does not answer; ``InvalidState`` when there
+        are several.
+        """
+        found = self._find_where_it_was(name) or self._find_anywhere(name)
+        self._last_seen[name] = found.host
+        return found
+
+    def find_if_there(self, name: str) -> Located | None:
+        """As :meth:`find`; None when all hosts answered and none has it."""
+        try:
+            return self.find(name)
+        except NotFound:
+            return None
+
+    def _find_where_it_was(self, name: str) -> Located | None:
+        host = self._last_seen.get(name)
+        if host is None:
+            return None
+        try:
+            found = self._ask_for(host, name)
+        except Unreachable:
+            return None
+        return Located(host, found[0]) if len(found) == 1 else None
+
+    def _find_anywhere(self, name: str) -> Located:
+        answers = self.on_all(lambda host: self._ask_for(host, name))
+        found = [Located(host, vm) for host, vms in answers.items() if isinstance(vms, list) for vm in vms]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidState(
+                f"{len(found)} virtual machines are called '{name}', on {', '.join(there.host for there in found)}",
+                where=f"site {self.site}",
+                remedy="rename or remove all but one",
+            )
+        for answer in answers.values():
+            if isinstance(answer, LeewardError):
+                raise answer
+        raise NotFound(
+            f"no host has a virtual machine '{name}'",
+            where=f"site {self.site}",
+            remedy=f"looked on {', '.join(self._sessions)}; if it was renamed, set 'name' below the machine's 'hyperv'",
+        )
+
+    def _ask_for(self, host: str, name: str) -> list[VirtualMachine]:
+        answer = self.run(host, INVENTORY, InventoryRequest(names=[name]))
+        return [vm for vm in answer.machines if vm.name.casefold() == name.casefold()]
+
+    def measure(self, there: Located, *, not_older_than_s: float = 0) -> Measurement:
+        """How the machine's replication goes. All machines of a host are measured in one call, which serves everybody
+        who asks within ``not_older_than_s``.
+
+        Raises ``NotFound`` when it is not replicated, or not on that host any more.
+        """
+        asked = self._clock()
+        with self._measuring[there.host]:
+            known = self._measured.get(there.host)
+            if known is None or asked - known[0] > not_older_than_s:
+                began = self._clock()
+                wanted = None if not_older_than_s else [there.vm.id]
+                measured = self.run(there.host, MEASURE_REPLICATION, MeasureRequest(vm_ids=wanted))
+                by_id = {machine.vm_id: machine for machine in measured.machines}
+                if wanted is None:
+                    self._measured[there.host] = (began, by_id)
+            else:
+                by_id = known[1]
+        if there.vm.id not in by_id:
+            raise NotFound(
+                f"'{there.vm.name}' is not replicated",
+                where=f"host {there.host}",
+                remedy="protect it; if it was moved to another host just now, try again",
+            )
+        return by_id[there.vm.id]

@@ -1,0 +1,364 @@
+"""The hosts of a Hyper-V site as ``adapters.ports.Hypervisor``."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillRunning
+
+from pydantic import SecretStr, ValidationError
+
+from adapters.hyperv.facts import GuestStatus, HostFacts, VirtualMachine, Volume
+from adapters.hyperv.hosts import CALL_S, HyperVHosts, Located
+from adapters.hyperv.operations import (
+    CANCEL_FAILOVER,
+    GUEST_STATUS,
+    INVENTORY,
+    REMOVE_VM,
+    RUN_IN_GUEST,
+    START_VM,
+    STOP_VM,
+    InventoryRequest,
+    OfVm,
+    RunInGuest,
+    StopVm,
+)
+from adapters.hyperv.states import ROLES, STATES, Role, Standing, VmState, power
+from adapters.ports import Beat, Hypervisor, ScriptResult
+from vault import secrets
+from vault.domain import (
+    Answering,
+    Disk,
+    Finding,
+    GuestTransactions,
+    MachineDescription,
+    PowerState,
+    Severity,
+)
+from vault.errors import (
+    AuthenticationRefused,
+    AuthorizationRefused,
+    Busy,
+    InvalidState,
+    LeewardError,
+    NotFound,
+    NotRecoverable,
+    Unreachable,
+)
+from vault.hyperv import HyperVMachine
+from vault.inventory import Inventory
+
+LOOK_AGAIN_S = 2.0
+ASK_AGAIN_S = 10.0
+"""Between two requests to shut down: while a guest boots, nobody in it hears them."""
+ONE_CONNECTION_S = 3.0
+REMOVING_S = 600.0
+OUTPUT_KEPT = 64 * 1024
+ROOM_WARNING = 10 * 2**30
+
+ADDRESS = "leeward.address"
+TRANSACTIONS = "leeward.transactions"
+"""What software in a guest may publish by data exchange: where it answers, as ``host:port``, and as JSON the
+transactions that it holds (:class:`vault.domain.GuestTransactions`). Then a failover's loss is measured."""
+
+
+class HyperVHypervisor(Hypervisor):
+    """One Hyper-V site.
+
+    Args:
+        hosts: the site's hosts.
+        inventory: says which virtual machine a machine is, and which virtual switch a network.
+        resolve_secret: turns a reference into the secret.
+        pause: waits between two looks; seconds.
+    """
+
+    def __init__(
+        self,
+        hosts: HyperVHosts,
+        inventory: Inventory,
+        *,
+        resolve_secret: Callable[[str], str] = secrets.resolve,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.site = hosts.site
+        self.hosts = hosts
+        self._inventory = inventory
+        self._resolve_secret = resolve_secret
+        self.pause = pause
+
+    # --- the fabric -------------------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        answers = self.hosts.on_all(self.hosts.facts)
+        return [finding for host, answer in answers.items() for finding in self._of_host(host, answer)]
+
+    def _of_host(self, host: str, answer: HostFacts | LeewardError) -> list[Finding]:
+        subject = f"host {host}"
+        if isinstance(answer, LeewardError):
+            return [Finding(severity=Severity.FAIL, subject=subject, what=answer.what, remedy=answer.remedy)]
+        if not answer.administrator:
+            what, remedy = "the login may not manage Hyper-V", "add it to the host's group Hyper-V Administrators"
+            return [Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)]
+        if not answer.hyperv_module_version:
+            what, remedy = "the Hyper-V module is missing", "Install-WindowsFeature Hyper-V-PowerShell"
+            return [Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)]
+        free = self.room(answer)
+        return [
+            Finding(severity=Severity.PASS, subject=subject, what=f"Windows {answer.os_version} answers"),
+            Finding(
+                severity=Severity.PASS if free >= ROOM_WARNING else Severity.WARN,
+                subject=subject,
+                what=f"{free / 2**30:.0f} GiB are free for replicas",
+                remedy="" if free >= ROOM_WARNING else "free space on the volume that holds the replicas",
+            ),
+        ]
+
+    def room(self, facts: HostFacts) -> int:
+        """Bytes that are free where the host keeps replicas."""
+        settings = self._inventory.sites[self.site].hyperv
+        server = facts.replica_server
+        configured = [server.storage, *(entry.storage for entry in server.authorizations)] if server else []
+        folders = [settings.replica.storage if settings else None, *configured, facts.virtual_disk_path]
+        folder = next((folder for folder in folders if folder), "")
+        volume = _volume_of(folder, facts.volumes)
+        return volume.free if volume else 0
+
+    def free_space(self) -> int:
+        rooms = [
+            self.room(facts) for facts in self.hosts.on_all(self.hosts.facts).values() if isinstance(facts, HostFacts)
+        ]
+        if not rooms:
+            raise Unreachable("no host answers", where=f"site {self.site}", remedy="leeward hyperv check")
+        return max(rooms)
+
+    def discover(self) -> list[MachineDescription]:
+        answers = self.hosts.on_all(lambda host: self.hosts.run(host, INVENTORY, InventoryRequest()).machines)
+        for answer in answers.values():
+            if isinstance(answer, LeewardError):
+                raise answer
+        return [self._describe(vm) for vms in answers.values() if isinstance(vms, list) for vm in vms]
+
+    def describe(self, machine: str) -> MachineDescription:
+        return self._describe(self.find(machine).vm)
+
+    def _describe(self, vm: VirtualMachine) -> MachineDescription:
+        adapters = [adapter for adapter in vm.network_adapters if adapter.switch]
+        return MachineDescription(
+            name=vm.name,
+            site=self.site,
+            power=power(vm.state),
+            disks=[Disk(name=_file_name(disk.path), size=disk.size) for disk in vm.disks if disk.size],
+            network=self._network_of(adapters[0].switch) if adapters else None,
+            address=next((address for adapter in adapters for address in adapter.addresses), None),
+        )
+
+    def find(self, machine: str) -> Located:
+        """The virtual machine of a machine (see :meth:`HyperVHosts.find`)."""
+        return self.hosts.find(self.vm_name(machine))
+
+    def find_if_there(self, machine: str) -> Located | None:
+        return self.hosts.find_if_there(self.vm_name(machine))
+
+    def vm_name(self, machine: str) -> str:
+        return self.settings(machine).name or machine
+
+    def settings(self, machine: str) -> HyperVMachine:
+        """What the inventory says about a machine; nothing of its own for one it does not name, like a test copy."""
+        described = self._inventory.machines.get(machine)
+        return (described.hyperv if described else None) or HyperVMachine()
+
+    def network_kind(self, network: str) -> str:
+        networks = self._inventory.sites[self.site].networks
+        if network not in networks:
+            known = ", ".join(networks)
+            raise NotFound(f"unknown network '{network}'", where=f"site {self.site}", remedy=f"the site has: {known}")
+        return networks[network].kind
+
+    def switch(self, network: str) -> str:
+        """The virtual switch that a network is."""
+        self.network_kind(network)
+        return self._inventory.sites[self.site].networks[network].switch or network
+
+    def _network_of(self, switch: str) -> str:
+        networks = self._inventory.sites[self.site].networks
+        return next((name for name, network in networks.items() if (network.switch or name) == switch), switch)
+
+    # --- power ------------------------------------------------------------------------------------------------
+
+    def start(self, machine: str) -> None:
+        """A primary that was prepared for a planned failover is given back to production first: its host refuses to
+        start it while it waits for the failover."""
+        there = self.find(machine)
+        if there.vm.replication is not None:
+            role, standing = ROLES[there.vm.replication.mode], STATES[there.vm.replication.state].standing
+            if role is Role.TARGET and standing not in (Standing.FAILED_OVER, Standing.COMMITTED):
+                raise InvalidState(
+                    f"'{machine}' is a replica here: {standing}",
+                    where=f"host {there.host}",
+                    remedy="fail it over; a replica that was started could not follow its source any more",
+                )
+            if role is Role.SOURCE and standing is Standing.PREPARED:
+                self.hosts.run(there.host, CANCEL_FAILOVER, OfVm(vm_id=there.vm.id))
+        if there.vm.state is not VmState.RUNNING:
+            self.hosts.run(there.host, START_VM, OfVm(vm_id=there.vm.id))
+
+    def shut_down(self, machine: str, timeout_s: float, beat: Beat) -> PowerState:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            there = self.find_if_there(machine)
+            if there is None or power(there.vm.state) is PowerState.OFF:
+                return PowerState.OFF
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            beat(f"waiting for {machine} to shut down")
+            if not self._asked_to_stop(there, beat, left):
+                self.pause(min(ASK_AGAIN_S, left))
+        return self._turned_off(machine)
+
+    def _asked_to_stop(self, there: Located, beat: Beat, timeout_s: float) -> bool:
+        """Whether the guest was heard to stop. It may refuse, or not be able to hear; it keeps the time that it has."""
+        try:
+            self.hosts.run_job(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=False), beat, timeout_s)
+        except (AuthenticationRefused, AuthorizationRefused):
+            raise
+        except (NotRecoverable, Busy) as refused:
+            beat(f"{there.vm.name} does not shut down by itself: {refused.what}")
+            return False
+        return True
+
+    def power_off(self, machine: str) -> None:
+        self._turned_off(machine)
+
+    def _turned_off(self, machine: str) -> PowerState:
+        there = self.find_if_there(machine)
+        if there is None:
+            return PowerState.OFF
+        if power(there.vm.state) is not PowerState.OFF:
+            self.hosts.run(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=True))
+            there = self.find_if_there(machine)
+        return power(there.vm.state) if there else PowerState.OFF
+
+    def wait_until_answering(self, machine: str, timeout_s: float, beat: Beat) -> Answering:
+        """By the heartbeat of the integration services, and on the machine's port when it has one."""
+        started = time.monotonic()
+        there = self.find(machine)
+        port = self.settings(machine).port
+        while True:
+            status = self.hosts.run(there.host, GUEST_STATUS, OfVm(vm_id=there.vm.id))
+            if power(status.vm_state) is PowerState.OFF:
+                raise InvalidState(
+                    f"machine '{machine}' is off", where=f"host {there.host}", remedy="look at its console, start it"
+                )
+            missing, address = _answers(status, port)
+            if not missing:
+                break
+            if time.monotonic() - started > timeout_s:
+                raise Unreachable(
+                    f"machine '{machine}' does not answer within {timeout_s:g} s: {missing}",
+                    where=f"host {there.host}",
+                    remedy="look at its console on the host",
+                )
+            beat(f"waiting for {machine} to answer: {missing}")
+            self.pause(LOOK_AGAIN_S)
+        return Answering(
+            name=machine,
+            site=self.site,
+            address=address,
+            waited_s=time.monotonic() - started,
+            transactions=_transactions(status, there.host),
+        )
+
+    def run_in_guest(
+        self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
+    ) -> ScriptResult:
+        settings = self.settings(machine)
+        if not (settings.guest_user and settings.guest_password):
+            raise InvalidState(
+                f"leeward has no login for the guest of '{machine}'",
+                where=f"site {self.site}",
+                remedy="set 'guest_user' and 'guest_password' below the machine's 'hyperv'",
+            )
+        there = self.find(machine)
+        given = RunInGuest(
+            vm_id=there.vm.id,
+            user=settings.guest_user,
+            password=SecretStr(self._resolve_secret(settings.guest_password)),
+            command=command,
+            environment=environment,
+        )
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            running = thread.submit(self.hosts.run, there.host, RUN_IN_GUEST, given, timeout_s + CALL_S)
+            while True:
+                beat(f"{command[0] if command else 'a command'} runs on {machine}")
+                try:
+                    result = running.result(timeout=1)
+                    break
+                except StillRunning:
+                    continue
+        return ScriptResult(exit_code=result.exit_code, output=result.output[-OUTPUT_KEPT:])
+
+    def remove(self, machine: str) -> None:
+        there = self.find_if_there(machine)
+        if there is None:
+            return
+        if there.vm.replication is not None and ROLES[there.vm.replication.mode] is not Role.NONE:
+            raise InvalidState(
+                f"'{machine}' is in a replication relationship ({there.vm.replication.mode})",
+                where=f"host {there.host}",
+                remedy="end its protection first",
+            )
+        self._turned_off(machine)
+        self.hosts.run_job(there.host, REMOVE_VM, OfVm(vm_id=there.vm.id), lambda _: None, REMOVING_S)
+
+
+def _answers(status: GuestStatus, port: int | None) -> tuple[str, str]:
+    """``(what is missing until the guest answers, where it answers)``."""
+    if address := status.published.get(ADDRESS):
+        host, _, number = address.rpartition(":")
+        return ("" if _accepts(host, int(number)) else f"{address} does not accept connections"), address
+    if not status.heartbeat.startswith("Ok"):
+        return f"heartbeat {status.heartbeat or 'unknown'}", ""
+    addresses = sorted(status.addresses, key=lambda address: ":" in address)
+    if not addresses:
+        return "it has no address yet", ""
+    if port is None:
+        return "", addresses[0]
+    for host in addresses:
+        if _accepts(host, port):
+            return "", f"{host}:{port}"
+    return f"port {port} does not accept connections on {', '.join(addresses)}", ""
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=ONE_CONNECTION_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _transactions(status: GuestStatus, host: str) -> GuestTransactions | None:
+    published = status.published.get(TRANSACTIONS)
+    if published is None:
+        return None
+    try:
+        return GuestTransactions.model_validate_json(published)
+    except ValidationError:
+        raise InvalidState(
+            f"what the guest publishes as '{TRANSACTIONS}' cannot be read",
+            where=f"host {host}",
+            remedy="correct the software in the guest, or let it publish nothing",
+        ) from None
+
+
+def _file_name(path: str) -> str:
+    return path.replace("/", "\\").rsplit("\\", 1)[-1]
+
+
+def _volume_of(folder: str, volumes: list[Volume]) -> Volume | None:
+    """The volume that a folder is on: the longest of the paths that it begins with."""
+    on = [volume for volume in volumes if folder.casefold().startswith(volume.path.casefold())]
+    return max(on, key=lambda volume: len(volume.path), default=None)

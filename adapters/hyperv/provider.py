@@ -1,0 +1,356 @@
+"""Hyper-V Replica (requirements A5): hosts move the bytes, leeward decides and watches.
+
+Calls marked [source] speak only to the source's hosts, those marked [target] only to the target's: a dead site keeps no
+failover waiting. How Hyper-V Replica's order maps to the product's phases: docs/decisions/005-hyperv-replica.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adapters.hyperv import points, readiness, settings
+from adapters.hyperv.hosts import Located
+from adapters.hyperv.hypervisor import HyperVHypervisor
+from adapters.hyperv.operations import (
+    CANCEL_FAILOVER,
+    COMPLETE_FAILOVER,
+    CONNECT_NETWORK,
+    DELETE_REPLICA,
+    ENABLE_REPLICATION,
+    MAKE_REPLICA,
+    PREPARE_FAILOVER,
+    REMOVE_REPLICATION,
+    RENAME_VM,
+    REVERSE_REPLICATION,
+    START_FAILOVER,
+    START_INITIAL_REPLICATION,
+    START_TEST_FAILOVER,
+    STOP_TEST_FAILOVER,
+    STOP_VM,
+    ConnectNetwork,
+    DeleteReplica,
+    OfVm,
+    RenameVm,
+    StopVm,
+)
+from adapters.hyperv.states import Role, Standing, power
+from adapters.hyperv.watching import (
+    achieve,
+    place,
+    resume,
+    standing_of,
+    unexpected,
+    until_next_point,
+    until_replicating,
+)
+from adapters.ports import Beat, Capabilities
+from replication.media import SeedManifest
+from replication.ports import Report
+from vault.domain import (
+    CacheFill,
+    Finding,
+    PowerState,
+    Progress,
+    RecoveredMachine,
+    RecoveryPoint,
+    Relationship,
+)
+from vault.errors import InvalidState
+from vault.hyperv import FREQUENCIES_S
+from vault.inventory import Inventory
+
+LAST_CHANGES_S = 6 * 3600.0
+FAILOVER_S = 1800.0
+BEING_DELETED = "leeward: this replica is being deleted"
+
+
+class HyperVReplicaProvider:
+    """Implements :class:`adapters.ports.ReplicationProvider`. Every call looks at the state before it acts."""
+
+    capabilities = Capabilities(minimum_frequency_s=min(FREQUENCIES_S))
+
+    def __init__(self, fabric_of: Callable[[str], HyperVHypervisor], inventory: Inventory) -> None:
+        self._fabric_of = fabric_of
+        self._inventory = inventory
+
+    # --- protecting -------------------------------------------------------------------------------------------
+
+    def check_source(self, relationship: Relationship) -> list[Finding]:
+        return readiness.of_source(self._fabric_of(relationship.source_site), relationship)
+
+    def check_target(self, relationship: Relationship) -> list[Finding]:
+        return readiness.of_target(self._fabric_of(relationship.target_site), self._inventory, relationship)
+
+    def enable(self, relationship: Relationship) -> None:
+        """After a failover the relationship is there already, and is turned round."""
+        fabric, there = self._source(relationship)
+        role, standing = place(there)
+        if role is Role.SOURCE:
+            return
+        wanted = settings.of(self._inventory, relationship, there.vm, fabric.hosts.facts(there.host))
+        if role is Role.NONE:
+            excluded = fabric.settings(relationship.machine).excluded_disks
+            fabric.hosts.run(there.host, ENABLE_REPLICATION, settings.enabling(wanted, excluded))
+        elif role is Role.TARGET and standing in (Standing.FAILED_OVER, Standing.COMMITTED):
+            achieve(
+                fabric,
+                relationship.machine,
+                REVERSE_REPLICATION,
+                wanted,
+                to="turned round",
+                reached=lambda seen: place(seen)[0] is Role.SOURCE,
+                beat=_silent,
+                within_s=FAILOVER_S,
+            )
+        else:
+            raise unexpected(there, "protected from here")
+
+    def export_seed(
+        self, relationship: Relationship, folder: Path, report: Report, *, restart: bool = False
+    ) -> SeedManifest:
+        raise _no_media(relationship)
+
+    def import_seed(self, relationship: Relationship, folder: Path, report: Report) -> RecoveryPoint:
+        raise _no_media(relationship)
+
+    def seed_missing(self, relationship: Relationship) -> Progress | None:
+        raise _no_media(relationship)
+
+    def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        """The host copies; a relationship that was turned round goes on from what both sides have."""
+        fabric, there = self._source(relationship)
+        standing = place(there)[1]
+        if standing is Standing.READY:
+            fabric.hosts.run(there.host, START_INITIAL_REPLICATION, OfVm(vm_id=there.vm.id))
+        elif standing is Standing.RESYNC_REQUIRED:
+            resume(fabric, there, resynchronize=True)
+        return until_replicating(fabric, relationship.machine, "initial replication", report)
+
+    def finalize(self, relationship: Relationship) -> None:
+        fabric, there = self._source(relationship)
+        measured = fabric.hosts.measure(there)
+        if standing_of(measured) is not Standing.REPLICATING or measured.last_replication is None:
+            raise InvalidState(
+                f"the replica of '{relationship.machine}' is not complete: {standing_of(measured)}",
+                where=f"host {there.host}",
+                remedy=f"run the initial replication again: leeward protect {relationship.machine}",
+            )
+
+    # --- replicating ------------------------------------------------------------------------------------------
+
+    def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
+        """Hyper-V cuts by its own rhythm, app-consistent ones too: this waits for the next point when one is due, and
+        tells how old the newest is and how much it misses (:func:`adapters.hyperv.watching.until_next_point`)."""
+        fabric, there = self._source(relationship)
+        return until_next_point(fabric, there, relationship.frequency_s, report)
+
+    def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
+        """Nothing: Hyper-V keeps its change logs beside the source's disks."""
+        return None
+
+    def resynchronize(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        fabric, there = self._source(relationship)
+        if place(there)[1] not in (Standing.REPLICATING, Standing.RESYNCHRONIZING):
+            resume(fabric, there, resynchronize=True)
+        return until_replicating(fabric, relationship.machine, "resynchronization", report)
+
+    def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
+        fabric, there = self._source(relationship)
+        role, standing = place(there)
+        if power(there.vm.state) is not PowerState.OFF:
+            raise InvalidState(
+                f"machine '{relationship.machine}' still runs ({there.vm.state}); "
+                "the last changes can only be sent once it is off",
+                where=f"host {there.host}",
+                remedy="shut it down, then try again",
+            )
+        if role is not Role.SOURCE:
+            raise unexpected(there, "prepared for a planned failover")
+        if standing is not Standing.PREPARED:
+            there = achieve(
+                fabric,
+                relationship.machine,
+                PREPARE_FAILOVER,
+                OfVm(vm_id=there.vm.id),
+                to="prepared for a planned failover",
+                reached=lambda seen: place(seen)[1] is Standing.PREPARED,
+                beat=_telling(report),
+                within_s=LAST_CHANGES_S,
+            )
+        moment = fabric.hosts.measure(there).last_replication
+        return points.planned_point(moment or datetime.now(UTC))
+
+    # --- recovery points --------------------------------------------------------------------------------------
+
+    def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
+        """Hourly points, and the newest: the replica's own disks."""
+        fabric, there = self._replica(relationship)
+        return points.points_of(fabric.hosts, there)
+
+    def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
+        fabric, there = self._replica(relationship)
+        return points.choose(fabric.hosts, there, choice)
+
+    # --- failing over -----------------------------------------------------------------------------------------
+
+    def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
+        """The host does not tell from which point a failed-over machine came, except for a planned failover's. What an
+        earlier try left is therefore taken back and made anew, as long as it is off."""
+        fabric, there = self._replica(relationship)
+        standing = place(there)[1]
+        if standing is Standing.COMMITTED or power(there.vm.state) is not PowerState.OFF:
+            raise unexpected(there, "failed over")
+        point = points.choose(fabric.hosts, there, choice)
+        if standing is Standing.FAILED_OVER and not self._is_made_from(fabric, there, point):
+            fabric.hosts.run(there.host, CANCEL_FAILOVER, OfVm(vm_id=there.vm.id))
+            standing = Standing.REPLICATING
+        if standing is not Standing.FAILED_OVER:
+            there = achieve(
+                fabric,
+                relationship.machine,
+                START_FAILOVER,
+                points.failover_to(there, point),
+                to="failed over",
+                reached=lambda seen: place(seen)[1] is Standing.FAILED_OVER,
+                beat=_telling(report),
+                within_s=FAILOVER_S,
+            )
+        self._connect(fabric, there.host, there.vm.id, relationship.target_network)
+        return RecoveredMachine(
+            name=relationship.machine, site=fabric.site, network=relationship.target_network, point=point
+        )
+
+    def _is_made_from(self, fabric: HyperVHypervisor, there: Located, point: RecoveryPoint) -> bool:
+        return points.is_planned(point) and fabric.hosts.measure(there).failed_over_planned
+
+    def cancel_failover(self, relationship: Relationship) -> None:
+        """Undoes it on the replica server; starting the source undoes the preparation there."""
+        fabric = self._fabric_of(relationship.target_site)
+        there = fabric.find_if_there(relationship.machine)
+        if there is None or place(there) != (Role.TARGET, Standing.FAILED_OVER):
+            return
+        _turn_off(fabric, there)
+        fabric.hosts.run(there.host, CANCEL_FAILOVER, OfVm(vm_id=there.vm.id))
+
+    def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
+        """Hyper-V makes '<name> - Test', without a network; a copy that an earlier try left is replaced."""
+        fabric, there = self._replica(relationship)
+        assert there.vm.replication is not None
+        point = points.choose(fabric.hosts, there, choice)
+        if there.vm.replication.test_vm_id:
+            fabric.hosts.run(there.host, STOP_TEST_FAILOVER, OfVm(vm_id=there.vm.id))
+        report(Progress(doing=f"making {name} on {there.host}"))
+        copy = fabric.hosts.run(there.host, START_TEST_FAILOVER, points.failover_to(there, point), FAILOVER_S)
+        fabric.hosts.run(there.host, RENAME_VM, RenameVm(vm_id=copy.vm_id, name=name))
+        self._connect(fabric, there.host, copy.vm_id, relationship.test_network)
+        return RecoveredMachine(name=name, site=fabric.site, network=relationship.test_network, point=point)
+
+    def end_test(self, relationship: Relationship, name: str) -> None:
+        fabric = self._fabric_of(relationship.target_site)
+        there = fabric.find_if_there(relationship.machine)
+        if there is not None and there.vm.replication is not None and there.vm.replication.test_vm_id:
+            fabric.hosts.run(there.host, STOP_TEST_FAILOVER, OfVm(vm_id=there.vm.id), FAILOVER_S)
+
+    def commit(self, relationship: Relationship, point_id: str) -> None:
+        fabric, there = self._target(relationship)
+        role, standing = place(there)
+        if role is Role.SOURCE or (role is Role.TARGET and standing is Standing.COMMITTED):
+            return
+        if (role, standing) != (Role.TARGET, Standing.FAILED_OVER):
+            raise unexpected(there, "committed")
+        achieve(
+            fabric,
+            relationship.machine,
+            COMPLETE_FAILOVER,
+            OfVm(vm_id=there.vm.id),
+            to="committed",
+            reached=lambda seen: place(seen)[1] is Standing.COMMITTED,
+            beat=_silent,
+            within_s=FAILOVER_S,
+        )
+
+    # --- turning round and ending -----------------------------------------------------------------------------
+
+    def prepare_reverse(self, reversed_relationship: Relationship) -> None:
+        """After an unplanned failover the old primary has to be made a replica; after a planned one the reversal does
+        that by itself. An old primary that is gone is made anew by the first copy."""
+        fabric = self._fabric_of(reversed_relationship.target_site)
+        there = fabric.find_if_there(reversed_relationship.machine)
+        if there is None or place(there)[0] is Role.TARGET:
+            return
+        role, standing = place(there)
+        if role is not Role.SOURCE or power(there.vm.state) is not PowerState.OFF:
+            raise unexpected(there, "turned into a replica")
+        if standing is not Standing.PREPARED:
+            fabric.hosts.run(there.host, MAKE_REPLICA, OfVm(vm_id=there.vm.id))
+
+    def retire_replica(self, relationship: Relationship) -> None:
+        """Nothing: what was the replica is the machine now."""
+
+    def disable_source(self, relationship: Relationship) -> None:
+        fabric = self._fabric_of(relationship.source_site)
+        there = fabric.find_if_there(relationship.machine)
+        if there is not None and place(there)[0] is Role.SOURCE:
+            fabric.hosts.run(there.host, REMOVE_REPLICATION, OfVm(vm_id=there.vm.id))
+
+    def disable_target(self, relationship: Relationship) -> None:
+        """A replica that was failed over to is the machine itself: it only leaves its relationship."""
+        fabric = self._fabric_of(relationship.target_site)
+        there = fabric.find_if_there(relationship.machine)
+        if there is None:
+            return
+        of_vm = OfVm(vm_id=there.vm.id)
+        role, standing = place(there)
+        if role is Role.TARGET and standing in (Standing.FAILED_OVER, Standing.COMMITTED):
+            fabric.hosts.run(there.host, REMOVE_REPLICATION, of_vm)
+        elif role is Role.TARGET or there.vm.notes == BEING_DELETED:
+            if there.vm.replication is not None and there.vm.replication.test_vm_id:
+                fabric.hosts.run(there.host, STOP_TEST_FAILOVER, of_vm, FAILOVER_S)
+            doomed = DeleteReplica(vm_id=there.vm.id, note=BEING_DELETED)
+            fabric.hosts.run_job(there.host, DELETE_REPLICA, doomed, _silent, FAILOVER_S)
+            if fabric.find_if_there(relationship.machine) is not None:
+                raise unexpected(there, "deleted")
+
+    # --- shared -----------------------------------------------------------------------------------------------
+
+    def _source(self, relationship: Relationship) -> tuple[HyperVHypervisor, Located]:
+        fabric = self._fabric_of(relationship.source_site)
+        return fabric, fabric.find(relationship.machine)
+
+    def _target(self, relationship: Relationship) -> tuple[HyperVHypervisor, Located]:
+        fabric = self._fabric_of(relationship.target_site)
+        return fabric, fabric.find(relationship.machine)
+
+    def _replica(self, relationship: Relationship) -> tuple[HyperVHypervisor, Located]:
+        fabric, there = self._target(relationship)
+        if place(there)[0] is not Role.TARGET:
+            raise unexpected(there, "used as a replica")
+        return fabric, there
+
+    def _connect(self, fabric: HyperVHypervisor, host: str, vm_id: str, network: str) -> None:
+        fabric.hosts.run(host, CONNECT_NETWORK, ConnectNetwork(vm_id=vm_id, switch=fabric.switch(network)))
+
+
+def _telling(report: Report) -> Beat:
+    def beat(doing: str) -> None:
+        report(Progress(doing=doing))
+
+    return beat
+
+
+def _silent(_: str) -> None:
+    """For calls that have nobody to tell how far they are."""
+
+
+def _no_media(relationship: Relationship) -> InvalidState:
+    return InvalidState(
+        f"'{relationship.machine}' is copied by Hyper-V Replica, over the network only",
+        remedy="choose 'method: network' for its policy's initial replication",
+    )
+
+
+def _turn_off(fabric: HyperVHypervisor, there: Located) -> None:
+    if power(there.vm.state) is not PowerState.OFF:
+        fabric.hosts.run(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=True))
