@@ -9,6 +9,7 @@ from console import (
     cmd_demo,
     cmd_engine,
     cmd_hyperv,
+    cmd_hyperv_discover,
     cmd_lab,
     cmd_machines,
     cmd_master_target,
@@ -58,6 +59,7 @@ app.add_typer(hyperv, name="hyperv")
 cmd_engine.register(app)
 cmd_vault.register(app, vault)
 cmd_hyperv.register(hyperv)
+cmd_hyperv_discover.register(hyperv)
 cmd_lab.register(lab, faults)
 cmd_machines.register(app)
 cmd_master_target.register(app)

@@ -71,7 +71,7 @@ class HyperVHosts:
     def __init__(self, site: str, sessions: dict[str, Runs], *, clock: Callable[[], float] = time.monotonic) -> None:
         self.site = site
         self._sessions = sessions
-        self._clock = clock
+        self.clock = clock
         self._last_seen: dict[str, str] = {}
         self._facts: dict[str, tuple[float, HostFacts]] = {}
         self._measured: dict[str, tuple[float, dict[str, Measurement]]] = {}
@@ -107,8 +107,8 @@ class HyperVHosts:
     def facts(self, host: str) -> HostFacts:
         """What the host says about itself, at most :data:`FACTS_FOR_S` old."""
         known = self._facts.get(host)
-        if known is None or self._clock() - known[0] > FACTS_FOR_S:
-            known = (self._clock(), self.run(host, CHECK_HOST, Nothing()))
+        if known is None or self.clock() - known[0] > FACTS_FOR_S:
+            known = (self.clock(), self.run(host, CHECK_HOST, Nothing()))
             self._facts[host] = known
         return known[1]
 
@@ -169,11 +169,11 @@ class HyperVHosts:
 
         Raises ``NotFound`` when it is not replicated, or not on that host any more.
         """
-        asked = self._clock()
+        asked = self.clock()
         with self._measuring[there.host]:
             known = self._measured.get(there.host)
             if known is None or asked - known[0] > not_older_than_s:
-                began = self._clock()
+                began = self.clock()
                 wanted = None if not_older_than_s else [there.vm.id]
                 measured = self.run(there.host, MEASURE_REPLICATION, MeasureRequest(vm_ids=wanted))
                 by_id = {machine.vm_id: machine for machine in measured.machines}

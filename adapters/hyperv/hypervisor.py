@@ -205,12 +205,12 @@ class HyperVHypervisor(Hypervisor):
             self.hosts.run(there.host, START_VM, OfVm(vm_id=there.vm.id))
 
     def shut_down(self, machine: str, timeout_s: float, beat: Beat) -> PowerState:
-        deadline = time.monotonic() + timeout_s
+        deadline = self.hosts.clock() + timeout_s
         while True:
             there = self.find_if_there(machine)
             if there is None or power(there.vm.state) is PowerState.OFF:
                 return PowerState.OFF
-            left = deadline - time.monotonic()
+            left = deadline - self.hosts.clock()
             if left <= 0:
                 break
             beat(f"waiting for {machine} to shut down")
@@ -243,7 +243,7 @@ class HyperVHypervisor(Hypervisor):
 
     def wait_until_answering(self, machine: str, timeout_s: float, beat: Beat) -> Answering:
         """By the heartbeat of the integration services, and on the machine's port when it has one."""
-        started = time.monotonic()
+        started = self.hosts.clock()
         there = self.find(machine)
         port = self.settings(machine).port
         while True:
@@ -255,7 +255,7 @@ class HyperVHypervisor(Hypervisor):
             missing, address = _answers(status, port)
             if not missing:
                 break
-            if time.monotonic() - started > timeout_s:
+            if self.hosts.clock() - started > timeout_s:
                 raise Unreachable(
                     f"machine '{machine}' does not answer within {timeout_s:g} s: {missing}",
                     where=f"host {there.host}",
@@ -267,7 +267,7 @@ class HyperVHypervisor(Hypervisor):
             name=machine,
             site=self.site,
             address=address,
-            waited_s=time.monotonic() - started,
+            waited_s=self.hosts.clock() - started,
             transactions=_transactions(status, there.host),
         )
 
