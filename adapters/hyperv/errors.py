@@ -169,6 +169,9 @@ def meaning_of(record: ErrorRecord) -> Meaning | None:
     codes = [int(code, 16) for code in IN_TEXT.findall(record.message)]
     if record.hresult is not None:
         codes.append(unsigned(record.hresult))
+    if record.exception_type.endswith("Win32Exception") and record.error_code is not None:
+        # Its HRESULT is always E_FAIL; HRESULT_FROM_WIN32 makes one of its code.
+        codes.append(0x80070000 | record.error_code & 0xFFFF)
     for code in codes:
         if code in RESULTS and not (RESULTS[code].error is BadInput and MISSING.search(record.message)):
             return RESULTS[code]
@@ -216,7 +219,9 @@ def without(text: str, secrets: Sequence[str]) -> str:
 
 
 def _signature(record: ErrorRecord, secrets: Sequence[str]) -> str:
-    parts = [record.fully_qualified_error_id, record.category]
+    # 'throw "text"' makes the text the identifier too.
+    identifier = record.fully_qualified_error_id
+    parts = [identifier if identifier != record.message else "", record.category]
     if record.hresult is not None:
         parts.append(f"0x{unsigned(record.hresult):08X}")
     if record.error_code is not None:

@@ -35,6 +35,7 @@ def failure(
     category: str = "NotSpecified",
     hresult: int | None = None,
     error_code: int | None = None,
+    exception: str = "Microsoft.HyperV.PowerShell.VirtualizationException",
     target: str = "",
 ) -> Failure:
     """A failure as the Hyper-V module reports it; ``hresult`` as it is written, 0x80070070."""
@@ -46,6 +47,7 @@ def failure(
             category=category,
             hresult=signed,
             errorCode=error_code,
+            exceptionType=exception,
             target=target,
         )
     )

@@ -21,7 +21,7 @@ class _Job:
 
 
 class JobFolder:
-    """``ProgramData\\leeward\\jobs`` and the processes that belong to it. Thread-safe."""
+    """The folder of jobs and the processes that belong to it. Thread-safe."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}

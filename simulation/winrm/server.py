@@ -90,7 +90,7 @@ class WinRMServer:
         self._connections: set[socket.socket] = set()
         self._listener = _Listener(self)
         self._thread = threading.Thread(
-            target=self._listener.serve_forever, kwargs={"poll_interval": 0.05}, name="simulated WinRM", daemon=True
+            target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, name="simulated WinRM", daemon=True
         )
         self._thread.start()
 

@@ -4,6 +4,8 @@ param($Call)
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $ConfirmPreference = 'None'
+# With the type data of Windows PowerShell 5.1, ConvertTo-Json writes some arrays as {"value": [], "Count": 0}.
+Remove-TypeData -TypeName System.Array -ErrorAction SilentlyContinue
 
 function Get-Checksum {
     param([string] $Text)
@@ -17,7 +19,7 @@ function Get-ErrorCode {
     param([System.Exception] $Cause)
     if ($Cause.Data.Contains('ErrorCode')) { return [long] $Cause.Data['ErrorCode'] }
     if ($Cause -is [System.ComponentModel.Win32Exception]) { return [long] $Cause.NativeErrorCode }
-    if ($Cause -is [Microsoft.Management.Infrastructure.CimException]) { return [long] $Cause.StatusCode }
+    if ($Cause.GetType().Name -eq 'CimException') { return [long] $Cause.StatusCode }
     return $null
 }
 

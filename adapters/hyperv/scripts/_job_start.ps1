@@ -1,5 +1,6 @@
 # Starts a job that outlives this connection, unless one with the same id is there. Gives: started.
-$root = Join-Path -Path $env:ProgramData -ChildPath 'leeward\jobs'
+$account = [System.Security.Principal.WindowsIdentity]::GetCurrent().User
+$root = Join-Path -Path $env:ProgramData -ChildPath ('leeward\jobs\' + $account.Value)
 $folder = Join-Path -Path $root -ChildPath $Parameters.id
 $staging = Join-Path -Path $root -ChildPath ('.' + [System.Guid]::NewGuid().ToString('N'))
 
@@ -7,7 +8,7 @@ $staging = Join-Path -Path $root -ChildPath ('.' + [System.Guid]::NewGuid().ToSt
 $security = New-Object -TypeName System.Security.AccessControl.DirectorySecurity
 $security.SetAccessRuleProtection($true, $false)
 $owners = @(
-    [System.Security.Principal.WindowsIdentity]::GetCurrent().User
+    $account
     [System.Security.Principal.SecurityIdentifier] 'S-1-5-18'
     [System.Security.Principal.SecurityIdentifier] 'S-1-5-32-544'
 )
@@ -17,7 +18,10 @@ foreach ($owner in $owners) {
     )
     $security.AddAccessRule($rule)
 }
-$null = New-Item -ItemType Directory -Path $root -Force
+$null = [System.IO.Directory]::CreateDirectory($root, $security)
+if ($owners -notcontains (Get-Acl -LiteralPath $root).GetOwner([System.Security.Principal.SecurityIdentifier])) {
+    throw "$root belongs to another account."
+}
 $today = [System.DateTime]::UtcNow
 foreach ($left in @(Get-ChildItem -LiteralPath $root)) {
     # Left by somebody who never came back: half-made ones begin with a dot and may hold a call.
