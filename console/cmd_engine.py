@@ -32,7 +32,7 @@ def up(
     time_scale: TimeScale = None,
     json: Json = False,
 ) -> None:
-    """Start the embedded engine: the Temporal dev server and one worker process a place.
+    """Start the embedded engine: the Temporal dev server, one worker process a place, and the sites' master targets.
 
     Example: leeward up && leeward status
     """

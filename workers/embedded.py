@@ -1,7 +1,7 @@
-"""The embedded engine: a supervisor that runs the Temporal dev server and one worker process a place.
+"""The embedded engine: a supervisor that runs the Temporal dev server, one worker process a place, and master targets.
 
 ``leeward up`` starts it in the background, ``leeward up --foreground`` under another supervisor. A child that dies is
-started again; SIGTERM stops the workers first (their activities come to a safe point), then the server.
+started again; SIGTERM stops the workers first (their activities come to a safe point), then what those work with.
 """
 
 from __future__ import annotations
@@ -114,8 +114,12 @@ class _Supervisor:
             ),
         )
         self._workers = [
-            Child(name, lambda name=name, options=options: self._start_worker(name, options))  # type: ignore[misc]
-            for name, options in worker_processes(inventory).items()
+            Child(name, lambda name=name, module=module: self._start_module(name, module))  # type: ignore[misc]
+            for name, module in worker_processes(inventory).items()
+        ]
+        self._master_targets = [
+            Child(name, lambda name=name, module=module: self._start_module(name, module))  # type: ignore[misc]
+            for name, module in master_target_processes(inventory).items()
         ]
         self._stop = asyncio.Event()
 
@@ -128,13 +132,14 @@ class _Supervisor:
             self._server.ensure_running(loop.time())
             await self._wait_for_server()
             while not self._stop.is_set():
-                started = [child.ensure_running(loop.time()) for child in (self._server, *self._workers)]
+                started = [child.ensure_running(loop.time()) for child in self._children()]
                 if any(started):
                     self._tell(ready=True)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), LOOK_EVERY_S)
         finally:
             await asyncio.gather(*(worker.stop() for worker in self._workers))
+            await asyncio.gather(*(target.stop() for target in self._master_targets))
             await self._server.stop()
             self._settings.engine_file.unlink(missing_ok=True)
 
@@ -159,11 +164,14 @@ class _Supervisor:
             else:
                 return
 
-    def _start_worker(self, name: str, options: list[str]) -> subprocess.Popen[bytes]:
+    def _children(self) -> list[Child]:
+        return [self._server, *self._master_targets, *self._workers]
+
+    def _start_module(self, name: str, module: list[str]) -> subprocess.Popen[bytes]:
         variables = {**_without_temporal(os.environ), **self._settings.environment(), "TEMPORAL_ADDRESS": self._address}
         with (self._settings.logs / f"{name}.log").open("ab") as log_file:
             return subprocess.Popen(
-                [sys.executable, "-m", "workers.main", *options],
+                [sys.executable, "-m", *module],
                 env=variables,
                 pass_fds=(self._lock,),
                 stdin=subprocess.DEVNULL,
@@ -174,7 +182,7 @@ class _Supervisor:
             )
 
     def _tell(self, *, ready: bool) -> None:
-        children = [child for child in (self._server, *self._workers) if child.process is not None]
+        children = [child for child in self._children() if child.process is not None]
         processes: dict[str, Process] = {
             child.name: process_of(child.process.pid) for child in children if child.process is not None
         }
@@ -198,11 +206,20 @@ def _without_temporal(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def worker_processes(inventory: Inventory) -> dict[str, list[str]]:
-    """One process for control and one for each site, which plays both of the site's roles."""
-    processes = {"control": ["--role", "control"]}
+    """Module and options of one process for control and one for each site, which plays both of the site's roles."""
+    processes = {"control": ["workers.main", "--role", "control"]}
     for site in inventory.sites:
-        processes[f"site-{site}"] = ["--role", "site", "--role", "replication", "--site", site]
+        processes[f"site-{site}"] = ["workers.main", "--role", "site", "--role", "replication", "--site", site]
     return processes
+
+
+def master_target_processes(inventory: Inventory) -> dict[str, list[str]]:
+    """One for each site that has one: this machine runs all sites."""
+    return {
+        f"master-target-{name}": ["workers.master_target", "--site", name]
+        for name, site in inventory.sites.items()
+        if site.master_target is not None
+    }
 
 
 @contextlib.asynccontextmanager

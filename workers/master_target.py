@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -15,7 +16,10 @@ from vault.errors import BadInput, LeewardError
 from vault.inventory import Inventory
 from vault.loading import load_inventory
 from workers.memory import keep_freed_memory
-from workers.settings import Settings
+from workers.settings import Settings, load_settings
+
+EXIT_BAD_INPUT = 2
+EXIT_UNREACHABLE = 4
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,19 @@ def serve(site: str, settings: Settings, listen: str | None = None) -> None:
     server.stop()
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """How the supervisor starts one; the exit code says how it ended."""
+    parser = argparse.ArgumentParser(prog="leeward master-target")
+    parser.add_argument("--site", required=True)
+    given = parser.parse_args(arguments)
+    try:
+        serve(given.site, load_settings())
+    except LeewardError as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNREACHABLE if error.recoverable else EXIT_BAD_INPUT
+    return 0
+
+
 def _described(site: str, inventory: Inventory) -> tuple[str, str]:
     if site not in inventory.sites:
         known = ", ".join(sorted(inventory.sites))
@@ -103,3 +120,7 @@ def _described(site: str, inventory: Inventory) -> tuple[str, str]:
             remedy="set its 'master_target' to host:port, and 'pki' to the folder of: leeward pki issue",
         )
     return described.master_target, described.pki
+
+
+if __name__ == "__main__":
+    sys.exit(main())

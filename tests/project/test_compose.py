@@ -180,6 +180,22 @@ def test_every_role_has_a_worker_and_both_sites_have_theirs() -> None:
     }
 
 
+def test_a_master_target_is_reached_by_process_servers_and_needs_no_temporal() -> None:
+    target = SERVICES["master-target"]
+    assert target["profiles"] == ["master-target"], (
+        "an inventory without 'master_target' must not make it fail for ever"
+    )
+    (site,), (listen,) = options(target["command"], "--site"), options(target["command"], "--listen")
+    assert f"('127.0.0.1', {listen.rpartition(':')[2]})" in target["healthcheck"]["test"][-1]
+    for name, worker in WORKERS.items():
+        reaches_it = bool(set(worker["networks"]) & set(target["networks"]))
+        assert reaches_it == ("replication" in options(worker["command"], "--role")), name
+    assert site == "recovery"
+    assert not target["depends_on"]
+    assert target["volumes"] == WORKERS["worker-site-recovery"]["volumes"], "site workers read its replicas' files"
+    assert "ports" not in target
+
+
 @every_worker
 def test_a_worker_is_healthy_when_it_polls_its_own_queue(name: str) -> None:
     worker = WORKERS[name]

@@ -13,13 +13,12 @@ import kill_roles
 import pytest
 import xxhash
 from lab_support import AWAY, HOME, no_report
-from transport_sites import Sites
-from transport_wire import until_free
+from transport_sites import Sites, until_reached
 
 from adapters.lab.faults import Fault, SiteFaults
 from replication.local import LocalReplicaStore
 from vault.domain import RecoveryPoint
-from vault.errors import NotFound, ResynchronizationRequired, Unreachable
+from vault.errors import NotFound
 
 pytestmark = pytest.mark.chaos
 
@@ -163,18 +162,3 @@ def test_whoever_is_killed_whenever_nothing_is_lost(victims: Victims, record_pro
     assert victims.cached, "nothing ever waited in the cache"
     record_property("killed", killed)
     print(f"seed {SEED}: {killed}, {victims.cached} times with changes in the cache, {len(victims.seen)} points")
-
-
-def until_reached(operation: object) -> None:
-    """Until the master target listens, and the lock of the session that was killed is free."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            until_free(operation)  # type: ignore[arg-type]
-        except Unreachable:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        except ResynchronizationRequired as error:
-            raise AssertionError(f"changes were lost: {error}") from error
-        else:
-            return

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from lab_support import AWAY, no_report
+from lab_support import AWAY, make_inventory, no_report
 from model_source import ModelSource
-from transport_sites import DISK, Sites
+from transport_sites import DISK, Sites, until_reached, until_true
 from transport_wire import until_free
 
 from replication import stream
 from replication.ports import BlockReader, Cut, Extent
 from vault.domain import Disk, Progress
 from vault.errors import AuthorizationRefused, LeewardError, Unreachable
+from workers import embedded
+from workers.settings import Settings
 
 pytestmark = pytest.mark.e2e
 
@@ -100,6 +107,51 @@ def test_a_killed_master_target_resumes_at_its_last_checkpoint(sites: Sites, mon
     sites.start_master_target()
     stream.send_last_changes(source, sites.store, no_report)
     assert sites.replica("data") == sites.image("data")
+
+
+def test_leeward_up_runs_the_master_targets_of_the_inventory(sites: Sites) -> None:
+    """What its supervisor runs is run here by the same means, without a Temporal beside it."""
+    assert embedded.master_target_processes(make_inventory()) == {}
+    ((name, module),) = embedded.master_target_processes(sites.inventory).items()
+    assert name == f"master-target-{AWAY}"
+    settings = Settings(vault=sites.vault, data=sites.data)
+    child = embedded.Child(
+        name,
+        lambda: subprocess.Popen(
+            [sys.executable, "-m", *module],
+            env={**os.environ, **settings.environment()},
+            cwd=Path(__file__).parents[2],
+            stderr=sites.log,
+        ),
+    )
+    try:
+        for _ in range(2):
+            until_true(lambda: child.ensure_running(time.monotonic()))
+            until_reached(sites.store.exists)
+            assert child.process is not None
+            child.process.kill()
+            child.process.wait()
+        until_true(lambda: child.ensure_running(time.monotonic()))
+        until_reached(sites.store.exists)
+        process = child.process
+    finally:
+        asyncio.run(child.stop())
+    assert process is not None
+    assert process.returncode == 0, Path(sites.log.name).read_text()
+
+
+def test_a_master_target_that_cannot_start_says_why(sites: Sites) -> None:
+    unknown = subprocess.run(
+        [sys.executable, "-m", "workers.master_target", "--site", "moon"],
+        env={**os.environ, **Settings(vault=sites.vault, data=sites.data).environment()},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert unknown.returncode == 2
+    assert "unknown site 'moon'" in unknown.stderr
 
 
 def test_a_machine_taken_out_of_the_inventory_loses_its_access_at_once(sites: Sites) -> None:

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lab_support import AWAY, HOME, Lab, lab_machine, make_inventory
+from transport_wire import until_free
 
 from adapters.lab.vdisk import VirtualDisks
 from adapters.registry import Adapters
@@ -104,3 +106,25 @@ class Sites:
             return view.read(0, view.size)
         finally:
             view.close()
+
+
+def until_reached(operation: Callable[[], object]) -> None:
+    """Until the master target listens, and the lock of a session that was killed is free.
+
+    A resynchronization is no way out: nothing that is done here may make one necessary."""
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while True:
+        try:
+            until_free(operation)
+        except Unreachable:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        else:
+            return
+
+
+def until_true(question: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
