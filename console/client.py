@@ -290,6 +290,7 @@ class Leeward:
             timings=self.timings,
             access=self.inventory.access,
             webhooks=self.inventory.notifications,
+            limits=self.inventory.failover_limits(plan.machines),
             plan_text=file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
             plan_sha256=hashlib.sha256(file).hexdigest() if file else "",
         )

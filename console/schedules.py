@@ -132,6 +132,7 @@ class Schedules:
             auto_approve=timetable.auto_approve,
             webhooks=self._leeward.inventory.notifications,
             clean_up=timetable.clean_up,
+            limits=self._leeward.inventory.failover_limits(plan.machines),
         )
         return Schedule(
             action=ScheduleActionStartWorkflow(

@@ -141,7 +141,7 @@ def _settings(
     for key in dict.fromkeys([*before, *after]):
         if key in skip or before.get(key) == after.get(key):
             continue
-        left, right = before.get(key), after.get(key)
+        left, right = _parts(before.get(key)), _parts(after.get(key))
         if isinstance(left, dict) and isinstance(right, dict):
             for inner in dict.fromkeys([*left, *right]):
                 if left.get(inner) != right.get(inner):
@@ -159,13 +159,16 @@ def _settings(
             )
 
 
+def _parts(value: Any) -> Any:
+    """A value inside a setting as its own settings."""
+    return {key: getattr(value, key) for key in type(value).model_fields} if isinstance(value, Value) else value
+
+
 def _shown(key: str, value: Any) -> str:
     if value in (None, "", []):
         return ""
     if key in _DURATIONS and isinstance(value, int | float):
         return duration(value)
-    if isinstance(value, Value):
-        value = value.model_dump(mode="json", exclude_defaults=True)
     text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
     text = text.replace("\n", "⏎")
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

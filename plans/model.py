@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from plans.steps import Direction, OnFailure, Scalar, Step, VariableName
 from vault.domain import MachineName, RunType, Value
 from vault.inventory import Duration, PositiveDuration
+from vault.limits import PlanLimits
 
 Decision = Literal["manual", "automatic"]
 DEFAULT_PRIORITY = 3
@@ -72,6 +73,7 @@ class Plan(Value):
     before: list[Step] = []
     groups: list[Group] = Field(min_length=1)
     after: list[Step] = []
+    limits: PlanLimits = PlanLimits()
     commit: Decision = "manual"
     reverse_replication: Decision = "manual"
 

@@ -40,6 +40,7 @@ def plan_tree(plan: Plan, origins: Mapping[str, str] = MappingProxyType({})) -> 
         children.append(TreeNode(kind="group", label=group.name, detail="; ".join(notes), children=parts))
     children.extend(_section("after", plan.after))
     rules = f"a failed step: {plan.on_failure}; commit: {plan.commit}; reverse replication: {plan.reverse_replication}"
+    rules += f"; {plan.limits.machines_at_once} machines at once" if plan.limits.machines_at_once else ""
     return TreeNode(kind="plan", label=plan.name, detail=rules, children=children)
 
 

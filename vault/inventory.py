@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 from vault.access import Access
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
 from vault.hyperv import HyperVMachine, HyperVSite
+from vault.limits import FailoverLimits, SiteLimits
 from vault.notifications import Webhook
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
@@ -146,6 +148,7 @@ class Site(Value):
     replica_key: str | None = Field(default=None, pattern=r"^(env|file):.+$")
     """A reference to the key that wraps the keys of the machines replicated to this site; None: no encryption."""
     bandwidth: Bandwidth | None = None
+    limits: SiteLimits = SiteLimits()
     cache: Size = 2**30
     """Bytes of changes that may wait on this site's disk while a target does not take them; 0B: none do."""
     hyperv: HyperVSite | None = None
@@ -270,6 +273,18 @@ class Inventory(Value):
             app_consistent_every_s=policy.app_consistent_every,
             group=group,
             group_members=sorted(self.consistency_groups.get(group, [])),
+        )
+
+    def failover_limits(self, machines: Iterable[str]) -> FailoverLimits:
+        """What the sites of these machines allow."""
+        at_once = {
+            name: site.limits.failovers_at_once
+            for name, site in self.sites.items()
+            if site.limits.failovers_at_once is not None
+        }
+        sites = {name: (self.machines[name].site, self.machines[name].target) for name in machines}
+        return FailoverLimits(
+            at_once=at_once, sites={name: both for name, both in sites.items() if not at_once.keys().isdisjoint(both)}
         )
 
     def mapped_networks(self, site: str, network: str, target_site: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ sites:
     # capacity: 20GiB                     # what images, logs and replicas may use; without it: the whole disk
     # pki: file:pki                       # this site's certificate, to show to master targets: leeward pki issue
     # cache: 1GiB                         # what may wait here while a target takes nothing
+    # limits: {failovers_at_once: 4}      # so many machines are failed over to here at a time
     # bandwidth:                          # what this site may send to others, a second
     #   limit: 100MiB
     #   windows:

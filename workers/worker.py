@@ -41,6 +41,7 @@ from workflows.protection import (
     Resynchronize,
 )
 from workflows.readiness import PlanReadiness
+from workflows.site_slots import SiteSlots
 from workflows.stage import PlanStage
 from workflows.testing import CleanupTestFailover, TestFailover
 
@@ -70,6 +71,7 @@ WORKFLOWS: list[type] = [
     PlanStage,
     PlanRun,
     PlanExercise,
+    SiteSlots,
     Notify,
 ]
 

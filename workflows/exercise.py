@@ -46,6 +46,7 @@ class PlanExercise:
             timings=given.timings,
             auto_approve=given.auto_approve,
             webhooks=given.webhooks,
+            limits=given.limits,
         )
         try:
             status: RunStatus = await workflow.execute_child_workflow(

@@ -11,6 +11,10 @@ def plan_id(plan: str) -> str:
     return f"plan/{plan}"
 
 
+def site_slots_id(site: str) -> str:
+    return f"site/{site}/failovers"
+
+
 def stage_id(plan: str, index: int, title: str) -> str:
     return f"plan/{plan}/{index}-{title.replace(' ', '-')}"
 

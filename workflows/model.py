@@ -24,6 +24,7 @@ from vault.domain import (
 )
 from vault.inventory import Policy
 from vault.lifecycle import JobKind, Phase
+from vault.limits import FailoverLimits
 from vault.notifications import Webhook
 
 
@@ -292,6 +293,7 @@ class PlanRequest(Value):
     access: Access | None = None
     """Who may steer the run; None: everybody."""
     webhooks: list[Webhook] = []
+    limits: FailoverLimits = FailoverLimits()
     plan_text: str = ""
     """The plan's file, for the report; empty when it is too large to travel."""
     plan_sha256: str = ""
@@ -334,6 +336,43 @@ class StageInput(Value):
     held: dict[str, str] = {}
     """Machines that hold their planned failover → request id."""
     paused: bool = False
+
+    machines_at_once: int | None = None
+    """The plan's own limit."""
+    sites: dict[str, str] = {}
+    """By machine: the site with a limit that it is failed over to."""
+    failovers_at_once: dict[str, int] = {}
+    """By site: its limit, shared with all other runs."""
+
+
+class SlotRequest(Value):
+    """A machine that is to be failed over to a site wants one of the site's slots; ``holder`` gets the answers."""
+
+    id: str
+    holder: str
+    plan: str
+    machine: str
+    at_once: int
+
+
+class SlotReturn(Value):
+    id: str
+
+
+class SlotAnswer(Value):
+    """``given`` False: it waits, because of ``why``; another answer will follow."""
+
+    id: str
+    given: bool
+    why: str = ""
+
+
+class SlotsState(Value):
+    """Everything that the slots of a site know; it survives continue-as-new as this one value."""
+
+    at_once: int
+    taken: list[SlotRequest] = []
+    waiting: list[SlotRequest] = []
 
 
 class StageResult(Value):
@@ -396,6 +435,7 @@ class ExerciseRequest(Value):
     auto_approve: bool = False
     clean_up: bool = True
     webhooks: list[Webhook] = []
+    limits: FailoverLimits = FailoverLimits()
 
 
 class ExerciseResult(Value):

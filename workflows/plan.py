@@ -227,6 +227,9 @@ class PlanRun:
                 machines=self._machines,
                 held=self._held,
                 paused=self._paused,
+                machines_at_once=plan.limits.machines_at_once,
+                sites=self._limited_sites(stage, facts),
+                failovers_at_once=self._given.limits.at_once,
             ),
             result_type=StageResult,
             id=stage_id(plan.name, index, stage.title),
@@ -250,6 +253,14 @@ class PlanRun:
             self._held = {machine: held for machine, held in self._held.items() if machine not in started}
         self._held |= result.held
         return result
+
+    def _limited_sites(self, stage: Stage, facts: RunFacts) -> dict[str, str]:
+        backwards = facts.direction == "recovery-to-primary"
+        sites = {
+            entry.machine: self._given.limits.limited_site(entry.machine, backwards=backwards)
+            for entry in stage.machines
+        }
+        return {machine: site for machine, site in sites.items() if site is not None}
 
     async def _result_of(self, stage: workflow.ChildWorkflowHandle[StageInput, StageResult]) -> StageResult:
         """A cancellation request to Temporal is an operator's cancel: the stage ends in order, says what it holds."""

@@ -16,8 +16,9 @@ from temporalio.exceptions import FailureError
 from plans.model import PlanMachine
 from plans.steps import OnFailure, Step
 from workflows.ids import plan_id
-from workflows.model import JobEvent, StageInput, StageNews, StageResult, StageRow, Steer
+from workflows.model import JobEvent, SlotAnswer, StageInput, StageNews, StageResult, StageRow, Steer
 from workflows.progress import RunEnds, StageProgress, StepFailed
+from workflows.slots import Slots
 from workflows.stage_machines import MachineWork
 from workflows.steps import StepWork
 
@@ -31,7 +32,8 @@ class PlanStage:
         self._given = given
         self._progress = StageProgress(given)
         self._steps = StepWork(self._progress)
-        self._machines = MachineWork(self._progress)
+        self._slots = Slots(self._progress)
+        self._machines = MachineWork(self._progress, self._slots)
         for step in given.stage.before:
             self._progress.add(step.kind, step.name)
         for entry in given.stage.machines:
@@ -52,6 +54,14 @@ class PlanStage:
     @workflow.signal
     def job_event(self, event: JobEvent) -> None:
         self._progress.events.setdefault(event.request_id, []).append(event)
+
+    @workflow.signal
+    def slot(self, answer: SlotAnswer) -> None:
+        self._slots.take_answer(answer)
+
+    @workflow.signal
+    def slot_wanted(self) -> None:
+        """Somebody waits for a slot that this stage has: that this can be told is the answer."""
 
     @workflow.signal
     def steer(self, steer: Steer) -> None:

@@ -20,6 +20,7 @@ from workflows.jobs import GRACE
 from workflows.model import HeldJob, JobEvent, JobRequest, JobResult
 from workflows.progress import StageProgress, StepFailed
 from workflows.readiness import MAIN_JOB
+from workflows.slots import Slots
 
 JOB_OF_STAGE = {
     StageKind.CLEAN_UP: JobKind.CLEANUP_TEST,
@@ -34,17 +35,22 @@ class MachineWork:
     They raise ``StepFailed``. Doing a machine again after a failure goes on from where it is.
     """
 
-    def __init__(self, progress: StageProgress) -> None:
+    def __init__(self, progress: StageProgress, slots: Slots) -> None:
         self._progress = progress
         self._given = progress.given
+        self._slots = slots
 
     async def do(self, entry: PlanMachine) -> str:
         kind = self._given.stage.kind
-        if kind is StageKind.SHUT_DOWN:
-            return await self._shut_down(entry)
-        if kind is StageKind.RECOVER:
-            return await self._recover(entry)
-        return await self._plain_job(entry)
+        if kind is StageKind.RECOVER and entry.start_delay:
+            row_id = self._progress.row_id(entry.machine)
+            await self._progress.pause(entry.start_delay, row_id, f"start delay of {entry.machine}")
+        async with self._slots.of(entry.machine):
+            if kind is StageKind.SHUT_DOWN:
+                return await self._shut_down(entry)
+            if kind is StageKind.RECOVER:
+                return await self._recover(entry)
+            return await self._plain_job(entry)
 
     async def _shut_down(self, entry: PlanMachine) -> str:
         """First half of a planned failover: source off, last changes at the target; then the machine holds."""
@@ -58,8 +64,6 @@ class MachineWork:
 
     async def _recover(self, entry: PlanMachine) -> str:
         row_id = self._progress.row_id(entry.machine)
-        if entry.start_delay:
-            await self._progress.pause(entry.start_delay, row_id, f"start delay of {entry.machine}")
         earlier = self._progress.rows[row_id].result
         if earlier is not None and earlier.recovered is not None:
             return await self._start_again(entry, row_id, earlier)

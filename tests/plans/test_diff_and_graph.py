@@ -30,6 +30,7 @@ def edited(plan: Plan, edit: str) -> list[str]:
     [
         ("", []),
         ("p['commit'] = 'automatic'", ["plan 'payments': commit: manual → automatic"]),
+        ("p['limits']['machines_at_once'] = 2", ["plan 'payments': limits.machines_at_once: (none) → 2"]),
         ("p['rto'] = '15m'", ["plan 'payments': rto: (none) → 15m"]),
         ("p['variables']['service'] = 'x'", ["plan 'payments': variables.service: payments.example.com → x"]),
         ("g[0]['machines'][0]['boot_timeout'] = '90s'", ["machine 'payment-db': boot_timeout: 2m → 90s"]),
