@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adapters.hyperv.connection import HyperVHost
 from adapters.hyperv.hosts import HyperVHosts, Runs
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.provider import HyperVReplicaProvider
+from adapters.hyperv.session import session_of
 from vault.errors import BadInput
 from vault.hyperv import HyperVSite
 from vault.inventory import Inventory, Site
 
 
 class HyperVFabrics:
-    """Needs the packages of ``leeward[hyperv]`` only when a host is really spoken to."""
+    """The packages of ``leeward[hyperv]`` are needed only when a host is really spoken to."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
@@ -31,15 +33,7 @@ class HyperVFabrics:
 
 
 def sessions(site: Site, settings: HyperVSite) -> dict[str, Runs]:
-    """A session for each host of a site.
-
-    Raises ``BadInput`` when the packages for Hyper-V are not installed."""
-    try:
-        from adapters.hyperv.session import session_of
-    except ImportError as error:
-        raise BadInput("the packages for Hyper-V are not installed", remedy="install leeward[hyperv]") from error
-    from adapters.hyperv.connection import HyperVHost
-
+    """A session for each host of a site, shared with everybody who uses equal settings."""
     found: dict[str, Runs] = {}
     for host in settings.hosts:
         address, port = _split(host)

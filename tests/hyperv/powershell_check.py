@@ -74,6 +74,17 @@ def problems(text: str) -> list[str]:
     return [*found, *_compared_words(text), *_wmi(text)]
 
 
+def answered_keys(text: str) -> set[str]:
+    """The keys of all tables that a script makes, but for those that it splats."""
+    root = parse(text)
+    splatted = {_text(node)[1:] for node in _all(root) if node.type == "variable" and _text(node).startswith("@")}
+    tables = _tables(root)
+    of_arguments = {key for name in splatted & set(tables) for key in tables[name][0]}
+    later = {key for given, sometimes in tables.values() for key in sometimes}
+    entries = (node for node in _all(root) if node.type == "hash_entry")
+    return ({_text(entry.child(0)) for entry in entries} | later) - of_arguments
+
+
 def _is_broken(node: Node) -> bool:
     return node.type == "ERROR" or node.is_missing
 

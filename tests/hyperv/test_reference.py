@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
-from powershell_check import problems, reference
+from powershell_check import answered_keys, problems, reference
 
 from adapters.hyperv import facts
 from adapters.hyperv.operations import OPERATIONS
 from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState
+from vault.domain import Value
 
 SCRIPTS = Path(facts.__file__).parent / "scripts"
 OWN = sorted(SCRIPTS.glob("[!_]*.ps1"))
@@ -92,3 +94,20 @@ def test_hosts_authenticate_in_the_ways_of_the_reference() -> None:
     for cmdlet in ("Enable-VMReplication", "Set-VMReplication"):
         parameter = reference("hyperv")["cmdlets"][cmdlet]["parameters"]["AuthenticationType"]
         assert list(get_args(facts.Authentication)) == parameter["values"]
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
+def test_the_script_answers_with_the_fields_that_its_operation_gives(path: Path) -> None:
+    """Keys of a table that is built key by key from the host's data (``$published[$name]``) are no fields."""
+    written = answered_keys(path.read_text())
+    fields = set(fields_of(OPERATIONS[path.stem].gives))
+    assert written >= fields, f"missing: {fields - written}"
+    assert written - fields <= {"command", "environment"}, f"unknown: {written - fields}"
+
+
+def fields_of(model: type[Any]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, Value):
+                yield from fields_of(part)
