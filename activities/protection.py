@@ -58,6 +58,7 @@ class ProtectionActivities:
                 provider = self._adapters.provider(relationship)
                 check = provider.check_source if given.side == "source" else provider.check_target
                 findings += check(relationship)
+                findings += _cannot_be_set(provider, relationship) if given.side == "target" else []
                 if given.side == "target" and given.point != LATEST:
                     findings.append(_point_finding(provider, relationship, given.point))
             return findings
@@ -253,6 +254,21 @@ class ProtectionActivities:
     async def disable_target(self, given: OfRelationship) -> Done:
         await self._run(lambda _: self._adapters.provider(given.relationship).disable_target(given.relationship))
         return Done()
+
+
+def _cannot_be_set(provider: ReplicationProvider, relationship: Relationship) -> list[Finding]:
+    wanted = relationship.target.wanted
+    missing = [name for name in wanted if name not in provider.capabilities.target_settings]
+    if not missing:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAIL,
+            subject=relationship.machine,
+            what=f"{', '.join(missing)} of recovered machines cannot be set at {relationship.target_site}",
+            remedy="remove it from the machine's 'target' in the plan",
+        )
+    ]
 
 
 def _point_finding(provider: ReplicationProvider, relationship: Relationship, choice: str) -> Finding:

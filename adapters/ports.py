@@ -137,6 +137,8 @@ class Capabilities(Value):
     reverses_after_commit: bool = False
     """Reverse replication begins by itself after the commit (target Azure)."""
     app_consistent_points: bool = True
+    target_settings: frozenset[str] = frozenset({"network"})
+    """Which of :class:`~vault.domain.TargetSettings`, in ``relationship.target``, recovered machines get."""
     minimum_frequency_s: float = 1
 
 

@@ -100,7 +100,7 @@ class StreamProvider:
                 severity=Severity.FAIL,
                 subject=f"network {network}",
                 what=f"is of kind {kind}, but the mapping needs kind {wanted}",
-                remedy="correct the network mapping in the inventory",
+                remedy="correct the network mapping in the inventory, or the plan's 'target'",
             )
         return _passed(f"network {network}", f"{kind}, present at {fabric.site}")
 

@@ -326,7 +326,9 @@ class Leeward:
             timings=self.timings,
             variables=plan.variables_in(run_type),
         )
-        given = ReadinessInput(facts=facts, machines=plan.machines, look_at_everything=True)
+        given = ReadinessInput(
+            facts=facts, machines=plan.machines, look_at_everything=True, targets=plan.targets_in(run_type)
+        )
         try:
             found: Readiness = await self.client.execute_workflow(
                 "PlanReadiness",

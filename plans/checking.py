@@ -22,7 +22,7 @@ from plans.steps import (
     Step,
 )
 from vault.access import Action
-from vault.domain import RunType
+from vault.domain import NetworkKind, RunType
 from vault.errors import BadInput
 from vault.inventory import Inventory
 from vault.validation import did_you_mean
@@ -50,6 +50,8 @@ class PlanChecks:
         yield from self._machines_are_known_and_there_once()
         for index, group in enumerate(self._plan.groups):
             yield from self._dependencies_can_be_met(group, ("groups", index, "machines"))
+            for number, entry in enumerate(group.machines):
+                yield from self._target_networks_exist(entry, ("groups", index, "machines", number, "target"))
         yield from self._steps_are_named_once()
         for place, step, recovered, group_name in self._steps():
             yield from self._approvers_may_approve(place, step)
@@ -126,6 +128,24 @@ class PlanChecks:
                 start_waves(group.machines)
             except ValueError as error:
                 yield self._source.error(place, str(error), remedy="remove one of the dependencies")
+
+    def _target_networks_exist(self, entry: PlanMachine, place: Place) -> Iterator[BadInput]:
+        machine = self._inventory.machines.get(entry.machine)
+        if machine is None:
+            return
+        networks = self._inventory.sites[machine.target].networks
+        for here, network, kind in (
+            ((*place, "network"), entry.target.network, NetworkKind.PRODUCTION),
+            ((*place, "test", "network"), entry.target.test.network, NetworkKind.ISOLATED),
+        ):
+            if network is None:
+                continue
+            if network not in networks:
+                what = f"site '{machine.target}' has no network '{network}'"
+                yield self._source.error(here, what, remedy=did_you_mean(network, networks))
+            elif networks[network].kind is not kind:
+                what = f"network '{network}' is of kind '{networks[network].kind}'"
+                yield self._source.error(here, what, remedy=f"name a network of kind '{kind}' here")
 
     def _steps(self) -> Iterator[tuple[Place, Step, list[PlanMachine], str]]:
         """Every step with its place, the machines that are recovered when it runs, and its group."""

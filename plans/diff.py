@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from plans.model import Group, Plan, PlanMachine
 from plans.steps import Step
-from plans.yamltext import duration
+from plans.yamltext import duration, size
 from vault.domain import Value
 
 MOST_SHOWN = 120
@@ -165,10 +165,14 @@ def _parts(value: Any) -> Any:
 
 
 def _shown(key: str, value: Any) -> str:
-    if value in (None, "", []):
+    if isinstance(value, Value):
+        value = value.model_dump(mode="json", exclude_defaults=True)
+    if value in (None, "", [], {}):
         return ""
     if key in _DURATIONS and isinstance(value, int | float):
         return duration(value)
+    if key == "memory" and isinstance(value, int):
+        return size(value)
     text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
     text = text.replace("\n", "⏎")
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

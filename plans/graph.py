@@ -8,7 +8,7 @@ from plans.model import DEFAULT_PRIORITY, Plan, PlanMachine
 from plans.stages import Stage, StageKind, stages, start_waves
 from plans.steps import RECOVERING, Direction, Step
 from plans.svg import AMBER, CALM, INK, LINE, PAPER, QUIET, Drawing, fitted, text_width, wrapped
-from plans.words import does
+from plans.words import does, words
 from plans.yamltext import duration
 from vault.domain import RunType
 
@@ -110,6 +110,7 @@ def _settings(entry: PlanMachine) -> str:
     if not entry.start:
         return "stays off"
     notes = [f"priority {entry.priority}"] if entry.priority != DEFAULT_PRIORITY else []
+    notes += [wish] if (wish := words(entry.target.in_run("planned"))) else []
     notes += [f"after {', '.join(entry.depends_on)}"] if entry.depends_on else []
     notes += [f"starts {duration(entry.start_delay)} later"] if entry.start_delay else []
     return "; ".join(notes)

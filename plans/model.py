@@ -7,17 +7,56 @@ Pydantic only, because workflows import it into their sandbox; values survive a 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator
 
 from plans.steps import Direction, OnFailure, Scalar, Step, VariableName
-from vault.domain import MachineName, RunType, Value
-from vault.inventory import Duration, PositiveDuration
+from vault.domain import MachineName, RunType, TargetSettings, Value
+from vault.inventory import Duration, PositiveDuration, PositiveSize
 from vault.limits import PlanLimits
 
 Decision = Literal["manual", "automatic"]
 DEFAULT_PRIORITY = 3
+
+
+class Target(Value):
+    """How a recovered machine is to be; what is not said is as it was, or as the inventory's mapping says."""
+
+    network: MachineName | None = None
+    address: str | None = None
+    """The IP address of its guest."""
+    cpus: int | None = Field(default=None, ge=1, le=1024)
+    memory: PositiveSize | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is not None:
+            try:
+                ip_address(address)
+            except ValueError:
+                raise ValueError(f"'{address[:60]}' is not an IP address; write one like 10.0.0.5") from None
+        return address
+
+
+class MachineTarget(Target):
+    """At the recovery site; failing back, machines are what they were. ``test``: what is different in a test."""
+
+    test: Target = Target()
+
+    def in_run(self, run_type: RunType) -> TargetSettings:
+        """For a recovery of this type. A test takes the size over, never the network or address of production."""
+        if run_type != "test":
+            return TargetSettings(network=self.network, address=self.address, cpus=self.cpus, memory=self.memory)
+        test = self.test
+        return TargetSettings(
+            network=test.network,
+            address=test.address,
+            cpus=test.cpus or self.cpus,
+            memory=test.memory or self.memory,
+        )
 
 
 class PlanMachine(Value):
@@ -38,6 +77,7 @@ class PlanMachine(Value):
     boot_timeout: PositiveDuration = 600
     shutdown_timeout: PositiveDuration = 300
     depends_on: list[MachineName] = []
+    target: MachineTarget = MachineTarget()
 
 
 def _bare_name(value: Any) -> Any:
@@ -93,6 +133,16 @@ class Plan(Value):
                 yield from entry.after
             yield from group.after
         yield from self.after
+
+    def targets_in(self, run_type: RunType) -> dict[str, TargetSettings]:
+        """By machine, what a run towards the recovery site wants of it; machines without a wish are not there."""
+        wishes = {
+            entry.machine: entry.target.in_run(run_type)
+            for group in self.groups
+            for entry in group.machines
+            if entry.target != MachineTarget()
+        }
+        return {machine: wish for machine, wish in wishes.items() if wish.wanted}
 
     def variables_in(self, run_type: RunType) -> dict[str, Scalar]:
         """The variables of a run of this type."""

@@ -29,6 +29,7 @@ def sample_context(
         recovered = [entry for group_ in plan.groups for entry in group_.machines]
     answering = {entry.machine for entry in recovered if entry.start}
     machines: dict[str, MachineInRun] = {}
+    wishes = plan.targets_in("test" if run_type == "cleanup" else run_type)
     for number, name in enumerate(plan.machines, start=1):
         if name not in inventory.machines:
             continue
@@ -39,6 +40,9 @@ def sample_context(
             site, production = machine.site, machine.network
             _, test = inventory.mapped_networks(machine.target, target, machine.site)
         in_test = run_type in ("test", "cleanup")
+        wish = wishes.get(name)
+        if direction == "primary-to-recovery" and wish is not None and wish.network is not None:
+            test, production = (wish.network, production) if in_test else (test, wish.network)
         machines[name] = MachineInRun(
             name=f"{name}-test" if in_test else name,
             site=site,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from plans.model import DEFAULT_PRIORITY, Plan, PlanMachine
+from plans.model import DEFAULT_PRIORITY, Plan, PlanMachine, Target
 from plans.stages import Stage, StageKind, stages
 from plans.steps import RECOVERING, Direction, Step
-from plans.words import does
+from plans.words import does, words
 from vault.domain import RunType, Value
 from vault.inventory import format_duration
 
@@ -59,7 +59,8 @@ def _stage(stage: Stage) -> TreeNode:
     for wave in stage.waves:
         for entry in wave:
             children.extend(_step(step, f"before {entry.machine}") for step in entry.before)
-            children.append(_machine(entry, starts=stage.kind is StageKind.RECOVER))
+            starts = stage.kind is StageKind.RECOVER
+            children.append(_machine(entry, starts=starts, run_type=stage.run_type))
             children.extend(_step(step, f"after {entry.machine}") for step in entry.after)
     children.extend(map(_step, stage.after))
     return TreeNode(kind="stage", label=stage.title, children=children)
@@ -78,7 +79,7 @@ def _machines(machines: list[PlanMachine]) -> Iterable[TreeNode]:
     yield TreeNode(kind="machines", label="machines", children=nodes)
 
 
-def _machine(entry: PlanMachine, *, starts: bool) -> TreeNode:
+def _machine(entry: PlanMachine, *, starts: bool, run_type: RunType | None = None) -> TreeNode:
     notes = []
     if starts and not entry.start:
         notes.append("stays off")
@@ -88,7 +89,16 @@ def _machine(entry: PlanMachine, *, starts: bool) -> TreeNode:
         notes.append(f"starts after {format_duration(entry.start_delay)}")
     if starts and entry.depends_on:
         notes.append(f"after {', '.join(entry.depends_on)}")
+    notes += _wishes(entry, run_type) if starts else []
     return TreeNode(kind="machine", label=entry.machine, detail="; ".join(notes))
+
+
+def _wishes(entry: PlanMachine, run_type: RunType | None) -> list[str]:
+    """What is to be different about the recovered machine; of the plan itself, in a test too."""
+    wishes = [words(entry.target.in_run(run_type or "planned"))]
+    if run_type is None and entry.target.test != Target():
+        wishes.append(f"in a test {words(entry.target.in_run('test'))}")
+    return [wish for wish in wishes if wish]
 
 
 def _step(step: Step, place: str = "") -> TreeNode:

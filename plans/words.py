@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from plans.steps import ORCHESTRATOR, CallStep, CheckStep, ScriptStep, Step, WaitStep
-from plans.yamltext import duration
+from plans.yamltext import duration, size
+from vault.domain import TargetSettings
 
 
 def does(step: Step) -> str:
@@ -17,6 +18,20 @@ def does(step: Step) -> str:
     if isinstance(step, WaitStep):
         return duration(step.duration)
     return f"approved by {', '.join(step.approvers)}" if step.approvers else "an operator approves"
+
+
+def words(target: TargetSettings) -> str:
+    """``network dmz, 4 cpus, 8GiB memory``; empty when nothing is wished for."""
+    return ", ".join(
+        part
+        for part in (
+            f"network {target.network}" if target.network else "",
+            f"address {target.address}" if target.address else "",
+            f"{target.cpus} cpus" if target.cpus else "",
+            f"{size(target.memory)} memory" if target.memory else "",
+        )
+        if part
+    )
 
 
 def _asks(step: CheckStep) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 
 from plans.svg import printable
-from vault.inventory import format_duration
+from vault.inventory import format_duration, format_size
 
 # What YAML takes for a line break or cannot hold unescaped, beside what JSON escapes already.
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
@@ -55,3 +55,11 @@ def duration(seconds: float) -> str:
         if seconds and seconds % length == 0:
             return f"{seconds / length:.0f}{unit}"
     return format_duration(seconds)
+
+
+def size(count: int) -> str:
+    """Bytes as a person writes them in a plan: ``8GiB``, ``512MiB``."""
+    for unit, length in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count and count % length == 0:
+            return f"{count // length}{unit}"
+    return format_size(count)

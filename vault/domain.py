@@ -93,6 +93,28 @@ class Retention(Value):
     hours: float = Field(default=24, gt=0, le=24 * 366)
 
 
+class TargetSettings(Value):
+    """How a recovered machine is to be, beyond what it was; None: as it was, or as the mapping says.
+
+    Whoever cannot give a machine one of these says so in its capabilities; nothing is left out silently.
+
+    Attributes:
+        address: the IP address its guest is to have.
+        cpus: virtual processors.
+        memory: bytes.
+    """
+
+    network: str | None = None
+    address: str | None = None
+    cpus: int | None = None
+    memory: int | None = None
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names of the settings that are set."""
+        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+
+
 LOOKS_OF_A_MEMBER = 4
 
 
@@ -113,6 +135,15 @@ class Relationship(Value):
     group: str = ""
     """The consistency group that the machine belongs to; empty: none."""
     group_members: list[MachineName] = []
+    target: TargetSettings = TargetSettings()
+    """What the run at hand wants of the recovered machine; the two networks above are already as it says."""
+
+    def shaped(self, target: TargetSettings | None, *, isolated: bool) -> Relationship:
+        """As one run wants its recovered machine. ``isolated``: a test copy, whose network is the test network."""
+        if target is None:
+            return self
+        networks = {"test_network" if isolated else "target_network": target.network} if target.network else {}
+        return self.model_copy(update={"target": target, **networks})
 
     @property
     def pace_s(self) -> float:

@@ -280,7 +280,7 @@ class MachineWorkflow:
         workflow_id = next(record.id for record in state.jobs if record.request_id == wanted.id)
         given = JobInput(
             request=wanted,
-            relationship=state.relationship,
+            relationship=state.relationship.shaped(wanted.target, isolated=wanted.kind is JobKind.TEST_FAILOVER),
             reverse=state.reverse_relationship,
             policy=state.policy,
             timings=state.timings,

@@ -20,6 +20,7 @@ from vault.domain import (
     RecoveryPoint,
     Relationship,
     RunType,
+    TargetSettings,
     Value,
 )
 from vault.inventory import Policy
@@ -60,6 +61,8 @@ class JobRequest(Value):
     """Planned failover: after the last changes were sent, wait until told to proceed (or to abandon)."""
     start: bool = True
     """False: the machine is made at the target and stays off."""
+    target: TargetSettings | None = None
+    """How the recovered machine is to be."""
     shut_down_timeout_s: float | None = None
     boot_timeout_s: float | None = None
 
@@ -386,6 +389,13 @@ class ReadinessInput(Value):
     machines: list[str]
     look_at_everything: bool = False
     """Ask the sites even when the machines' phases already speak against the run."""
+    targets: dict[str, TargetSettings] = {}
+    """By machine: how it is to be at its recovery site."""
+
+    def shaped(self, described: MachineDescribed) -> Relationship:
+        """The machine's relationship as this run wants it; on the way back machines are what they were."""
+        target = None if described.reversed else self.targets.get(described.machine)
+        return described.relationship.shaped(target, isolated=self.facts.run_type == "test")
 
 
 class Readiness(Value):

@@ -195,7 +195,7 @@ class PlanRun:
         )
         readiness: Readiness = await workflow.execute_child_workflow(
             "PlanReadiness",
-            ReadinessInput(facts=facts, machines=given.plan.machines),
+            ReadinessInput(facts=facts, machines=given.plan.machines, targets=given.plan.targets_in(given.run_type)),
             result_type=Readiness,
             id=stage_id(given.plan.name, 0, "check readiness"),
             search_attributes=attributes(plan=given.plan.name, run_type=given.run_type, phase="check readiness"),

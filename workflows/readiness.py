@@ -139,7 +139,7 @@ class PlanReadiness:
         return chosen.choice
 
     async def _check_sites(self, given: ReadinessInput) -> None:
-        relationships = [described.relationship for described in self._described.values()]
+        relationships = [given.shaped(described) for described in self._described.values()]
         if given.facts.run_type in ASKS_THE_TARGET:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]

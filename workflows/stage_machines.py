@@ -12,7 +12,7 @@ from activities.contracts import StartMachine, site_queue
 from plans.context import MachineInRun
 from plans.model import PlanMachine
 from plans.stages import StageKind
-from vault.domain import Answering
+from vault.domain import Answering, TargetSettings
 from vault.lifecycle import JobKind
 from workflows.calls import call, is_cancellation, reason
 from workflows.ids import machine_id
@@ -27,6 +27,8 @@ JOB_OF_STAGE = {
     StageKind.COMMIT: JobKind.COMMIT,
     StageKind.REVERSE: JobKind.REVERSE,
 }
+
+RECOVERS = frozenset({JobKind.TEST_FAILOVER, JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
 
 
 class MachineWork:
@@ -142,9 +144,18 @@ class MachineWork:
             source_unreachable=facts.source_unreachable,
             hold_before_start=hold,
             start=entry.start,
+            target=self._target(entry, kind),
             shut_down_timeout_s=entry.shutdown_timeout,
             boot_timeout_s=entry.boot_timeout,
         )
+
+    def _target(self, entry: PlanMachine, kind: JobKind) -> TargetSettings | None:
+        """On the way back machines are what they were."""
+        facts = self._given.facts
+        if kind not in RECOVERS or facts.direction != "primary-to-recovery":
+            return None
+        target = entry.target.in_run(facts.run_type)
+        return target if target.wanted else None
 
     async def _ask(self, machine: str, request: JobRequest) -> None:
         try:

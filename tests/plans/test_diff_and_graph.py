@@ -60,6 +60,13 @@ def edited(plan: Plan, edit: str) -> list[str]:
             "g[1]['after'].append(g[1]['after'].pop(0))",
             ["step 'The first application server answers' moved from place 1 to place 3"],
         ),
+        (
+            "g[1]['machines'][0]['target'] |= {'memory': '8GiB', 'test': {'cpus': 2}}",
+            [
+                "machine 'payment-app-1': target.memory: (none) → 8GiB",
+                "machine 'payment-app-1': target.test: (none) → {'cpus': 2}",
+            ],
+        ),
         ("g[1]['machines'][0]['priority'] = 1", ["machine 'payment-app-1': priority: 3 → 1"]),
         (
             "g[0]['machines'][0]['after'] = [{'manual': 'Look'}]",

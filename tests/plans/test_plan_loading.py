@@ -133,6 +133,16 @@ before:
         ("    after: [{manual: A, approvers: ['role:viewer']}]", "'role:viewer' is no role that approves"),
         ("    after: [{manual: A, approvers: [ada, 'role:admin']}]", "p.yaml:7:42: the inventory has no 'access'"),
         ("  - {name: x, machines: [{machine: payment-app-1, priority: 6}]}", "less than or equal to 5"),
+        (
+            "  - {name: x, machines: [{machine: payment-app-1, target: {network: dmz}}]}",
+            ": site 'recovery' has no network 'dmz' — known are 'isolated', 'production'",
+        ),
+        (
+            "  - {name: x, machines: [{machine: payment-app-1, target: {test: {network: production}}}]}",
+            "network 'production' is of kind 'production' — name a network of kind 'isolated' here",
+        ),
+        ("  - {name: x, machines: [{machine: payment-app-1, target: {address: 10.0.0}}]}", "is not an IP address"),
+        ("  - {name: x, machines: [{machine: payment-app-1, target: {memory: 4}}]}", "'4' is not a size"),
         ("    after: [{wait: A, for: 5}]", "p.yaml:7:28: '5' has no unit"),
         ("    after: [{wait: A, for: 0s}]", "greater than 0"),
         ("    after: [{wait: A, for: 1s}, {manual: A}]", "p.yaml:7:42: two steps are named 'A', the first in line 7"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from plans.model import Plan, PlanMachine
 from plans.stages import StageKind, stages, start_waves
 from plans.tree import TreeNode, plan_tree, run_tree
-from vault.domain import RunType
+from vault.domain import RunType, TargetSettings
 
 pytestmark = pytest.mark.unit
 
@@ -162,6 +162,29 @@ def test_steps_of_a_machine_belong_to_run_types_like_others() -> None:
         (1, 0),
         (0, 1),
     ]
+
+
+def test_a_test_copy_gets_the_size_but_never_the_network_of_production() -> None:
+    target = {
+        "network": "dmz",
+        "address": "10.0.0.5",
+        "cpus": 4,
+        "memory": "8GiB",
+        "test": {"cpus": 1, "network": "lab"},
+    }
+    group = {"name": "a", "machines": [{"machine": "m", "target": target}, "n"]}
+    plan = Plan.model_validate({"plan": "p", "groups": [group]})
+    assert plan.targets_in("planned") == {
+        "m": TargetSettings(network="dmz", address="10.0.0.5", cpus=4, memory=8 * 2**30)
+    }
+    assert plan.targets_in("test") == {"m": TargetSettings(network="lab", cpus=1, memory=8 * 2**30)}
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    (machine,) = [node for node in run_tree(plan, "test").children[0].children if node.label == "m"]
+    assert machine.detail == "network lab, 1 cpus, 8GiB memory"
+    (group_node,) = plan_tree(plan).children
+    assert group_node.children[0].children[0].detail == (
+        "network dmz, address 10.0.0.5, 4 cpus, 8GiB memory; in a test network lab, 1 cpus, 8GiB memory"
+    )
 
 
 def test_stages_survive_json() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from house import House
+from temporalio.client import WorkflowFailureError
 
 from plans.model import Plan
 from vault.errors import AuthenticationRefused
@@ -108,3 +109,28 @@ async def test_a_run_can_go_on_when_nobody_approves_in_time(house: House) -> Non
     row = next(row for row in status.stages[1].steps if row.name == "look")
     assert (status.state, row.state) == ("completed", "skipped")
     assert row.detail == "nobody approved 'look' within 0.1 s; the plan goes on"
+
+
+async def test_a_run_hands_the_target_settings_to_the_fabric(house: House) -> None:
+    """Forth they hold, with their own variant for tests; on the way back the machine is what it was."""
+    await house.replicating("db")
+    target = {"network": "dmz", "test": {"network": "quarantine"}}
+    shaped = plan({"name": "data", "machines": [{"machine": "db", "target": target}]})
+    networks = []
+    for run_type in ("test", "cleanup", "planned", "commit", "reverse", "failback"):
+        status = await house.run_ends(await house.plan(shaped, run_type))
+        assert status.state == "completed", status.message
+        rows = [row for stage in status.stages for row in stage.steps if row.result and row.result.recovered]
+        networks += [(run_type, row.result.recovered.network) for row in rows if row.result and row.result.recovered]
+    assert networks == [("test", "quarantine"), ("planned", "dmz"), ("failback", "production")]
+
+
+async def test_what_the_fabric_cannot_set_is_refused_before_anything_is_changed(house: House) -> None:
+    await house.replicating("db")
+    shaped = plan({"name": "data", "machines": [{"machine": "db", "target": {"cpus": 4, "address": "10.0.0.5"}}]})
+    with pytest.raises(WorkflowFailureError):
+        await (await house.plan(shaped, "planned")).result()
+    status = await house.status(house.roots[-1])
+    assert status.state == "refused"
+    assert "db: address, cpus of recovered machines cannot be set at recovery" in status.message
+    assert not house.world.of("shut_down")
