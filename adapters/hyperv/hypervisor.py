@@ -289,7 +289,8 @@ class HyperVHypervisor(Hypervisor):
             command=command,
             environment=environment,
         )
-        with ThreadPoolExecutor(max_workers=1) as thread:
+        thread = ThreadPoolExecutor(max_workers=1)
+        try:
             running = thread.submit(self.hosts.run, there.host, RUN_IN_GUEST, given, timeout_s + CALL_S)
             while True:
                 beat(f"{command[0] if command else 'a command'} runs on {machine}")
@@ -298,6 +299,9 @@ class HyperVHypervisor(Hypervisor):
                     break
                 except StillRunning:
                     continue
+        finally:
+            # Who is told to stop does not wait for the guest: what runs there runs on.
+            thread.shutdown(wait=False)
         return ScriptResult(exit_code=result.exit_code, output=result.output[-OUTPUT_KEPT:])
 
     def remove(self, machine: str) -> None:

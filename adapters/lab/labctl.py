@@ -41,12 +41,14 @@ def _ignore(_: str) -> None:
 
 
 def up(inventory: Inventory, lab_root: Path, beat: Beat = _ignore) -> list[str]:
-    """Bring every inventory machine to life, once, where it belongs; return the ``site/machine`` that answer.
+    """Bring every machine of the lab to life, once, where it belongs; return the ``site/machine`` that answer.
 
     A machine that nobody made yet is made and started at its home site. One that was failed over is started where it
     was last active, so that never two copies run."""
     started = []
-    for name in inventory.machines:
+    for name, described in inventory.machines.items():
+        if inventory.sites[described.site].fabric != "lab":
+            continue
         site = _active_site(inventory, lab_root, name)
         hypervisor = LabHypervisor(lab_root, site, inventory)
         copy = _production_copies(lab_root, name).get(site)

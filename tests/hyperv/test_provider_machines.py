@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from test_provider_failover import ID, Pair, inventory, quiet_beat
 
 from adapters.hyperv.operations import Nothing, RunInGuest
 from adapters.hyperv.states import VmState
+from adapters.lab import labctl
 from vault.domain import PowerState
 from vault.errors import AuthorizationRefused, InvalidState, NotFound, NotRecoverable, Unreachable
 
@@ -129,3 +131,7 @@ def test_the_check_tells_of_every_host(pair: Pair) -> None:
     assert "may not manage Hyper-V" in str(pair.fabrics["east"].check()[0])
     pair.target.unreachable = True
     assert "does not answer" in str(pair.fabrics["west"].check()[0])
+
+
+def test_the_lab_leaves_machines_of_hyper_v_alone(tmp_path: Path) -> None:
+    assert labctl.up(inventory(), tmp_path) == []
