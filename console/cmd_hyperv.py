@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.exits import Exit, code_of, guarded
-from console.options import Json
+from console.options import Data, Json, Vault, settings_of
 from console.output import Output
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     Checked = tuple[HostChecked, LeewardError | None]
 
-Hosts = Annotated[list[str], typer.Option("--host", help="A host, or host:port; may be given several times.")]
+Hosts = Annotated[list[str] | None, typer.Option("--host", help="A host, or host:port; may be given several times.")]
+Site = Annotated[str | None, typer.Option("--site", help="All hosts of a site, logged in to as the inventory says.")]
 Login = Annotated[str, typer.Option("--auth", help="kerberos, ntlm, credssp, certificate or basic.")]
 User = Annotated[str | None, typer.Option("--user", help="DOMAIN\\user, or user@DOMAIN.")]
 Password = Annotated[str | None, typer.Option("--password", help="A reference: env:NAME or file:PATH.")]
@@ -33,7 +34,8 @@ def register(hyperv: typer.Typer) -> None:
 
 
 def check(
-    host: Hosts,
+    host: Hosts = None,
+    site: Site = None,
     auth: Login = "kerberos",
     user: User = None,
     password: Password = None,
@@ -41,12 +43,18 @@ def check(
     verify: Verify = True,
     certificate: Certificate = None,
     certificate_key: Key = None,
+    vault: Vault = None,
+    data: Data = None,
     json: Json = False,
 ) -> None:
     """Check connection, login, rights, versions and replica settings of hosts. Changes nothing.
 
+    Before there is an inventory, name hosts and the login; afterwards, the site: leeward hyperv check --site east
+
     Example: leeward hyperv check --host hv1.example.net --auth ntlm --user LAB\\dr --password env:HYPERV_PASSWORD
     """
+
+    from vault.errors import BadInput
 
     def work() -> list[Checked]:
         settings: dict[str, object] = {
@@ -58,7 +66,12 @@ def check(
             "certificate": certificate,
             "certificate_key": certificate_key,
         }
-        return _check_all([_settings(name, settings) for name in host])
+        hosts = [_settings(name, settings) for name in host or []]
+        if site is not None:
+            hosts += _of_site(site, settings_of(vault, data).vault)
+        if not hosts:
+            raise BadInput("nothing to check", remedy="name hosts with --host, or a site of the inventory with --site")
+        return _check_all(hosts)
 
     checked = guarded(work)
     _show([found for found, _ in checked], Output(json))
@@ -82,9 +95,21 @@ def _settings(name: str, settings: dict[str, object]) -> HyperVHost:
         first = error.errors(include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         what = first["msg"] if first["type"] == "value_error" else f"{field}: {first['msg']}"
-        raise BadInput(
-            what.replace("Value error, ", ""), where=name, remedy="see leeward hyperv check --help"
-        ) from None
+        what = what.removeprefix("Value error, ")
+        raise BadInput(what, where=name, remedy="see leeward hyperv check --help") from None
+
+
+def _of_site(site: str, path: Path) -> list[HyperVHost]:
+    from adapters.hyperv.fabrics import connections
+    from vault.errors import BadInput
+    from vault.loading import load_inventory
+    from vault.validation import did_you_mean
+
+    sites = {name: one for name, one in load_inventory(path).sites.items() if one.hyperv is not None}
+    if site not in sites:
+        remedy = did_you_mean(site, sites) or "add a site of 'fabric: hyperv' to the inventory"
+        raise BadInput(f"there is no Hyper-V site '{site}'", where=str(path), remedy=remedy)
+    return list(connections(sites[site]).values())
 
 
 def _check_all(hosts: list[HyperVHost]) -> list[Checked]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from adapters.hyperv.connection import HyperVHost
 from adapters.hyperv.hosts import HyperVHosts, Runs
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.provider import HyperVReplicaProvider
 from adapters.hyperv.session import session_of
 from vault.errors import BadInput
-from vault.hyperv import HyperVSite
 from vault.inventory import Inventory, Site
 
 
@@ -24,17 +21,24 @@ class HyperVFabrics:
 
     def hypervisor(self, site: str) -> HyperVHypervisor:
         if site not in self._hypervisors:
-            described = self._inventory.sites[site]
-            if described.hyperv is None:
-                raise BadInput(f"site '{site}' has no 'hyperv' settings", remedy="check it: leeward vault check")
-            hosts = HyperVHosts(site, sessions(described, described.hyperv))
+            hosts = HyperVHosts(site, sessions(self._inventory.sites[site]))
             self._hypervisors[site] = HyperVHypervisor(hosts, self._inventory)
         return self._hypervisors[site]
 
 
-def sessions(site: Site, settings: HyperVSite) -> dict[str, Runs]:
+def sessions(site: Site) -> dict[str, Runs]:
     """A session for each host of a site, shared with everybody who uses equal settings."""
-    found: dict[str, Runs] = {}
+    return {name: session_of(host) for name, host in connections(site).items()}
+
+
+def connections(site: Site) -> dict[str, HyperVHost]:
+    """How each host of a site is reached, by its name in the inventory.
+
+    Raises ``BadInput`` when the site is not one of Hyper-V."""
+    settings = site.hyperv
+    if settings is None:
+        raise BadInput("the site has no 'hyperv' settings", remedy="check it: leeward vault check")
+    found = {}
     for host in settings.hosts:
         address, port = _split(host)
         connection = {
@@ -42,11 +46,11 @@ def sessions(site: Site, settings: HyperVSite) -> dict[str, Runs]:
             "authentication": settings.authentication,
             "user": settings.user,
             "password": site.credentials,
-            "certificate": Path(settings.certificate) if settings.certificate else None,
-            "certificate_key": Path(settings.certificate_key) if settings.certificate_key else None,
-            "ca": Path(settings.ca) if settings.ca else None,
+            "certificate": settings.certificate,
+            "certificate_key": settings.certificate_key,
+            "ca": settings.ca,
         }
-        found[host] = session_of(HyperVHost.model_validate(connection | ({"port": port} if port else {})))
+        found[host] = HyperVHost.model_validate(connection | ({"port": port} if port else {}))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,29 @@ def test_not_looking_at_the_certificate_is_a_warning(host: SimulatedHost) -> Non
     found = check(host, "--no-verify")
     assert found.exit_code == 0
     assert "its certificate was not checked" in found.stdout
+
+
+@pytest.mark.contract
+def test_all_hosts_of_a_site_are_asked_as_the_inventory_says(host: SimulatedHost, tmp_path: Path) -> None:
+    vault = tmp_path / "leeward.yaml"
+    login = f"authentication: ntlm, user: '{USER}', ca: '{host.server.certificate.certificate}'"
+    vault.write_text(
+        "version: 1\nsites:\n  east:\n    fabric: hyperv\n    credentials: env:HOST_PASSWORD\n"
+        f"    hyperv: {{hosts: ['127.0.0.1:{host.server.port}', '127.0.0.1:1'], {login}}}\n"
+        "    networks: {production: {}}\npolicies: {gold: {frequency: 30s}}\nnetwork_mappings: []\nmachines: {}\n"
+    )
+    host.result = FACTS.model_copy(update={"time": datetime.now(UTC)}).model_dump(mode="json")
+    checked = CliRunner().invoke(app, ["hyperv", "check", "--site", "east", "--vault", str(vault)])
+    assert checked.exit_code == 4, checked.output
+    assert f"127.0.0.1:{host.server.port}" in checked.stdout
+    assert "Connection refused" in checked.stdout
+    wrong = CliRunner().invoke(app, ["hyperv", "check", "--site", "eats", "--vault", str(vault)])
+    assert wrong.exit_code == 2
+    assert "there is no Hyper-V site 'eats'" in wrong.output
+
+
+@pytest.mark.unit
+def test_something_has_to_be_checked() -> None:
+    nothing = CliRunner().invoke(app, ["hyperv", "check"])
+    assert nothing.exit_code == 2
+    assert "name hosts with --host" in nothing.output
