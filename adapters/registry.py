@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Adapters:
 
     def _lab_hypervisor(self, site: str) -> LabHypervisor:
         elsewhere = self._inventory.sites[site].replica_store
-        stores = partial(_azure_store, elsewhere) if elsewhere else None
+        stores = partial(_azure_store, elsewhere, lambda: self._replica_key(site)) if elsewhere else None
         return LabHypervisor(self._lab_root, site, self._inventory, replica_stores=stores)
 
     def _replica_key(self, site: str) -> SiteKey | None:
@@ -98,9 +99,9 @@ class Adapters:
         return over_link(store, self._links.throttled(source_site, guard))
 
 
-def _azure_store(settings: AzureReplicas, machine: str) -> ReplicaStore:
+def _azure_store(settings: AzureReplicas, site_key: Callable[[], SiteKey | None], machine: str) -> ReplicaStore:
     try:
         from adapters.azure.store import AzureReplicaStore
     except ImportError as error:
         raise BadInput("the packages for Azure are not installed", remedy="install leeward[azure]") from error
-    return AzureReplicaStore.open(settings, machine)
+    return AzureReplicaStore.open(settings, machine, site_key())

@@ -17,6 +17,8 @@ from adapters.azure.manifest import AzureManifest
 from vault.errors import NotFound
 
 _TRIES = 3
+_READS = "point"
+"""Metadata of a reader's blob."""
 
 
 class Listed(NamedTuple):
@@ -26,8 +28,8 @@ class Listed(NamedTuple):
     snapshots: list[tuple[str, str]]
     """``(blob, snapshot)``."""
     cached: list[str]
-    readers: list[str]
-    """Blobs of readers whose lease is alive."""
+    readers: dict[str, str]
+    """Blobs of readers whose lease is alive, and the recovery point that each reads; empty: it has not said yet."""
     dead_readers: list[str]
 
 
@@ -58,13 +60,21 @@ class Layout:
         return self._cache.get_blob_client(name)
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[Callable[[str], None]]:
         """While inside, no snapshot and no cached segment that counted at the beginning is deleted.
+
+        The manifest is read inside; then the yielded function is told which of its points is read. That one stays on
+        the manifest, and until it is told every one does.
 
         Raises ``NotFound`` when the container is missing."""
         lease, blob = self._announce()
+
+        def pin(point_id: str) -> None:
+            with translated(self.where):
+                blob.set_blob_metadata({_READS: point_id}, lease=lease.id)
+
         try:
-            yield
+            yield pin
         finally:
             lease.release()
             with translated(self.where):
@@ -87,12 +97,14 @@ class Layout:
         raise AssertionError("unreachable")
 
     def listed(self) -> Listed:
-        found = Listed([], [], [], [], [])
+        found = Listed([], [], [], {}, [])
         with translated(self.where):
-            for blob in self._blobs.list_blobs(name_starts_with=self._prefix, include=["snapshots"]):
+            for blob in self._blobs.list_blobs(name_starts_with=self._prefix, include=["snapshots", "metadata"]):
                 if blob.name.startswith(self._prefix + "readers/"):
-                    alive = blob.lease.state == "leased"
-                    (found.readers if alive else found.dead_readers).append(blob.name)
+                    if blob.lease.state == "leased":
+                        found.readers[blob.name] = (blob.metadata or {}).get(_READS, "")
+                    else:
+                        found.dead_readers.append(blob.name)
                 elif blob.snapshot:
                     found.snapshots.append((blob.name, blob.snapshot))
                 elif blob.name != self.manifest.blob_name:
@@ -103,6 +115,12 @@ class Layout:
 
     def anyone_reads(self) -> bool:
         return bool(self.listed().readers)
+
+    def read_now(self, known: AzureManifest) -> frozenset[str]:
+        """The recovery points of ``known`` that are being read, as far as one can know: a reader that has not said yet
+        which one it wants may want any."""
+        read = frozenset(self.listed().readers.values())
+        return frozenset(point.id for point in known.points) if "" in read else read
 
     def delete_unlisted(self, known: AzureManifest | None) -> bool:
         """Leftovers of crashes and of dropped points. Snapshots and segments stay while anyone reads; returns whether

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from adapters.azure.errors import code_of, error_for, translated
 from replication import manifest
+from replication.cipher import Keys, MachineKey, WrappedKey
 from replication.manifest import Layer
 from vault.domain import Disk, RecoveryPoint, Value
 from vault.errors import Damaged, NotFound
@@ -50,6 +51,7 @@ class AzureManifest(Value):
             the next delta lies over it. The others belong to points.
         points: ascending; each is one of ``applied`` or ``layers``.
         live_bytes: at most so many bytes of the page blobs are not zeros.
+        key: the machine's key, wrapped by the site's, with which segments in the cache are encrypted.
     """
 
     machine: str
@@ -64,6 +66,7 @@ class AzureManifest(Value):
     applied: list[Applied] = []
     points: list[RecoveryPoint] = []
     live_bytes: int = 0
+    key: WrappedKey | None = None
 
     def with_(self, **changes: Any) -> AzureManifest:
         return self.model_copy(update=changes)
@@ -90,6 +93,13 @@ class AzureManifest(Value):
     def stored_bytes(self) -> int:
         """An upper estimate: the page blobs, and for each later point what it changed."""
         return self.live_bytes + sum(point.bytes for point in self.points[1:])
+
+
+def open_key(keys: Keys, known: AzureManifest) -> MachineKey | None:
+    """What opens the segments in the cache; None when they are not encrypted.
+
+    Raises ``AuthenticationRefused`` when the site's key is not the one that wrapped it."""
+    return keys.open(known.key) if known.key else None
 
 
 class ManifestBlob:

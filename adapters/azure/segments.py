@@ -15,6 +15,7 @@ from adapters.azure.errors import translated
 from adapters.azure.layout import Layout
 from adapters.azure.manifest import CachedLayer
 from replication import files
+from replication.cipher import FrameCipher, MachineKey
 from replication.ports import Extent
 from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
 from replication.segment_reader import SegmentReader
@@ -39,6 +40,7 @@ class CachedSegmentWriter:
         header: SegmentHeader,
         pool: ThreadPoolExecutor,
         closed: Callable[[Sealed], None],
+        cipher: FrameCipher | None,
     ) -> None:
         self.bytes_sent = 0
         self._path = path
@@ -50,7 +52,7 @@ class CachedSegmentWriter:
         self._blocks: list[str] = []
         self._uploaded = 0
         self._running: deque[Future[None]] = deque()
-        self._writer = SegmentFileWriter(path, header, closed=self._remember)
+        self._writer = SegmentFileWriter(path, header, closed=self._remember, cipher=cipher)
         with files.translated(path):
             self._fd = files.open_file(path.with_name(path.name + ".part"), os.O_RDONLY)
 
@@ -106,10 +108,11 @@ class CachedSegmentWriter:
             self._running.popleft().result()
 
 
-def fetch_layer(layout: Layout, layer: CachedLayer, disk: str, path: Path) -> SegmentReader:
+def fetch_layer(layout: Layout, layer: CachedLayer, disk: str, path: Path, key: MachineKey | None) -> SegmentReader:
     """A sealed segment from the cache as the local file ``path``, every byte verified.
 
-    Raises ``Damaged`` when it is missing, damaged, or not the one that was sealed."""
+    Raises ``Damaged`` when it is missing, damaged, or not the one that was sealed; ``AuthenticationRefused`` when it is
+    encrypted, and not with ``key``."""
     blob = layout.cached(layer.blobs[disk])
     part = path.with_name(path.name + ".part")
     try:
@@ -118,7 +121,7 @@ def fetch_layer(layout: Layout, layer: CachedLayer, disk: str, path: Path) -> Se
                 file.write(chunk)
     except NotFound as error:
         raise Damaged("a sealed segment is missing", where=layout.cache_where, remedy=_REMEDY) from error
-    reader = SegmentReader(part)
+    reader = SegmentReader(part, key)
     try:
         if reader.sealed.identity != layer.segments[disk].identity:
             raise Damaged(

@@ -16,10 +16,11 @@ from adapters.azure import vhd
 from adapters.azure.errors import translated
 from adapters.azure.layout import Layout
 from adapters.azure.lease import Lease
-from adapters.azure.manifest import Applied, AzureManifest, CachedLayer, ManifestBlob
+from adapters.azure.manifest import Applied, AzureManifest, CachedLayer, ManifestBlob, open_key
 from adapters.azure.pages import WRITERS, PageWriter
 from adapters.azure.segments import CachedSegmentWriter, fetch_layer
 from replication import files
+from replication.cipher import Keys, MachineKey
 from replication.manifest import StoredSegment
 from replication.ports import Extent
 from replication.segment import Sealed, SegmentHeader
@@ -45,11 +46,14 @@ class Session:
         known: the manifest as it is in Azure; None: there is no replica.
     """
 
-    def __init__(self, layout: Layout, document: ManifestBlob, lease: Lease, holder: dict[str, str]) -> None:
+    def __init__(
+        self, layout: Layout, document: ManifestBlob, lease: Lease, holder: dict[str, str], keys: Keys
+    ) -> None:
         self.lease = lease
         self._layout = layout
         self._document = document
         self._holder = holder
+        self._keys = keys
         self._folder = tempfile.TemporaryDirectory(prefix="leeward-")
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="azure")
         self._pages: dict[str, PageWriter] = {}
@@ -156,6 +160,9 @@ class Session:
 
     def stage(self, header: SegmentHeader) -> CachedSegmentWriter:
         self._staged.pop(header.disk, None)
+        key = self._key()
+        if key is not None:
+            header = header.model_copy(update={"encryption": key.new_stream()})
         name = self._layout.new_cached(header.sequence, header.disk)
         return CachedSegmentWriter(
             self._local(name),
@@ -164,7 +171,17 @@ class Session:
             header,
             self._pool,
             closed=lambda sealed: self._staged.update({header.disk: _Staged(header, sealed, name)}),
+            cipher=key.cipher(header.encryption, header.disk) if key and header.encryption else None,
         )
+
+    def _key(self) -> MachineKey | None:
+        """The replica's key; one is made when the site has got one since the replica was made.
+
+        Segments say themselves whether they are encrypted, and page blobs never are: nothing has to be made anew."""
+        known = self.manifest()
+        if known.key is None and (made := self._keys.make()) is not None:
+            self.save(known.with_(key=made))
+        return open_key(self._keys, self.manifest())
 
     def staged_layer(self, cut: int, epoch: str) -> CachedLayer:
         """The closed segments of a cut. Raises ``InvalidState`` when one is missing."""
@@ -214,7 +231,10 @@ class Session:
     def _apply(self, layer: CachedLayer, disk: Disk) -> None:
         path = self._local(layer.blobs[disk.name])
         with ExitStack() as opened:
-            reader = SegmentReader(path) if path.exists() else fetch_layer(self._layout, layer, disk.name, path)
+            key = open_key(self._keys, self.manifest())
+            reader = (
+                SegmentReader(path, key) if path.exists() else fetch_layer(self._layout, layer, disk.name, path, key)
+            )
             opened.callback(files.delete, path)
             opened.callback(reader.close)
             for extents in reader.frames():

@@ -24,6 +24,7 @@ from adapters.azure.manifest import AzureManifest, ManifestBlob
 from adapters.azure.pages import WRITERS
 from adapters.azure.session import Session
 from replication import adoption, files, rules
+from replication.cipher import Keys, SiteKey
 from replication.layout import check_disks, check_same_disks
 from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
 from replication.progress import Meter
@@ -43,6 +44,7 @@ class AzureReplicaStore:
         container: holds page blobs and manifest, under ``<machine>/``.
         cache_container: holds deltas until they are applied.
         lease_s: how long a dead writer keeps others out, 15 to 60 seconds.
+        site_key: wraps the machine's key, with which segments in the cache are encrypted; None: they are not.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class AzureReplicaStore:
         container: str,
         cache_container: str,
         lease_s: int = LEASE_S,
+        site_key: SiteKey | None = None,
     ) -> None:
         self._machine = machine
+        self._keys = Keys(machine, site_key)
         self._layout = Layout(service, container, cache_container, machine)
         self._where = self._layout.where
         self._document = ManifestBlob(self._layout.manifest, self._where)
@@ -64,13 +68,14 @@ class AzureReplicaStore:
         self._session: Session | None = None
 
     @classmethod
-    def open(cls, settings: AzureReplicas, machine: str) -> AzureReplicaStore:
+    def open(cls, settings: AzureReplicas, machine: str, site_key: SiteKey | None = None) -> AzureReplicaStore:
         """The store that a site's ``replica_store`` names. Raises what :func:`connect` does."""
         return cls(
             connect(settings),
             machine=machine,
             container=settings.container,
             cache_container=settings.cache_container,
+            site_key=site_key,
         )
 
     # --- state ------------------------------------------------------------------------------------------------
@@ -92,6 +97,7 @@ class AzureReplicaStore:
             last_cut=known.last_cut,
             points=known.points,
             stored_bytes=known.stored_bytes,
+            key=known.key,
         )
 
     def resolve(self, choice: str) -> RecoveryPoint:
@@ -207,10 +213,11 @@ class AzureReplicaStore:
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
         with ExitStack() as opened:
-            opened.enter_context(self._layout.reading())
+            pin = opened.enter_context(self._layout.reading())
             known = self._manifest()
             sequence = views.sequence_of(known, point, self._where)
-            return views.open_state(self._layout, known, disk, sequence, opened)
+            pin(point.id if point else known.points[-1].id)
+            return views.open_state(self._layout, known, self._keys, disk, sequence, opened)
 
     def open_checksums(self, disk: str) -> BlockChecksums:
         """Computed here from blocks that are read over the network: comparing costs as much as downloading what the
@@ -225,19 +232,23 @@ class AzureReplicaStore:
             if session:
                 session.apply_or_discard()
             else:
-                opened.enter_context(self._layout.reading())
+                pin = opened.enter_context(self._layout.reading())
+                pin(self._manifest().points[-1].id)
             known = self._manifest()
-            return ViewChecksums(views.open_state(self._layout, known, disk, known.next_sequence - 1, opened))
+            return ViewChecksums(
+                views.open_state(self._layout, known, self._keys, disk, known.next_sequence - 1, opened)
+            )
 
     def materialise(self, point: RecoveryPoint, folder: Path, report: Report) -> list[Path]:
         with ExitStack() as opened:
             pool = opened.enter_context(ThreadPoolExecutor(WRITERS, thread_name_prefix="azure"))
-            opened.enter_context(self._layout.reading())
+            pin = opened.enter_context(self._layout.reading())
             known = self._manifest()
             sequence = views.sequence_of(known, point, self._where)
+            pin(point.id)
             disks = {}
             for disk in known.disks:
-                view = views.open_state(self._layout, known, disk.name, sequence, ExitStack())
+                view = views.open_state(self._layout, known, self._keys, disk.name, sequence, ExitStack())
                 opened.callback(view.close)
                 disks[folder / f"{disk.name}.raw"] = view
             total = sum(length for view in disks.values() for _, length in view.allocated())
@@ -259,9 +270,23 @@ class AzureReplicaStore:
             known = self._manifest()
             dropped = [point.id for point in expired(known.points, retention, now, in_use)]
             if dropped:
-                session.save(known.without_points(set(dropped)))
+                dropped = self._drop(session, known, dropped)
             session.clean()
             return dropped
+
+    def _drop(self, session: Session, known: AzureManifest, expired_now: list[str]) -> list[str]:
+        """Take points off the manifest, except those that are being read. A reader may have come between looking and
+        saving: its point is put back, whose snapshots nobody has deleted meanwhile."""
+        read = self._layout.read_now(known)
+        dropped = [point for point in expired_now if point not in read]
+        while dropped:
+            session.save(known.without_points(set(dropped)))
+            came = self._layout.read_now(known).intersection(dropped)
+            if not came:
+                return dropped
+            session.save(known)
+            dropped = [point for point in dropped if point not in came]
+        return []
 
     def keep_only(self, point: RecoveryPoint) -> None:
         with self._writing("dropping all other recovery points") as session:
@@ -297,7 +322,7 @@ class AzureReplicaStore:
         return self._session
 
     def _entered(self, lease: Lease) -> None:
-        self._session = Session(self._layout, self._document, lease, self._lock.holder)
+        self._session = Session(self._layout, self._document, lease, self._lock.holder, self._keys)
         self._session.begin()
 
     def _left(self, succeeded: bool) -> None:
@@ -332,7 +357,7 @@ class AzureReplicaStore:
         known = self._unseeded()
         check_same_disks(known.disks, disks, self._where)
         if known.epoch != epoch:
-            session.save(fresh.with_(disks=known.disks))
+            session.save(fresh.with_(disks=known.disks, key=known.key))
 
     def _data_bytes(self, known: AzureManifest) -> int:
         readers = [views.snapshot(self._layout, known, disk.name, known.applied[-1]) for disk in known.disks]

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from adapters.azure.layout import Layout
-from adapters.azure.manifest import Applied, AzureManifest
+from adapters.azure.manifest import Applied, AzureManifest, open_key
 from adapters.azure.pages import PageReader
 from adapters.azure.segments import fetch_layer
+from replication.cipher import Keys
 from replication.segment_reader import SegmentReader
 from replication.view import LayeredView
 from vault.domain import RecoveryPoint
@@ -32,7 +33,9 @@ def open_live(layout: Layout, known: AzureManifest, disk: str) -> LayeredView:
     return LayeredView(PageReader(layout.disk(disk), known.disk(disk).size, layout.where), [])
 
 
-def open_state(layout: Layout, known: AzureManifest, disk: str, sequence: int, opened: ExitStack) -> LayeredView:
+def open_state(
+    layout: Layout, known: AzureManifest, keys: Keys, disk: str, sequence: int, opened: ExitStack
+) -> LayeredView:
     """The snapshot of a state, or that of the last applied one with the sealed layers over it.
 
     Takes over what is on ``opened``: it is closed with the view."""
@@ -42,8 +45,9 @@ def open_state(layout: Layout, known: AzureManifest, disk: str, sequence: int, o
     waiting = [layer for layer in known.layers if not exact and layer.sequence <= sequence]
     if waiting:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="leeward-")))
+        key = open_key(keys, known)
         for layer in waiting:
-            layers.append(fetch_layer(layout, layer, disk, folder / str(layer.sequence)))
+            layers.append(fetch_layer(layout, layer, disk, folder / str(layer.sequence), key))
             opened.callback(layers[-1].close)
     base = snapshot(layout, known, disk, exact[0] if exact else known.applied[-1])
     return LayeredView(base, layers, closing=opened.pop_all().close)

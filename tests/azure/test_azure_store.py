@@ -15,12 +15,15 @@ from model_source import ModelSource
 from storage_account import Account
 
 from adapters.azure import lease as leases
+from adapters.azure.layout import Layout
 from adapters.azure.lease import Lease
+from adapters.azure.manifest import AzureManifest
 from adapters.azure.store import AzureReplicaStore
 from replication import stream
+from replication.cipher import SiteKey
 from replication.ports import Extent
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention
-from vault.errors import Busy, Damaged, InvalidState, NotFound
+from vault.errors import AuthenticationRefused, Busy, Damaged, InvalidState, NotFound
 
 pytestmark = pytest.mark.contract
 
@@ -59,7 +62,7 @@ class Pair:
             for path in self.account.store().materialise(point, self.folder / "out", quiet):
                 assert path.read_bytes() == self.source.moments[point.time][path.stem]
 
-    def seal_without_applying(self) -> RecoveryPoint:
+    def seal_without_applying(self, **options: Any) -> RecoveryPoint:
         """A delta whose writer dies between sealing and applying it."""
 
         class Killed(BaseException): ...
@@ -69,7 +72,7 @@ class Pair:
                 raise Killed
 
         with pytest.raises(Killed):
-            self.delta(self.account.store(self.account.transport(fault)))
+            self.delta(self.account.store(self.account.transport(fault), **options))
         self.account.end_leases()
         return self.points()[-1]
 
@@ -112,6 +115,83 @@ def test_leftovers_of_a_crash_are_cleared_when_a_writer_comes(pair: Pair) -> Non
     assert sorted(container.list_blob_names()) == sorted([*kept, "db2/os.vhd"])
     assert list(cache.list_blob_names()) == ["db2/0000000009-os-x.seg"]
     pair.check()
+
+
+# --- points that are read -------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_comes_while_points_are_dropped_keeps_its_own(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the pruner's look at who reads and its update of the manifest."""
+    first, second, *_ = [pair.delta() for _ in range(3)]
+    opened = []
+    look = Layout.read_now
+
+    def look_too_early(self: Layout, known: AzureManifest) -> frozenset[str]:
+        found = look(self, known)
+        if not opened:
+            opened.append(pair.account.store().view("os", second))
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Layout, "read_now", look_too_early)
+        dropped = pair.store.prune(KEEP_ONE, pair.source.now())
+    assert first.id in dropped
+    assert second.id not in dropped
+    assert second in pair.points()
+    assert opened[0].read(0, SIZES["os"]) == pair.source.moments[second.time]["os"]
+    pair.check()
+    opened[0].close()
+    assert pair.store.prune(KEEP_ONE, pair.source.now()) == [second.id]
+
+
+def test_a_reader_that_has_not_said_which_point_it_reads_keeps_all(pair: Pair) -> None:
+    pair.delta()
+    before = pair.points()
+    with pair.store._layout.reading() as pin:
+        assert pair.store.prune(KEEP_ONE, pair.source.now()) == []
+        assert pair.points() == before
+        pin(before[1].id)
+        assert before[1].id not in pair.store.prune(KEEP_ONE, pair.source.now())
+    assert pair.store.prune(KEEP_ONE, pair.source.now()) == [before[1].id]
+
+
+def test_a_reader_that_died_keeps_nothing(pair: Pair) -> None:
+    pair.delta()
+    oldest = pair.points()[0]
+    dead = pair.account.store().view("os", oldest)
+    assert oldest.id not in pair.store.prune(KEEP_ONE, pair.source.now())
+    pair.account.end_leases()
+    assert pair.store.prune(KEEP_ONE, pair.source.now()) == [oldest.id]
+    dead.close()
+
+
+# --- encryption of what waits in the cache --------------------------------------------------------------------------
+
+
+def test_segments_in_the_cache_are_encrypted_with_the_machines_key(pair: Pair) -> None:
+    """Also when the site has got its key after the replica was made."""
+    site_key = SiteKey(bytes(range(32)), "env:SITE_KEY")
+    pair.store = pair.account.store(site_key=site_key)
+    secret = b"a secret that must not be readable in the cache " * 20
+    pair.source.write("os", 5000, secret)
+    pair.seal_without_applying(site_key=site_key)
+    cached = [pair.account.cache.download_blob(name).readall() for name in pair.account.cache.list_blob_names()]
+    assert cached
+    assert not any(secret[:48] in segment for segment in cached)
+    newest = pair.points()[-1]
+    view = pair.store.view("os", newest)
+    assert view.read(0, SIZES["os"]) == pair.source.moments[newest.time]["os"]
+    view.close()
+    for other in (SiteKey(bytes(32), "env:OTHER"), None):
+        with pytest.raises(AuthenticationRefused) as refused:
+            pair.account.store(site_key=other).view("os", newest)
+        assert not refused.value.recoverable
+    pair.delta()
+    for point in pair.points():
+        for path in pair.store.materialise(point, pair.folder / "out", quiet):
+            assert path.read_bytes() == pair.source.moments[point.time][path.stem]
 
 
 # --- sealed, not applied --------------------------------------------------------------------------------------------

@@ -151,11 +151,16 @@ def test_an_open_reader_sees_its_point_unchanged(replicated: Pair) -> None:
     oldest = replicated.points()[0]
     reader = replicated.open().view("os", oldest)
     replicated.store.prune(KEEP_ONE, replicated.source.now())
+    assert oldest in replicated.points(), "a point that is read is in use, and stays one"
     replicated.delta()
+    assert replicated.store.prune(KEEP_ONE, replicated.source.now()) != []
     assert reader.read(0, SIZES["os"]) == replicated.source.moments[oldest.time]["os"]
+    other = replicated.open().view("data", oldest)
+    other.close()
     with pytest.raises(Busy, match="is being read"):
         replicated.store.keep_only(replicated.points()[0])
     reader.close()
+    assert replicated.store.prune(KEEP_ONE, replicated.source.now()) == [oldest.id]
     replicated.store.keep_only(replicated.points()[-1])
     replicated.check_every_point()
 
