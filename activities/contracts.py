@@ -85,7 +85,7 @@ class Replicate(Value):
 
 
 class ReplicationStopped(Value):
-    reason: Literal["time-is-up", "resync-required"]
+    reason: Literal["time-is-up", "asked", "resync-required"]
     detail: str = ""
     last_point: RecoveryPoint | None = None
     cycles: int = 0

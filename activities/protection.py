@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -27,6 +28,7 @@ from activities.contracts import (
     Waiting,
 )
 from activities.running import BlockingRunner, Running
+from activities.turns import Turns, when_free
 from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
 from replication.groups import moment_choice
@@ -47,6 +49,7 @@ class ProtectionActivities:
     def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
         self._adapters = adapters
         self._runner = runner
+        self._turns = Turns()
         self._run = runner.run
 
     @activity.defn(name=contracts.CHECK_READINESS.name)
@@ -93,6 +96,10 @@ class ProtectionActivities:
     @activity.defn(name=contracts.REPLICATE_DELTAS.name)
     async def replicate_deltas(self, given: Replicate) -> ReplicationStopped:
         """Between two cycles no thread is held: ten thousand machines wait as cheaply as ten."""
+        with self._turns.of(given.relationship.machine) as asked:
+            return await self._replicate(given, asked)
+
+    async def _replicate(self, given: Replicate, asked: asyncio.Event) -> ReplicationStopped:
         pulse = _last_pulse()
         end = datetime.now(UTC) + timedelta(seconds=given.run_for_s)
         while True:
@@ -102,11 +109,15 @@ class ProtectionActivities:
             if isinstance(outcome, ReplicationStopped):
                 return outcome
             pulse = outcome
-            if datetime.now(UTC) >= end:
+            if not asked.is_set() and datetime.now(UTC) < end:
+                await self._runner.pause(_seconds_until_next(given.relationship, pulse, started), pulse, until=asked)
+            if asked.is_set() or datetime.now(UTC) >= end:
                 return ReplicationStopped(
-                    reason="time-is-up", last_point=pulse.last_point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
+                    reason="asked" if asked.is_set() else "time-is-up",
+                    last_point=pulse.last_point,
+                    cycles=pulse.cycles,
+                    bytes_sent=pulse.bytes_sent,
                 )
-            await self._runner.pause(_seconds_until_next(given.relationship, pulse, started), pulse)
 
     def _cycle(
         self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running
@@ -191,7 +202,10 @@ class ProtectionActivities:
     async def send_last_changes(self, given: OfRelationship) -> PointMade:
         provider = self._adapters.provider(given.relationship)
         sent = _Sent()
-        point = await self._run(lambda run: provider.send_last_changes(given.relationship, sent.counting(run)))
+        self._turns.make_way(given.relationship.machine)
+        point = await self._run(
+            lambda run: when_free(run, lambda: provider.send_last_changes(given.relationship, sent.counting(run)))
+        )
         return PointMade(point=point, bytes_sent=sent.bytes)
 
     @activity.defn(name=contracts.RECOVERY_POINTS.name)

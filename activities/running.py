@@ -125,8 +125,8 @@ class BlockingRunner:
             raise self._failure(outcome.error, running) from outcome.error
         raise _worker_leaves()
 
-    async def pause(self, seconds: float, pulse: Value) -> None:
-        """Let time pass with heartbeats and without a thread.
+    async def pause(self, seconds: float, pulse: Value, until: asyncio.Event | None = None) -> None:
+        """Let time pass, at most until the event, with heartbeats and without a thread.
 
         Raises:
             ApplicationError: the worker shuts down; another one goes on.
@@ -135,17 +135,19 @@ class BlockingRunner:
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
         leaving = asyncio.create_task(activity.wait_for_worker_shutdown())
+        asked = asyncio.create_task((until or asyncio.Event()).wait())
         try:
             while True:
                 activity.heartbeat(pulse)
                 left = end - clock()
-                if left <= 0:
+                if left <= 0 or asked.done():
                     return
-                await asyncio.wait({leaving}, timeout=min(left, _pause()))
+                await asyncio.wait({leaving, asked}, timeout=min(left, _pause()), return_when=asyncio.FIRST_COMPLETED)
                 if leaving.done():
                     raise _worker_leaves()
         finally:
             leaving.cancel()
+            asked.cancel()
 
     def _failure(self, error: Exception, running: Running) -> ApplicationError:
         known = as_leeward_error(error)

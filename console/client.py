@@ -180,15 +180,17 @@ class Leeward:
         A job that was accepted may not have begun yet, because replication comes to its safe end first.
         """
         handle = self.client.get_workflow_handle(job_id, result_type=JobResult)
+        is_open = True
         while True:
             try:
                 result: JobResult = await handle.result()
             except WorkflowFailureError as error:
                 raise JobFailed(reason(error.cause), where=job_id) from error
             except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND or not await self._is_open(job_id):
+                if error.status is not RPCStatusCode.NOT_FOUND or not is_open:
                     raise _translated(error, job_id) from error
-                await asyncio.sleep(LOOK_EVERY_S)
+                is_open = await self._is_open(job_id)  # one that began and ended meanwhile is there now
+                await asyncio.sleep(LOOK_EVERY_S if is_open else 0)
             else:
                 return result
 

@@ -11,12 +11,12 @@ import os
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from vault.errors import Unreachable
 from workers.engine_file import read_engine
+from workers.payloads import data_converter
 from workers.settings import Settings
 from workflows.attributes import ALL
 
@@ -40,7 +40,7 @@ async def connect(settings: Settings) -> Client:
         remedy = "look at it with: leeward status; restart it with: leeward down, leeward up"
     address = str(options.get("target_host", "localhost:7233"))
     try:
-        return await Client.connect(**options, data_converter=pydantic_data_converter)  # type: ignore[arg-type]
+        return await Client.connect(**options, data_converter=data_converter)  # type: ignore[arg-type]
     except (RPCError, RuntimeError) as error:
         raise Unreachable(f"Temporal does not answer: {error}", where=address, remedy=remedy) from error
 

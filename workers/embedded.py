@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
 
 from vault.errors import Busy, InvalidState
@@ -28,6 +27,7 @@ from vault.loading import load_inventory
 from workers.children import end_with_parent
 from workers.connection import register_search_attributes
 from workers.engine_file import Engine, Process, process_of, read_engine, this_process, write_engine
+from workers.payloads import data_converter
 from workers.settings import Settings
 from workers.temporal_server import choose_ports, find_binary, start_server
 
@@ -148,9 +148,7 @@ class _Supervisor:
         deadline = asyncio.get_running_loop().time() + SERVER_STARTS_WITHIN_S
         while not self._stop.is_set():
             try:
-                client = await Client.connect(
-                    self._address, namespace=NAMESPACE, data_converter=pydantic_data_converter
-                )
+                client = await Client.connect(self._address, namespace=NAMESPACE, data_converter=data_converter)
                 await register_search_attributes(client)
             except (RPCError, RuntimeError) as error:
                 process = self._server.process

@@ -45,6 +45,9 @@ FOLLOWED_BY = {JobKind.ENABLE: JobKind.INITIAL_REPLICATION, JobKind.INITIAL_REPL
 """Jobs that go on by themselves, so that one ``leeward protect`` leads to a protected machine."""
 LEAVE_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
 """Jobs after which nobody would know where the test copy is."""
+OVERTAKE_REPLICATION = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
+"""Jobs that begin while replication comes to its end: a worker learns of that with its next heartbeat only, and an
+outage must not wait for it. What they send themselves waits for the replica's lock (activities/protection.py)."""
 REPLICATION_TURN = timedelta(hours=1)
 
 
@@ -60,6 +63,8 @@ class MachineWorkflow:
         self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._requests: dict[str, JobRequest] = {}
         self._resume_asked = False
+        self._ending: workflow.ActivityHandle[ReplicationStopped] | None = None
+        """A replication that was told to stop, and was overtaken."""
 
     # -- what people and plans ask ------------------------------------------------------------------------------
 
@@ -158,6 +163,9 @@ class MachineWorkflow:
         self._show()
         test_lane = asyncio.create_task(self._test_lane())
         while not self._is_over():
+            if self._ending is not None and not self._overtakes():
+                ending, self._ending = self._ending, None
+                await self._end_of(ending)
             if self._waiting is not None:
                 await self._run_job(self._take_waiting())
             elif self.state.phase is Phase.PROTECTED and not self.state.halted:
@@ -199,12 +207,23 @@ class MachineWorkflow:
         await workflow.wait_condition(lambda: turn.done() or self._waiting is not None)
         if not turn.done():
             turn.cancel()
+            if self._overtakes():
+                self._ending = turn
+                return
+        await self._end_of(turn)
+
+    def _overtakes(self) -> bool:
+        return self._waiting is not None and self._waiting.kind in OVERTAKE_REPLICATION
+
+    async def _end_of(self, turn: workflow.ActivityHandle[ReplicationStopped]) -> None:
         try:
             stopped = await turn
         except ActivityError as error:
-            if is_cancellation(error):
+            if is_cancellation(error) or self.state.phase is not Phase.PROTECTED:
                 return
             self._halt(f"replication halted: {reason(error)}")
+            return
+        if self.state.phase is not Phase.PROTECTED:
             return
         if stopped.last_point is not None:
             self._update(last_point=stopped.last_point)
@@ -479,7 +498,11 @@ class MachineWorkflow:
         return state.phase is Phase.RESYNC_REQUIRED and state.policy.resync != "manual" and not state.halted
 
     def _is_quiet(self) -> bool:
-        return self.state.phase in IDLE and self._waiting is None and self._test_waiting is None and not self._running
+        return (
+            self.state.phase in IDLE
+            and self._waiting is None
+            and not (self._test_waiting or self._running or self._ending)
+        )
 
 
 async def _signal(workflow_id: str, signal: str, value: object) -> None:

@@ -57,6 +57,8 @@ class JobRequest(Value):
     reply_to: str | None = None
     point: str = LATEST
     source_unreachable: bool = False
+    checked: bool = False
+    """Whoever asks has just checked both sites for this machine: the job need not do so again."""
     hold_before_start: bool = False
     """Planned failover: after the last changes were sent, wait until told to proceed (or to abandon)."""
     start: bool = True
@@ -315,6 +317,8 @@ class RunFacts(Value):
     timings: Timings
     variables: dict[str, Scalar]
     auto_approve: bool = False
+    checked_at: AwareDatetime | None = None
+    """When the run's readiness check found both sites ready for all of its machines."""
 
     def context(self, group: str, machines: dict[str, MachineInRun]) -> RunContext:
         return RunContext(
@@ -410,7 +414,7 @@ class Readiness(Value):
 
 
 class StageNews(Value):
-    """A stage's newest table, sent to the run."""
+    """What changed in a stage's table, sent to the run: ``row.steps`` has the changed rows only."""
 
     row: StageRow
 

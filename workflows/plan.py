@@ -139,7 +139,7 @@ class PlanRun:
 
     @workflow.signal
     def stage_news(self, news: StageNews) -> None:
-        self._put(news.row)
+        self._put(self._table.merged(news.row))
 
     @workflow.signal
     def job_event(self, event: JobEvent) -> None:
@@ -211,7 +211,9 @@ class PlanRun:
         self._machines = dict(readiness.machines)
         direction = readiness.direction or facts.direction
         self._table.update(direction=direction)
-        return facts.model_copy(update={"direction": direction, "point": readiness.point or facts.point})
+        return facts.model_copy(
+            update={"direction": direction, "point": readiness.point or facts.point, "checked_at": workflow.now()}
+        )
 
     async def _run_stage(self, index: int, stage: Stage, facts: RunFacts, plan: Plan) -> StageResult:
         group = next((group for group in plan.groups if group.name == stage.group), None)

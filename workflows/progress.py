@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from plans.context import RunContext
-from workflows.model import JobEvent, StageInput, StageRow, Steer, StepRow
+from workflows.model import JobEvent, StageInput, StageNews, StageRow, Steer, StepRow
 
 
 class StepFailed(Exception):
@@ -29,7 +29,8 @@ class StageProgress:
         self.steered: dict[str, Steer] = {}
         self.cancelled = False
         self.paused = given.paused
-        self.dirty = False
+        self.changed: set[str] = set()
+        """Rows whose change the run was not told yet."""
         self.rounds: dict[str, int] = {}
         """How often a row's work was begun."""
         self.row = StageRow(id=given.row_id, title=given.stage.title, state="running", started=workflow.now())
@@ -44,11 +45,17 @@ class StageProgress:
 
     def set(self, row_id: str, **changes: object) -> None:
         self.rows[row_id] = self.rows[row_id].model_copy(update=changes)
-        self.dirty = True
+        self.changed.add(row_id)
 
     @property
     def table(self) -> StageRow:
         return self.row.model_copy(update={"steps": list(self.rows.values())})
+
+    def take_news(self) -> StageNews:
+        """What changed since the last time."""
+        steps = [row for row_id, row in self.rows.items() if row_id in self.changed]
+        self.changed.clear()
+        return StageNews(row=self.row.model_copy(update={"steps": steps}))
 
     @property
     def context(self) -> RunContext:

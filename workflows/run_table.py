@@ -46,6 +46,13 @@ class RunTable:
             rows.append(row)
         self.update(stages=rows)
 
+    def merged(self, news: StageRow) -> StageRow:
+        """The stage's row as it is after ``news``, which has the changed steps only."""
+        known = next((stage.steps for stage in self.status.stages if stage.id == news.id), [])
+        changed = {step.id: step for step in news.steps}
+        steps = [changed.pop(step.id, step) for step in known] + list(changed.values())
+        return news.model_copy(update={"steps": steps})
+
     def decide(self, decision: Decision) -> None:
         self.update(decisions=[*self.status.decisions, decision])
 

@@ -16,13 +16,15 @@ from temporalio.exceptions import FailureError
 from plans.model import PlanMachine
 from plans.steps import OnFailure, Step
 from workflows.ids import plan_id
-from workflows.model import JobEvent, SlotAnswer, StageInput, StageNews, StageResult, StageRow, Steer
+from workflows.model import JobEvent, SlotAnswer, StageInput, StageResult, StageRow, Steer
 from workflows.progress import RunEnds, StageProgress, StepFailed
 from workflows.slots import Slots
 from workflows.stage_machines import MachineWork
 from workflows.steps import StepWork
 
 NEWS_AT_MOST_EVERY = timedelta(milliseconds=500)
+ROWS_TOLD_AT_ONCE = 25
+"""A stage with more rows tells its news less often: all of a large plan's news together stay a short history."""
 
 
 @workflow.defn(name="PlanStage", failure_exception_types=[])
@@ -87,7 +89,7 @@ class PlanStage:
     async def run(self, given: StageInput) -> StageResult:
         news = asyncio.create_task(self._send_news())
         progress = self._progress
-        progress.dirty = True
+        progress.changed.update(progress.rows)
         state = "done"
         try:
             for step in given.stage.before:
@@ -103,7 +105,9 @@ class PlanStage:
         news.cancel()
         self._show()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        return StageResult(row=progress.table, machines=progress.machines, held=progress.held)
+        mine = {entry.machine for entry in given.stage.machines}
+        machines = {name: where for name, where in progress.machines.items() if name in mine}
+        return StageResult(row=progress.table, machines=machines, held=progress.held)
 
     async def _wave(self, wave: list[PlanMachine]) -> None:
         """All machines of a wave side by side; the first one that ends the run lets the others finish first."""
@@ -177,12 +181,12 @@ class PlanStage:
     async def _send_news(self) -> None:
         """Tell the run about changes, many at once, so that a big group does not fill the run's history."""
         parent = workflow.get_external_workflow_handle(plan_id(self._given.facts.plan))
+        pause = NEWS_AT_MOST_EVERY * max(1, len(self._progress.rows) / ROWS_TOLD_AT_ONCE)
         while True:
-            await workflow.wait_condition(lambda: self._progress.dirty)
-            self._progress.dirty = False
+            await workflow.wait_condition(lambda: bool(self._progress.changed))
             self._show()
             try:
-                await parent.signal("stage_news", StageNews(row=self._progress.table))
+                await parent.signal("stage_news", self._progress.take_news())
             except FailureError as error:
                 workflow.logger.warning("the run did not take news: %s", error)
-            await workflow.sleep(NEWS_AT_MOST_EVERY)
+            await workflow.sleep(pause)

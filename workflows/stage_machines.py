@@ -22,6 +22,8 @@ from workflows.progress import StageProgress, StepFailed
 from workflows.readiness import MAIN_JOB
 from workflows.slots import Slots
 
+CHECK_HOLDS_FOR = timedelta(minutes=15)
+"""Jobs asked for so soon after the run's readiness check rely on it: an outage should not wait for another one."""
 JOB_OF_STAGE = {
     StageKind.CLEAN_UP: JobKind.CLEANUP_TEST,
     StageKind.COMMIT: JobKind.COMMIT,
@@ -142,6 +144,7 @@ class MachineWork:
             reply_to=workflow.info().workflow_id,
             point=facts.point,
             source_unreachable=facts.source_unreachable,
+            checked=facts.checked_at is not None and workflow.now() - facts.checked_at < CHECK_HOLDS_FOR,
             hold_before_start=hold,
             start=entry.start,
             target=self._target(entry, kind),
