@@ -48,6 +48,8 @@ LEAVE_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
 OVERTAKE_REPLICATION = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
 """Jobs that begin while replication comes to its end: a worker learns of that with its next heartbeat only, and an
 outage must not wait for it. What they send themselves waits for the replica's lock (activities/protection.py)."""
+JOBS_OVERTAKE = "jobs-overtake-replication"
+"""Patch: machines that were protected before waited for the end of replication first."""
 REPLICATION_TURN = timedelta(hours=1)
 
 
@@ -207,7 +209,7 @@ class MachineWorkflow:
         await workflow.wait_condition(lambda: turn.done() or self._waiting is not None)
         if not turn.done():
             turn.cancel()
-            if self._overtakes():
+            if self._overtakes() and workflow.patched(JOBS_OVERTAKE):
                 self._ending = turn
                 return
         await self._end_of(turn)

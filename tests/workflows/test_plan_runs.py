@@ -380,7 +380,7 @@ async def test_cancelled_in_the_middle_of_shut_downs(house: House) -> None:
 
 
 async def test_a_failover_overtakes_replication_that_is_slow_to_end(house: House) -> None:
-    """A worker hears of a cancellation with its next heartbeat only, a dead one never; what comes later waits for it."""
+    """A worker hears of a cancellation with its next heartbeat only, a dead one never; later jobs wait for that."""
     gate = house.world.hold("replicate_once", "db", stubborn=True)
     await protect(house, "db")
     handle = await house.plan(plan(one_group("db")), "planned")
