@@ -1,7 +1,7 @@
 """Hyper-V Replica (requirements A5): hosts move the bytes, leeward decides and watches.
 
 Calls marked [source] speak only to the source's hosts, those marked [target] only to the target's: a dead site keeps no
-failover waiting. How Hyper-V Replica's order maps to the product's phases: docs/decisions/005-hyperv-replica.md.
+failover waiting. How Hyper-V Replica's order maps to the product's phases: docs/decisions/006-hyperv-replica.md.
 """
 
 from __future__ import annotations
