@@ -50,8 +50,9 @@ format: $(READY) ## Put the code into the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure
+bench: $(READY) ## Measure against peers and limits: docs/performance.md
 	@set -e; for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python -m bench.$$bench; done
+	@$(BIN)/python -m bench.page
 
 clean: ## Remove .venv, caches and build leftovers; leeward's data directory .leeward stays
 	rm -rf $(VENV) $(NODE)/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -40,7 +40,13 @@ def record(results: list[Result]) -> None:
     """Replace the results of these benches in ``results.json`` and print them."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     fresh = {(result.bench, result.peer) for result in results}
-    rows = [row for row in known if (row["bench"], row["peer"]) not in fresh]
+    benches = {result.bench for result in results}
+    rows = [
+        row
+        for row in known
+        if (row["bench"], row["peer"]) not in fresh
+        and not (row["bench"] in benches and row["peer"].startswith("limit:"))
+    ]
     for result in results:
         rows.append(
             {
