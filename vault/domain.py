@@ -226,12 +226,16 @@ class MachineDescription(Value):
 
 
 class RecoveredMachine(Value):
-    """A machine made from a recovery point. ``name`` is its name at the target site."""
+    """A machine made from a recovery point. ``name`` is its name at the target site.
+
+    ``address``: ``host:port`` where it answered when it was started; None before, and of one that stays off.
+    """
 
     name: str
     site: str
     network: str
     point: RecoveryPoint
+    address: str | None = None
 
 
 class Answering(Value):

@@ -142,6 +142,7 @@ class MachineWorkflow:
             test=self.state.test,
             recovered=self.state.recovered,
             health=self.state.health,
+            recovered_by=self.state.recovered_by,
         )
         await _signal(asked.reply_to, "machine_described", described)
 
@@ -341,7 +342,7 @@ class MachineWorkflow:
         elif wanted.kind is JobKind.CLEANUP_TEST:
             self._update(test=None)
         elif wanted.kind in {JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER}:
-            self._update(failed_over_to=result.point, recovered=result.recovered)
+            self._update(failed_over_to=result.point, recovered=result.recovered_at)
         elif wanted.kind is JobKind.REVERSE:
             self._update(reversed=not self.state.reversed, failed_over_to=None, recovered=None)
 

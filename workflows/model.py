@@ -84,6 +84,13 @@ class JobResult(Value):
     answered_at: AwareDatetime | None = None
     bytes_sent: int = 0
 
+    @property
+    def recovered_at(self) -> RecoveredMachine | None:
+        """The recovered machine with the address at which it answered."""
+        if self.recovered is None or self.answering is None:
+            return self.recovered
+        return self.recovered.model_copy(update={"address": self.answering.address})
+
 
 class JobInput(Value):
     """Input of every job workflow."""
@@ -179,6 +186,13 @@ class MachineState(Value):
             return self.relationship.target_site
         return self.relationship.source_site
 
+    @property
+    def recovered_by(self) -> str:
+        """Who asked for the failover that brought it to where it is; empty when that is not known any more."""
+        kinds = {JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER}
+        asked = [job.requested_by for job in self.jobs if job.kind in kinds and job.state == "done"]
+        return asked[-1] if asked else ""
+
 
 class MachineSettings(Value):
     """What the inventory says about a machine, as the machine's workflow takes it over."""
@@ -218,6 +232,12 @@ class MachineDescribed(Value):
     test: TestCopy | None = None
     recovered: RecoveredMachine | None = None
     health: Health
+    recovered_by: str = ""
+
+    @property
+    def active_site(self) -> str:
+        """Where its production copy is."""
+        return self.recovered.site if self.recovered is not None else self.relationship.source_site
 
 
 class Steer(Value):
@@ -344,6 +364,8 @@ class StageInput(Value):
     """Machines that hold their planned failover → request id."""
     paused: bool = False
 
+    already: dict[str, str] = {}
+    """By machine: that another run has done it already."""
     machines_at_once: int | None = None
     """The plan's own limit."""
     sites: dict[str, str] = {}
@@ -386,6 +408,8 @@ class StageResult(Value):
     row: StageRow
     machines: dict[str, MachineInRun] = {}
     held: dict[str, str] = {}
+    already: dict[str, str] = {}
+    """With those that another run did meanwhile."""
 
 
 class ReadinessInput(Value):
@@ -409,6 +433,8 @@ class Readiness(Value):
     findings: list[Finding] = []
     """Everything that was looked at, the good with the bad."""
     machines: dict[str, MachineInRun] = {}
+    already: dict[str, str] = {}
+    """By machine: that another run has done it already."""
     point: str | None = None
     """The one moment for all machines, when the run asked for the newest of a consistency group."""
 

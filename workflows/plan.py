@@ -62,6 +62,7 @@ class PlanRun:
         self._telling: list[asyncio.Task[None]] = []
         self._ending = False
         self._held: dict[str, str] = {}
+        self._already: dict[str, str] = {}
         self._restored: dict[str, JobEvent] = {}
         self._machines: dict[str, MachineInRun] = {}
 
@@ -209,6 +210,7 @@ class PlanRun:
                 f"refused, nothing was changed: {'; '.join(readiness.problems)}", type="Refused", non_retryable=True
             )
         self._machines = dict(readiness.machines)
+        self._already = dict(readiness.already)
         direction = readiness.direction or facts.direction
         self._table.update(direction=direction)
         return facts.model_copy(
@@ -228,6 +230,7 @@ class PlanRun:
                 group_on_failure=group.on_failure if group else None,
                 machines=self._machines,
                 held=self._held,
+                already=self._already,
                 paused=self._paused,
                 machines_at_once=plan.limits.machines_at_once,
                 sites=self._limited_sites(stage, facts),
@@ -250,6 +253,7 @@ class PlanRun:
             self._current = None
         self._put(result.row)
         self._machines |= result.machines
+        self._already |= result.already
         if stage.kind is StageKind.RECOVER:
             started = {row.machine for row in result.row.steps if row.result is not None}
             self._held = {machine: held for machine, held in self._held.items() if machine not in started}

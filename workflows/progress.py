@@ -25,6 +25,7 @@ class StageProgress:
         self.machines = dict(given.machines)
         """Where each machine is, as steps are told."""
         self.held: dict[str, str] = {}
+        self.already = dict(given.already)
         self.events: dict[str, list[JobEvent]] = {}
         self.steered: dict[str, Steer] = {}
         self.cancelled = False

@@ -13,6 +13,7 @@ from plans.context import MachineInRun
 from plans.steps import Direction
 from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
 from vault.lifecycle import JobKind, refusal
+from workflows.already import already_done
 from workflows.calls import call, reason
 from workflows.ids import machine_id
 from workflows.model import DescribeTo, MachineDescribed, Readiness, ReadinessInput, StageRow, StepRow
@@ -27,6 +28,8 @@ MAIN_JOB: dict[RunType, JobKind] = {
     "reverse": JobKind.REVERSE,
 }
 ASKS_THE_TARGET = frozenset({"test", "planned", "unplanned", "failback"})
+DONE_NAMED = 5
+"""So many machines that are done already are named in one sentence; each is named in its own row."""
 ASKS_THE_SOURCE = frozenset({"planned", "failback"})
 
 
@@ -37,6 +40,7 @@ class PlanReadiness:
     def __init__(self) -> None:
         self._described: dict[str, MachineDescribed] = {}
         self._findings: list[Finding] = []
+        self._already: dict[str, str] = {}
 
     @workflow.signal
     def machine_described(self, described: MachineDescribed) -> None:
@@ -46,6 +50,7 @@ class PlanReadiness:
     async def run(self, given: ReadinessInput) -> Readiness:
         began = workflow.now()
         await asyncio.gather(*(self._ask(machine) for machine in given.machines))
+        self._already = already_done(self._described, given.facts.run_type, MAIN_JOB[given.facts.run_type])
         self._check_phases(given)
         direction = self._direction(given)
         point = None
@@ -58,7 +63,7 @@ class PlanReadiness:
             await self._check_sites(given)
         problems = self._problems
         state = "refused" if problems else "done"
-        sentence = "; ".join(problems) or f"{len(given.machines)} machines and their sites are ready"
+        sentence = "; ".join(problems) or self._all_is_ready(given)
         step = StepRow.model_validate(
             {"id": "readiness/check", "kind": "readiness", "name": "check readiness", "state": state}
         ).model_copy(update={"detail": sentence, "started": began, "finished": workflow.now()})
@@ -69,8 +74,15 @@ class PlanReadiness:
             problems=problems,
             findings=self._findings,
             machines={name: _where(described) for name, described in self._described.items()},
+            already=self._already,
             point=point,
         )
+
+    def _all_is_ready(self, given: ReadinessInput) -> str:
+        left = len(given.machines) - len(self._already)
+        done = "".join(f"; {machine} is {words}" for machine, words in sorted(self._already.items())[:DONE_NAMED])
+        more = f"; and {len(self._already) - DONE_NAMED} more are" if len(self._already) > DONE_NAMED else ""
+        return f"{left} machines and their sites are ready{done}{more}"
 
     async def _ask(self, machine: str) -> None:
         handle = workflow.get_external_workflow_handle(machine_id(machine))
@@ -85,7 +97,9 @@ class PlanReadiness:
         job = MAIN_JOB[given.facts.run_type]
         for machine, described in sorted(self._described.items()):
             why_not = refusal(machine, described.phase, job)
-            if why_not is not None:
+            if machine in self._already:
+                self._note(Severity.PASS, machine, self._already[machine])
+            elif why_not is not None:
                 self._note(Severity.FAIL, machine, why_not.what, why_not.remedy)
             else:
                 self._note(Severity.PASS, machine, f"is {described.phase}")
@@ -98,7 +112,7 @@ class PlanReadiness:
     def _direction(self, given: ReadinessInput) -> Direction | None:
         """All machines of a run must go the same way, and the way its type says."""
         run_type = given.facts.run_type
-        ways = {described.reversed for described in self._described.values()}
+        ways = {described.reversed for name, described in self._described.items() if name not in self._already}
         if len(ways) > 1:
             away = sorted(name for name, described in self._described.items() if described.reversed)
             what = f"the plan's machines do not run at the same side: {', '.join(away)} were failed over"
@@ -139,7 +153,7 @@ class PlanReadiness:
         return chosen.choice
 
     async def _check_sites(self, given: ReadinessInput) -> None:
-        relationships = [given.shaped(described) for described in self._described.values()]
+        relationships = [given.shaped(one) for name, one in self._described.items() if name not in self._already]
         if given.facts.run_type in ASKS_THE_TARGET:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]
@@ -193,6 +207,10 @@ def _where(described: MachineDescribed) -> MachineInRun:
     relationship: Relationship = described.relationship
     if described.recovered is not None:
         return MachineInRun(
-            name=described.recovered.name, site=described.recovered.site, network=described.recovered.network
+            name=described.recovered.name,
+            site=described.recovered.site,
+            network=described.recovered.network,
+            address=described.recovered.address,
+            recovery_point=described.recovered.point.id,
         )
     return MachineInRun(name=described.machine, site=relationship.source_site)

@@ -107,7 +107,8 @@ class PlanStage:
         await workflow.wait_condition(workflow.all_handlers_finished)
         mine = {entry.machine for entry in given.stage.machines}
         machines = {name: where for name, where in progress.machines.items() if name in mine}
-        return StageResult(row=progress.table, machines=machines, held=progress.held)
+        already = {name: words for name, words in progress.already.items() if name in mine}
+        return StageResult(row=progress.table, machines=machines, held=progress.held, already=already)
 
     async def _wave(self, wave: list[PlanMachine]) -> None:
         """All machines of a wave side by side; the first one that ends the run lets the others finish first."""
@@ -179,7 +180,10 @@ class PlanStage:
         workflow.set_current_details("\n".join(lines))
 
     async def _send_news(self) -> None:
-        """Tell the run about changes, many at once, so that a big group does not fill the run's history."""
+        """Tell the run about changes, many at once, so that a big group does not fill the run's history.
+
+        A stage that is over by now has told everything with its result: after that nothing may be begun.
+        """
         parent = workflow.get_external_workflow_handle(plan_id(self._given.facts.plan))
         pause = NEWS_AT_MOST_EVERY * max(1, len(self._progress.rows) / ROWS_TOLD_AT_ONCE)
         while True:
@@ -188,5 +192,7 @@ class PlanStage:
             try:
                 await parent.signal("stage_news", self._progress.take_news())
             except FailureError as error:
+                if self._progress.row.finished is not None:
+                    return
                 workflow.logger.warning("the run did not take news: %s", error)
             await workflow.sleep(pause)

@@ -13,7 +13,8 @@ from plans.context import MachineInRun
 from plans.model import PlanMachine
 from plans.stages import StageKind
 from vault.domain import Answering, TargetSettings
-from vault.lifecycle import JobKind
+from vault.lifecycle import WITH_RECOVERY_POINTS, JobKind, Phase
+from workflows.already import FAILED_OVER
 from workflows.calls import call, is_cancellation, reason
 from workflows.ids import machine_id
 from workflows.jobs import GRACE
@@ -46,6 +47,8 @@ class MachineWork:
 
     async def do(self, entry: PlanMachine) -> str:
         kind = self._given.stage.kind
+        if entry.machine in self._progress.already and self._given.stage.run_type == self._given.facts.run_type:
+            return self._progress.already[entry.machine]
         if kind is StageKind.RECOVER and entry.start_delay:
             row_id = self._progress.row_id(entry.machine)
             await self._progress.pause(entry.start_delay, row_id, f"start delay of {entry.machine}")
@@ -61,6 +64,8 @@ class MachineWork:
         request = self._request(entry, JobKind.PLANNED_FAILOVER, hold=True)
         await self._ask(entry.machine, request)
         event = await self._event(entry.machine, request.id, {"held", "failed", "refused"}, abandon_on_cancel=True)
+        if self._was_done_meanwhile(entry, event):
+            return self._progress.already[entry.machine]
         if event.kind != "held":
             raise StepFailed(event.message)
         self._progress.held[entry.machine] = request.id
@@ -77,9 +82,18 @@ class MachineWork:
             request = self._request(entry, MAIN_JOB[self._given.facts.run_type])
             await self._ask(entry.machine, request)
             event = await self._event(entry.machine, request.id, {"finished", "failed", "refused"})
+        if self._was_done_meanwhile(entry, event):
+            return self._progress.already[entry.machine]
         if event.result is None:
             raise StepFailed(event.message)
         return self._take_result(entry, row_id, event.result)
+
+    def _was_done_meanwhile(self, entry: PlanMachine, event: JobEvent) -> bool:
+        """It had something to do when the run began, and is refused now because another run was quicker."""
+        if event.kind != "refused" or event.phase not in FAILED_OVER or self._given.facts.run_type == "test":
+            return False
+        self._progress.already[entry.machine] = "already recovered: by another run, meanwhile"
+        return True
 
     async def _proceed(self, entry: PlanMachine) -> JobEvent:
         request_id = self._given.held.get(entry.machine)
@@ -127,10 +141,20 @@ class MachineWork:
         request = self._request(entry, JOB_OF_STAGE[self._given.stage.kind])
         await self._ask(entry.machine, request)
         event = await self._event(entry.machine, request.id, {"finished", "failed", "refused"})
+        if event.kind == "refused" and event.phase in self._done_for(entry):
+            return f"already {event.phase}: by another run"
         if event.result is None:
             raise StepFailed(event.message)
         self._progress.set(self._progress.row_id(entry.machine), result=event.result)
         return (event.result.sentences or ["done"])[-1]
+
+    def _done_for(self, entry: PlanMachine) -> frozenset[Phase]:
+        """Of a machine that another run recovered, the phases in which it has also done what follows."""
+        if entry.machine not in self._progress.already:
+            return frozenset()
+        if self._given.stage.kind is StageKind.COMMIT:
+            return WITH_RECOVERY_POINTS | {Phase.FAILED_OVER}
+        return WITH_RECOVERY_POINTS if self._given.stage.kind is StageKind.REVERSE else frozenset()
 
     def _request(self, entry: PlanMachine, kind: JobKind, *, hold: bool = False) -> JobRequest:
         facts = self._given.facts

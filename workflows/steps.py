@@ -150,7 +150,8 @@ class StepWork:
             return None
         known = self._progress.machines.get(on)
         in_recovery = self._progress.given.facts.run_type in RECOVERING
-        if known is None or (known.recovery_point is None and in_recovery):
+        is_there = on in self._progress.already
+        if known is None or (known.recovery_point is None and in_recovery and not is_there):
             raise StepFailed(f"'{on}' was not recovered in this run, so nothing can run on it — skip the step")
         return known
 
