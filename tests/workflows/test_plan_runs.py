@@ -171,11 +171,11 @@ async def test_a_machine_that_is_not_protected_refuses_the_run(house: House) -> 
 
 async def test_every_reason_against_the_run_is_told_at_once(house: House) -> None:
     await protect(house, "db")
-    await house.machine("app", Phase.COMMIT_PENDING)
-    await house.machine("web", Phase.FAILED_OVER)
+    await house.machine("app", Phase.ENABLED)
+    await house.machine("web", Phase.COPIED)
     message = await refused_run(house, plan(), "planned")
-    assert "machine 'app' is commit-pending; PlannedFailover is not possible now" in message
-    assert "machine 'web' is failed-over; PlannedFailover is not possible now" in message
+    assert "machine 'app' is enabled; PlannedFailover is not possible now" in message
+    assert "machine 'web' is copied; PlannedFailover is not possible now" in message
 
 
 async def test_a_target_that_is_not_ready_refuses_the_run(house: House) -> None:
@@ -190,7 +190,7 @@ async def test_a_target_that_is_not_ready_refuses_the_run(house: House) -> None:
 async def test_machines_at_different_sides_refuse_the_run(house: House) -> None:
     await protect(house, "db")
     await house.machine("app", Phase.PROTECTED, is_reversed=True)
-    message = await refused_run(house, plan(one_group("db", "app")), "planned")
+    message = await refused_run(house, plan(one_group("db", "app")), "unplanned")
     assert "do not run at the same side: app were failed over" in message
 
 
