@@ -15,6 +15,7 @@ from replication import adoption, files, locking, manifest, rules
 from replication.base_image import BaseImage
 from replication.checksums import is_zero
 from replication.cipher import Encryption, FrameCipher, Keys, SiteKey, WrappedKey
+from replication.damage import without_damaged_layers
 from replication.layout import Layout, check_disks, check_same_disks
 from replication.manifest import Layer, Manifest, StoredSegment
 from replication.ports import BlockChecksums, BlockReader, Extent, ReplicaState, Report, SegmentWriter
@@ -102,6 +103,11 @@ class LocalReplicaStore:
     def open_checksums(self, disk: str) -> BlockChecksums:
         known = self._manifest()
         if known.seeded:
+            if self._lock.held:  # a writer that compares replica and source goes on from what is whole
+                left, damaged = without_damaged_layers(known, self._files, self._keys.open(known.key))
+                if damaged:
+                    self._save(left)
+                    self._files.delete_segments(damaged)
             return ViewChecksums(self._files.open_view(disk, None))
         return ViewChecksums(SeedView(self._files.open_base(known.disk(disk))))
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineResponse
 from azure.storage.blob import BlobClient
 
-from adapters.azure.errors import translated
+from adapters.azure import vhd
+from adapters.azure.errors import code_of, translated
 from adapters.azure.lease import Lease
 from adapters.azure.vhd import SECTOR
 from replication.checksums import runs
@@ -136,6 +138,25 @@ class PageWriter:
 def read_range(blob: BlobClient, offset: int, length: int) -> bytes:
     """One Get Blob. Raises the client library's errors."""
     return bytes(blob.download_blob(offset, length, raw_response_hook=_as_block_blob).readall())
+
+
+def read_footer(blob: BlobClient, disk_size: int, where: str) -> tuple[bytes, int]:
+    """What lies where the VHD footer of a disk belongs, and the blob's size; nothing lies beyond its end."""
+    sizes: list[int] = []
+
+    def note(answer: PipelineResponse[Any, Any]) -> None:
+        if answer.http_response.status_code == 206:  # not when the range lies beyond the end
+            sizes.append(int(answer.http_response.headers["Content-Range"].rpartition("/")[2]))
+        _as_block_blob(answer)
+
+    with translated(where):
+        try:
+            found = blob.download_blob(vhd.virtual_size(disk_size), vhd.FOOTER_SIZE, raw_response_hook=note).readall()
+            return bytes(found), sizes[0]
+        except HttpResponseError as error:
+            if code_of(error) != "InvalidRange":
+                raise
+            return b"", int(blob.get_blob_properties().size)
 
 
 def _as_block_blob(answer: PipelineResponse[Any, Any]) -> None:

@@ -17,7 +17,7 @@ from adapters.azure.errors import translated
 from adapters.azure.layout import Layout
 from adapters.azure.lease import Lease
 from adapters.azure.manifest import Applied, AzureManifest, CachedLayer, ManifestBlob, open_key
-from adapters.azure.pages import WRITERS, PageWriter
+from adapters.azure.pages import WRITERS, PageWriter, read_footer
 from adapters.azure.segments import CachedSegmentWriter, fetch_layer
 from replication import files
 from replication.cipher import Keys, MachineKey
@@ -144,8 +144,12 @@ class Session:
         self.pages(disk).flush()
 
     def take_snapshots(self, sequence: int, epoch: str, cut: int, point: RecoveryPoint | None) -> Applied:
-        """Fix what the page blobs hold. Snapshots that never get into the manifest are cleared away later."""
+        """Fix what the page blobs hold. Snapshots that never get into the manifest are cleared away later.
+
+        Raises ``Damaged`` for a page blob that is no whole VHD any more."""
         self.lease.require()
+        for disk in self.manifest().disks:
+            self._require_whole_vhd(disk)
         about = {"sequence": str(sequence)}
         if point:
             about |= {"point": point.id, "time": point.time.isoformat(), "kind": str(point.kind)}
@@ -155,6 +159,18 @@ class Session:
                 answer = self._layout.disk(disk.name).create_snapshot(metadata=about, lease=self.lease.id)
             snapshots[disk.name] = str(answer["snapshot"])
         return Applied(sequence=sequence, epoch=epoch, cut=cut, snapshots=snapshots)
+
+    def _require_whole_vhd(self, disk: Disk) -> None:
+        """A blob that was cut short reads as zeros where it ends, and Azure would not import one without its footer."""
+        footer, size = read_footer(self._layout.disk(disk.name), disk.size, self._layout.where)
+        if size != vhd.blob_size(disk.size) or not vhd.is_footer(footer, disk.size):
+            raise Damaged(
+                f"the page blob of disk '{disk.name}' is no whole VHD: it has {size} bytes, not "
+                f"{vhd.blob_size(disk.size)}, or its footer was changed",
+                where=self._layout.where,
+                remedy="find out who changed it; recovery points up to now are whole. For new ones disable the "
+                "machine's protection and enable it again",
+            )
 
     # --- deltas -------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ MAX_DISK = (8 << 40) - ALIGNMENT
 """A page blob holds at most 8 TiB, the footer included."""
 
 _FOOTER = struct.Struct(">8sIIQI4sI4sQQHBBII16sB427x")
-_CHECKSUM_AT = 64
+_CURRENT_SIZE_AT, _CHECKSUM_AT = 48, 64
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _RESERVED_FEATURE = 2
 """The specification wants this bit set, always."""
@@ -76,6 +76,15 @@ def footer(disk_size: int, identity: uuid.UUID, made: datetime) -> bytes:
     )
     checksum = ~sum(raw) & 0xFFFF_FFFF
     return raw[:_CHECKSUM_AT] + struct.pack(">I", checksum) + raw[_CHECKSUM_AT + 4 :]
+
+
+def is_footer(raw: bytes, disk_size: int) -> bool:
+    """Whether ``raw`` is the sound footer of a fixed VHD of this disk, whoever made it."""
+    if len(raw) != FOOTER_SIZE or raw[:8] != b"conectix":
+        return False
+    size, checksum = struct.unpack_from(">Q", raw, _CURRENT_SIZE_AT)[0], struct.unpack_from(">I", raw, _CHECKSUM_AT)[0]
+    rest = sum(raw) - sum(raw[_CHECKSUM_AT : _CHECKSUM_AT + 4])
+    return bool(size == virtual_size(disk_size) and checksum == ~rest & 0xFFFF_FFFF)
 
 
 def geometry(total_sectors: int) -> tuple[int, int, int]:

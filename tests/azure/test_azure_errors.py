@@ -240,6 +240,11 @@ ANSWERS = [
     (403, "AccountIsDisabled", AuthorizationRefused),
     (403, "", AuthorizationRefused),
     (404, "ContainerNotFound", NotFound),
+    (404, "", NotFound),
+    (409, "", Busy),
+    (412, "", Busy),
+    (500, "", Unreachable),
+    (503, "", Unreachable),
     (409, "ContainerBeingDeleted", Busy),
     (409, "LeaseAlreadyPresent", Busy),
     (409, "BlobAlreadyExists", InvalidState),
@@ -260,9 +265,14 @@ ANSWERS = [
 ]
 
 
+TRIED_AGAIN = {Busy, NoSpace, Unreachable}
+"""The rest is never tried again: waiting cures no login, no missing container and no request that was wrong."""
+
+
 @pytest.mark.parametrize(("status", "code", "error"), ANSWERS)
 def test_an_answer_becomes_its_error(account: Account, status: int, code: str, error: type[LeewardError]) -> None:
     found = raised(with_answer(account, status, code).exists, error)
+    assert found.recoverable == (error in TRIED_AGAIN)
     assert f"HTTP {status} {code}".rstrip() in found.what
 
 

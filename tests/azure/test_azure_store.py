@@ -15,6 +15,7 @@ from model_source import ModelSource
 from storage_account import Account
 
 from adapters.azure import lease as leases
+from adapters.azure import vhd
 from adapters.azure.layout import Layout
 from adapters.azure.lease import Lease
 from adapters.azure.manifest import AzureManifest
@@ -115,6 +116,32 @@ def test_leftovers_of_a_crash_are_cleared_when_a_writer_comes(pair: Pair) -> Non
     assert sorted(container.list_blob_names()) == sorted([*kept, "db2/os.vhd"])
     assert list(cache.list_blob_names()) == ["db2/0000000009-os-x.seg"]
     pair.check()
+
+
+@pytest.mark.parametrize("harm", ["cut short", "grown", "footer lost", "footer changed"])
+def test_a_page_blob_that_is_no_whole_vhd_makes_no_recovery_point(pair: Pair, harm: str) -> None:
+    before = pair.points()
+    blob = pair.account.container.get_blob_client("db/os.vhd")
+    size, footer_at = vhd.blob_size(SIZES["os"]), vhd.virtual_size(SIZES["os"])
+    match harm:
+        case "cut short":
+            blob.resize_blob(size - (1 << 19))
+        case "grown":
+            blob.resize_blob(size + 512)
+        case "footer lost":
+            blob.clear_page(footer_at, 512)
+        case "footer changed":
+            footer = bytearray(blob.download_blob(footer_at, 512).readall())
+            footer[30] ^= 1
+            blob.upload_page(bytes(footer), footer_at, 512)
+    with pytest.raises(Damaged, match="of disk 'os' is no whole VHD") as found:
+        pair.delta()
+    assert not found.value.recoverable
+    assert "enable it again" in found.value.remedy
+    assert pair.points()[: len(before)] == before
+    pair.check()
+    pair.store.remove()
+    assert not pair.store.exists()
 
 
 # --- points that are read -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_source import ModelSource
@@ -12,10 +13,11 @@ from transport_wire import Wire
 
 from replication import stream
 from replication.frames import Frame
+from replication.local import LocalReplicaStore
 from replication.transport import session
 from replication.transport.messages import Message, Payload, encode
 from replication.transport.remote import RemoteReplicaStore
-from vault.domain import ConsistencyKind, Progress
+from vault.domain import ConsistencyKind, Progress, RecoveryPoint
 from vault.errors import Damaged, InvalidState, LeewardError, NotRecoverable
 
 pytestmark = pytest.mark.contract
@@ -41,9 +43,9 @@ class Pair:
     def noise(self, length: int) -> None:
         self.source.write("os", self.rng.randrange(300_000 - length + 1), self.rng.randbytes(length))
 
-    def check(self) -> None:
+    def check(self, points: list[RecoveryPoint] | None = None) -> None:
         store = self.wire.local()
-        for point in store.state().points:
+        for point in points or store.state().points:
             for name in self.source.images:
                 view = store.view(name, point)
                 assert view.read(0, view.size) == self.source.moments[point.time][name]
@@ -123,6 +125,42 @@ def test_a_frame_that_was_damaged_before_it_became_a_message_is_found(
     assert not list(pair.wire.replicas.rglob("*.part"))
     stream.replicate_cut(pair.source, pair.store, ConsistencyKind.CRASH, quiet)
     pair.check()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_bit_that_flips_in_a_staged_segment_is_never_applied(
+    pair: Pair, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the master target's disk, after its blocks were acknowledged and before they are sealed."""
+    pair.rng = random.Random(seed)
+    stream.copy_initial(pair.source, pair.store, quiet)
+    before = pair.wire.local().state().points
+    pair.noise(50_000)
+    seal = LocalReplicaStore.seal
+
+    def flip_and_seal(self: LocalReplicaStore, *given: Any, **named: Any) -> RecoveryPoint:
+        staged = max(pair.wire.replicas.rglob("*-os.seg"))
+        raw = bytearray(staged.read_bytes())
+        raw[pair.rng.randrange(len(raw))] ^= 1 << pair.rng.randrange(8)
+        staged.write_bytes(raw)
+        return seal(self, *given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalReplicaStore, "seal", flip_and_seal)
+        damaged = stream.replicate_cut(pair.source, pair.store, ConsistencyKind.CRASH, quiet)
+    store = pair.wire.local()
+    with pytest.raises(Damaged) as found:
+        view = store.view("os", damaged)
+        try:
+            view.read(0, view.size)
+        finally:
+            view.close()
+    assert not found.value.recoverable
+    pair.check(before)
+    stream.resynchronize(pair.source, pair.store, quiet)
+    assert pair.wire.local().state().points[: len(before)] == before
+    pair.check([*before, pair.wire.local().state().points[-1]])
+    assert pair.source.moments[pair.wire.local().state().points[-1].time] == pair.source.images
 
 
 def test_a_lost_frame_is_missed(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
