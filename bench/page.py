@@ -1,4 +1,4 @@
-"""``docs/performance.md`` and its chart, from ``bench/results.json``: ``python -m bench.page``, part of ``make bench``."""
+"""``docs/performance.md`` and its chart, from ``bench/results.json``: ``python -m bench.page``, as in ``make bench``."""
 
 from __future__ import annotations
 
