@@ -1,4 +1,4 @@
-"""``docs/performance.md`` and its chart, from ``bench/results.json``: ``python -m bench.page``, as in ``make bench``."""
+"""``docs/performance.md`` and its chart, from ``bench/results.json``: ``python -m bench.page``."""
 
 from __future__ import annotations
 

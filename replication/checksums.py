@@ -22,9 +22,14 @@ def checksum(data: bytes | memoryview) -> bytes:
     return xxhash.xxh3_128_digest(data)
 
 
-def checksum64(data: bytes | memoryview) -> int:
-    """xxh3-64, for small headers."""
-    return xxhash.xxh3_64_intdigest(data)
+def checksum64(*parts: bytes | memoryview) -> int:
+    """xxh3-64 of the parts one after another, for headers and what is on its way."""
+    if len(parts) == 1:
+        return xxhash.xxh3_64_intdigest(parts[0])
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(part)
+    return digest.intdigest()
 
 
 @cache

@@ -74,7 +74,7 @@ class Frame(NamedTuple):
 _encoder = threading.local()
 
 
-def _compress(plain: bytes) -> tuple[int, bytes]:
+def _compress(plain: bytes | memoryview) -> tuple[int, bytes | memoryview]:
     compressor: zstandard.ZstdCompressor | None = getattr(_encoder, "compressor", None)
     if compressor is None:
         compressor = _encoder.compressor = zstandard.ZstdCompressor(
@@ -93,13 +93,13 @@ def _about(codec: int, plain_length: int, table: bytes) -> bytes:
     return struct.pack("<BI", codec, plain_length) + table
 
 
-def encode_frame(table: bytes, plain: bytes, cipher: FrameCipher | None = None, number: int = 0) -> Frame:
+def encode_frame(table: bytes, plain: bytes | memoryview, cipher: FrameCipher | None = None, number: int = 0) -> Frame:
     """One frame as it is stored. Pure: runs in any thread, and the C libraries release the GIL."""
     codec, stored = _compress(plain) if plain else (RAW, b"")
     plain_checksum = checksum(plain)
     shown = plain_checksum
     if cipher is not None:
-        stored = cipher.encrypt(number, plain_checksum + stored, _about(codec, len(plain), table))
+        stored = cipher.encrypt(number, b"".join((plain_checksum, stored)), _about(codec, len(plain), table))
         shown = _NO_CHECKSUM
     head = (
         FRAME.pack(
@@ -143,7 +143,7 @@ def check_frame(raw: memoryview, damaged: Complain) -> Frame:
     return Frame(head, table, payload, codec, bool(flags & ENCRYPTED), plain_length, plain_checksum)
 
 
-def plain_of(frame: Frame, damaged: Complain, cipher: FrameCipher | None = None, number: int = 0) -> bytes:
+def plain_of(frame: Frame, damaged: Complain, cipher: FrameCipher | None = None, number: int = 0) -> bytes | memoryview:
     """The frame's plain data, verified to the last byte."""
     at = len(frame.head)
     if frame.encrypted != (cipher is not None):
@@ -160,9 +160,11 @@ def plain_of(frame: Frame, damaged: Complain, cipher: FrameCipher | None = None,
     return plain
 
 
-def _unpack(codec: int, stored: bytes | memoryview, plain_length: int, damaged: Complain, at: int) -> bytes:
+def _unpack(
+    codec: int, stored: bytes | memoryview, plain_length: int, damaged: Complain, at: int
+) -> bytes | memoryview:
     if codec == RAW:
-        return bytes(stored)
+        return stored
     if codec != ZSTD:
         raise damaged(f"a frame has the unknown codec {codec}", at)
     try:
@@ -171,7 +173,7 @@ def _unpack(codec: int, stored: bytes | memoryview, plain_length: int, damaged: 
         raise damaged(f"a frame cannot be decompressed ({error})", at) from error
 
 
-def extents_of(table: bytes, plain: bytes) -> Iterator[Extent]:
+def extents_of(table: bytes, plain: bytes | memoryview) -> Iterator[Extent]:
     """The extents of a decoded frame; runs of zeros in pieces of at most 1 MiB."""
     data, position = memoryview(plain), 0
     for offset, length, kind in EXTENT.iter_unpack(table):
@@ -245,7 +247,7 @@ class FrameEncoder:
 
     def _end_frame(self) -> None:
         table = b"".join([EXTENT.pack(*entry) for entry in self._table])
-        plain = b"".join(self._payload)
+        plain = self._payload[0] if len(self._payload) == 1 else b"".join(self._payload)
         self._table, self._payload, self._payload_length = [], [], 0
         while len(self._encoding) >= FRAMES_IN_FLIGHT:
             self._hand_over_next()

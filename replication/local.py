@@ -113,14 +113,21 @@ class LocalReplicaStore:
 
     def write_base(self, disk: str, extent: Extent) -> None:
         with self._writing("seeding"):
-            self._unseeded()
+            self.base_writer(disk)(extent)
+
+    def base_writer(self, disk: str) -> Callable[[Extent], None]:
+        """What writes into the base: while this thread holds the lock, another thread may call it."""
+        self._require_lock()
+        described, where = self._unseeded().disk(disk), str(self._files.base(disk))
+        base = self._base(disk)
+
+        def write(extent: Extent) -> None:
             if self._reserve and not is_zero(extent.data):
                 self._reserve(len(extent.data))
-            base = self._base(disk)
-            rules.require_inside(
-                self._manifest().disk(disk), extent.offset, len(extent.data), str(self._files.base(disk))
-            )
+            rules.require_inside(described, extent.offset, len(extent.data), where)
             base.write(extent)
+
+        return write
 
     def checkpoint_base(self, disk: str, offset: int) -> None:
         with self._writing("seeding"):

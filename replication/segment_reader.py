@@ -75,7 +75,7 @@ class SegmentReader:
             os.close(self._fd)
             raise
         self._lock = threading.Lock()
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._cache: OrderedDict[int, bytes | memoryview] = OrderedDict()
 
     def close(self) -> None:
         """Idempotent."""
@@ -86,7 +86,7 @@ class SegmentReader:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def plain(self, frame: int) -> bytes:
+    def plain(self, frame: int) -> bytes | memoryview:
         """A frame's verified plain data; the last few are kept."""
         with self._lock:
             if frame in self._cache:
@@ -206,7 +206,7 @@ class SegmentReader:
             )
         return key.cipher(self.header.encryption, self.header.disk)
 
-    def _read_frame(self, number: int) -> bytes:
+    def _read_frame(self, number: int) -> bytes | memoryview:
         offset, length, _, table = self._frames[number]
         with files.translated(self.path):
             raw = memoryview(files.read_at(self._fd, length, offset))

@@ -225,9 +225,8 @@ KINDS: dict[int, type[Message]] = {
 def encode(message: Message, *payload: Payload) -> bytes:
     """The message as it is sent; the parts of ``payload`` one after another."""
     document = message.model_dump_json(exclude_none=True).encode()
-    blocks = payload[0] if len(payload) == 1 else b"".join(payload)
-    head = HEAD.pack(MAGIC, VERSION, message.kind, len(document), checksum64(blocks)) + document
-    return b"".join((head, CHECKSUM.pack(checksum64(head)), blocks))
+    head = HEAD.pack(MAGIC, VERSION, message.kind, len(document), checksum64(*payload)) + document
+    return b"".join((head, CHECKSUM.pack(checksum64(head)), *payload))
 
 
 def decode(raw: bytes) -> tuple[Message, memoryview]:

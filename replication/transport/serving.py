@@ -102,13 +102,8 @@ class WritingSession:
             self._abandon(disk)
 
     def _write_base(self, message: say.WriteBase, payload: memoryview) -> None:
-        cipher = self._cipher(message.disk, message.encryption)
-
-        def decode() -> tuple[Frame, bytes]:
-            frame = _checked(payload)
-            return frame, plain_of(frame, _damaged, cipher, message.number)
-
-        self._filling.add(message.disk, decode)
+        frame, cipher = _checked(payload), self._cipher(message.disk, message.encryption)
+        self._filling.add(message.disk, frame, lambda: plain_of(frame, _damaged, cipher, message.number))
 
     def _cipher(self, disk: str, encryption: Encryption | None) -> FrameCipher | None:
         if encryption is None:
