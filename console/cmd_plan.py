@@ -129,7 +129,7 @@ def show(
         output = Output(json)
         output.document(node)
         if not json:
-            output.console.print(_drawn(node))
+            output.tree(_drawn(node))
 
     guarded(work)
 

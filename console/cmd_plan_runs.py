@@ -133,7 +133,7 @@ def status(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = 
         output = Output(json)
         output.document(found)
         if not json:
-            output.console.print(run_tree(found))
+            output.tree(run_tree(found))
 
     run(work)
 

@@ -54,7 +54,7 @@ def dry_run(plan: Plan, run_type: RunType, reports: Path) -> DryRun:
             stage=stage.label,
             kind=step.kind,
             name=step.label,
-            does=step.detail or _does(stage.label, run_type),
+            does="; ".join(filter(None, [_does(stage.label, run_type) if step.kind == "machine" else "", step.detail])),
             expected_s=_median(took.get((stage.label, step.label), [])),
         )
         for stage in run_tree(plan, run_type).children

@@ -11,9 +11,11 @@ from reports.words import seconds, size
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.tree import Tree
 
 __all__ = ["STYLES", "Output", "seconds", "size"]
 
+PIPED_WIDTH = 1000
 STYLES = {
     "ok": "green",
     "pass": "green",
@@ -53,6 +55,13 @@ class Output:
         from rich.console import Console
 
         return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def tree(self, tree: Tree) -> None:
+        """A tree in full: without a terminal no line is cut to a width that nobody has."""
+        console = self.console
+        if not sys.stdout.isatty():
+            console.width = PIPED_WIDTH
+        console.print(tree)
 
     @property
     def is_live(self) -> bool:

@@ -59,7 +59,7 @@ async def _show_lines(statuses: AsyncIterator[RunStatus], output: Output) -> Run
 
 def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Output) -> None:
     for row in stage.steps:
-        if row.state == "pending" or seen.get(row.id) == row.state:
+        if (row.state == "pending" and not row.detail) or seen.get(row.id) == row.state:
             continue
         seen[row.id] = row.state
         detail = row.detail if row.state in ASKING else _first_line(row.detail)

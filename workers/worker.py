@@ -88,7 +88,14 @@ def sandbox() -> SandboxedWorkflowRunner:
     """Workflow modules are loaded anew in the sandbox; the value types they share with everybody are not."""
     return SandboxedWorkflowRunner(
         restrictions=SandboxRestrictions.default.with_passthrough_modules(
-            "vault", "plans", "reports", "activities.contracts", "workflows.model", "annotated_types", "pydantic"
+            "vault",
+            "plans",
+            "reports",
+            "activities.contracts",
+            "workflows.model",
+            "workflows.slot_model",
+            "annotated_types",
+            "pydantic",
         )
     )
 

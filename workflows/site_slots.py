@@ -12,7 +12,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from workflows.model import SlotAnswer, SlotRequest, SlotReturn, SlotsState
+from workflows.slot_model import SlotAnswer, SlotRequest, SlotReturn, SlotsState
 
 LOOK_EVERY = timedelta(minutes=1)
 """How often holders are looked for while others wait."""

@@ -14,8 +14,8 @@ from temporalio.workflow import ParentClosePolicy
 from plans.stages import StageKind
 from workflows.calls import is_cancellation, reason
 from workflows.ids import site_slots_id
-from workflows.model import SlotAnswer, SlotRequest, SlotReturn, SlotsState
 from workflows.progress import StageProgress, StepFailed
+from workflows.slot_model import SlotAnswer, SlotRequest, SlotReturn, SlotsState
 
 TRIES = 5
 """The site's slots may end between being looked for and being asked."""

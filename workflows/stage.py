@@ -16,8 +16,9 @@ from temporalio.exceptions import FailureError
 from plans.model import PlanMachine
 from plans.steps import OnFailure, Step
 from workflows.ids import plan_id
-from workflows.model import JobEvent, SlotAnswer, StageInput, StageResult, StageRow, Steer
+from workflows.model import JobEvent, StageInput, StageResult, StageRow, Steer
 from workflows.progress import RunEnds, StageProgress, StepFailed
+from workflows.slot_model import SlotAnswer
 from workflows.slots import Slots
 from workflows.stage_machines import MachineWork
 from workflows.steps import StepWork

@@ -23,6 +23,25 @@ pytestmark = pytest.mark.unit
 
 PLAN_TEXT = (Path(__file__).parents[2] / "examples" / "payments.plan.yaml").read_text()
 PLAN_DATA = parse_yaml(PLAN_TEXT.encode(), "plan").data
+PLAN_DATA["limits"] = {"machines_at_once": 2}
+PLAN_DATA["groups"][1]["machines"][0] = {
+    "machine": "payment-app-1",
+    "priority": 1,
+    "depends_on": ["payment-app-2"],
+    "target": {"network": "production", "memory": "1GiB", "test": {"address": "10.0.0.1"}},
+    "before": [{"manual": "Look", "approvers": ["ada"], "timeout": "1m", "on_timeout": "continue"}],
+    "after": [
+        {"check": "Lag", "command": {"run": "x {{ plan }}", "matches": "^a+$", "secrets": {"T": "env:T"}}},
+        {
+            "call": "Tell",
+            "url": "http://{{ plan }}",
+            "headers": {"A": "${T}"},
+            "secrets": {"T": "env:T"},
+            "status": [200],
+        },
+        {"include": "more.yaml"},
+    ],
+}
 INVENTORY_DATA = parse_yaml(LAB_INVENTORY.encode(), "inventory").data
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -93,6 +112,7 @@ def only_leeward_errors(load: Callable[[Path], object], path: Path, raw: bytes) 
 @quick
 @given(raw=st.one_of(broken_text(PLAN_TEXT), broken_data(PLAN_DATA), st.binary(max_size=100)))
 def test_any_plan(tmp_path: Path, inventory: Inventory, raw: bytes) -> None:
+    (tmp_path / "more.yaml").write_text("steps: [{manual: More}]")
     only_leeward_errors(lambda path: load_plan(path, inventory), tmp_path / "plan.yaml", raw)
 
 

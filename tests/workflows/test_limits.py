@@ -17,7 +17,8 @@ from vault.limits import FailoverLimits
 from vault.loading import load_inventory
 from workflows import site_slots
 from workflows.ids import site_slots_id
-from workflows.model import RunStatus, SlotsState
+from workflows.model import RunStatus
+from workflows.slot_model import SlotsState
 
 pytestmark = pytest.mark.workflow
 
