@@ -223,13 +223,17 @@ def test_a_command_is_asked_until_it_answers_as_expected(tmp_path: Path, monkeyp
         ({"run": "echo down; exit 4"}, "ends with exit code 4, expected 0: down"),
         ({"run": "true", "exit_code": 2}, "ends with exit code 0, expected 2: no output"),
         ({"run": "echo lag 9", "matches": "lag [0-4]$"}, r"says nothing that matches 'lag \[0-4\]\$': lag 9"),
-        ({"run": "sleep 60"}, "did not end in time and was killed"),
     ],
 )
 def test_a_command_that_never_answers_as_expected(command: dict[str, Any], says: str) -> None:
     with pytest.raises(CheckFailed, match=says) as caught:
-        check({"command": command, "timeout": "150ms"})
+        check({"command": command, "timeout": "10s", "every": "20s"})
     assert caught.value.remedy
+
+
+def test_a_command_that_does_not_end_is_killed() -> None:
+    with pytest.raises(CheckFailed, match="did not end in time and was killed"):
+        check({"command": {"run": "sleep 60"}, "timeout": "150ms"})
 
 
 def test_an_expected_exit_code_can_be_another_one() -> None:

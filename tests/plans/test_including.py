@@ -217,4 +217,4 @@ def test_the_command_line_says_where_a_group_came_from(folder: Path) -> None:
         app, ["plan", "show", str(folder / "p.yaml"), "--vault", str(vault), "--data", str(folder)]
     )
     assert shown.exit_code == 0, shown.output
-    assert "common/database.yaml" in shown.output.replace("\n", "")
+    assert "database  from common/database.yaml" in shown.output
