@@ -18,6 +18,7 @@ WHAT = {
     "delta-1pct": "One recovery point after 1 % random 4 KiB writes",
     "delta-2600-blocks": "The same change on a 64 GiB sparse disk as on a small one: cost follows the change",
     "resync-unchanged": "Resynchronization of a pair that is equal",
+    "resync-layered": "The same with three recovery points of 1 % changes over the base image",
     "azure-initial": "Initial replication into a page blob (Azurite, over TLS)",
     "azure-delta-1pct": "One recovery point after 1 % random writes, into a page blob (Azurite, over TLS)",
     "azure-materialise": "Reading a recovery point back from a page blob (Azurite, over TLS)",

@@ -175,7 +175,7 @@ class Leeward:
         return await self._machine_update(machine, "recovery_points", PointList)
 
     async def job_result(self, job_id: str) -> JobResult:
-        """Wait for a job's end. Raises ``JobFailed`` with its reason.
+        """Wait for a job's end, and until its machine is what the job made of it. Raises ``JobFailed`` with its reason.
 
         A job that was accepted may not have begun yet, because replication comes to its safe end first.
         """
@@ -192,7 +192,13 @@ class Leeward:
                 is_open = await self._is_open(job_id)  # one that began and ended meanwhile is there now
                 await asyncio.sleep(LOOK_EVERY_S if is_open else 0)
             else:
+                await self._taken_over(job_id)
                 return result
+
+    async def _taken_over(self, job_id: str) -> None:
+        """Until the machine knows that the job has ended; it needs a moment for that."""
+        while await self._is_open(job_id):  # noqa: ASYNC110 - a workflow has no event to wait for
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _is_open(self, job_id: str) -> bool:
         """Whether the machine still means to run, or runs, the job."""

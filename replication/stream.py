@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 
 from replication.base_copy import CHECKPOINT_BYTES, CHECKPOINT_S, copy_base
-from replication.compare import compare, to_compare
+from replication.compare import compare
 from replication.layout import check_same_disks
 from replication.pipeline import batches, read_ahead
 from replication.ports import (
@@ -125,8 +125,7 @@ def resynchronize(source: ChangeSource, store: ReplicaStore, report: Report) -> 
             store.create(state.disks, source.start_tracking())
             return copy_initial(source, store, report)
         epoch, moment = begin_period(source)
-        total = sum(_bytes_to_compare(source, store, disk) for disk in state.disks)
-        meter = Meter(report, "resynchronization", total)
+        meter = Meter(report, "resynchronization", sum(disk.size for disk in state.disks))
         for disk in state.disks:
             meter.now_doing(f"resynchronization of {disk.name}")
             _stage_differences(source, store, disk, epoch, meter)
@@ -171,11 +170,6 @@ def begin_period(source: ChangeSource) -> tuple[str, datetime]:
 # --- resynchronization ------------------------------------------------------------------------------------------
 
 
-def _bytes_to_compare(source: ChangeSource, store: ReplicaStore, disk: Disk) -> int:
-    with closing(source.open_snapshot(disk.name)) as reader, closing(store.open_checksums(disk.name)) as theirs:
-        return sum(length for _, length in to_compare(reader, theirs, disk.size))
-
-
 def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, epoch: str, meter: Meter) -> None:
     with (
         closing(source.open_snapshot(disk.name)) as reader,
@@ -183,8 +177,12 @@ def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, ep
         read_ahead(compare(reader, theirs, disk.size)) as stretches,
         _staged(store.open_segment(disk.name, 0, epoch=epoch), meter) as add,
     ):
+        done = 0
         for compared in stretches:
-            add(compared.differing, compared.length)
+            end = compared.offset + compared.length
+            add(compared.differing, end - done)
+            done = end
+        add([], disk.size - done)
 
 
 # --- deltas -----------------------------------------------------------------------------------------------------

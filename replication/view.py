@@ -131,10 +131,34 @@ class LayeredView:
         end = min(offset + length, self.size)
         if end <= offset:
             return b""
+        over = [
+            (max(self._map.start[at], offset), min(self._map.end[at], end), at)
+            for at in self._map.overlapping(offset, end)
+        ]
+        covered = sum(stop - start for start, stop, _ in over)
+        if not covered:
+            return self._read_base(offset, end - offset)
+        if 2 * covered < end - offset:
+            try:
+                return self._read_over(offset, end, over)
+            except Damaged:  # perhaps in what the layers cover, which nobody asked for
+                pass
+        return self._read_between(offset, end, over)
+
+    def _read_over(self, offset: int, end: int, over: list[tuple[int, int, int]]) -> bytes:
+        """All of the base at once, the layers written over it."""
+        data = bytearray(self._read_base(offset, end - offset))
+        for start, stop, at in over:
+            data[start - offset : stop - offset] = self._read_extent(
+                self._map.layer[at], self._map.extent[at], start, stop
+            )
+        return bytes(data)
+
+    def _read_between(self, offset: int, end: int, over: list[tuple[int, int, int]]) -> bytes:
+        """Of the base only what no layer covers."""
         pieces: list[bytes | memoryview] = []
         position = offset
-        for at in self._map.overlapping(offset, end):
-            start, stop = max(self._map.start[at], offset), min(self._map.end[at], end)
+        for start, stop, at in over:
             if start > position:
                 pieces.append(self._read_base(position, start - position))
             pieces.append(self._read_extent(self._map.layer[at], self._map.extent[at], start, stop))
