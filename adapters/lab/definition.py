@@ -13,8 +13,11 @@ FORMAT, VERSION = "leeward-lab-machine", 1
 
 @dataclass(frozen=True)
 class DiskDefinition:
+    """``lun``: where the site's host finds the volume of an array that the disk is; empty: an image in a file."""
+
     name: str
     size: int
+    lun: str = ""
 
 
 @dataclass(frozen=True)

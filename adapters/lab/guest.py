@@ -21,8 +21,8 @@ from adapters.lab.guest_http import GuestServer
 from adapters.lab.guest_state import BOOTING, FAILED, RUNNING, STOPPED, GuestState, process_mark, start_ticks
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.ledger import Ledger, last_acknowledged
+from adapters.lab.lun import Disks, open_disks
 from adapters.lab.network import PRODUCTION, ProductionLease
-from adapters.lab.vdisk import VirtualDisks
 from vault.errors import LeewardError
 
 LONGEST_HOLD_NS = 2_000_000_000
@@ -48,7 +48,7 @@ class Guest:
         """Open and recover the disks, join the network.
 
         Raises an error of ``vault.errors`` or ``OSError`` when the machine cannot run."""
-        self._disks = VirtualDisks(self._folder)
+        self._disks: Disks = open_disks(self._folder)
         self._definition = self._disks.definition
         self._names = [disk.name for disk in self._definition.disks]
         self._geometry: Geometry = read_geometry(self._read, len(self._names))

@@ -1,0 +1,1 @@
+"""Arrays that are managed by SMI-S: CIM-XML over HTTPS, by pywbem (requirements A6)."""

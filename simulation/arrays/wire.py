@@ -1,0 +1,54 @@
+"""What two arrays say to each other: framed requests and answers over one TCP connection.
+
+Little-endian: magic ``LWAR``, version u8, 3 zero bytes, head length u32, data length u32, CRC-32 of head and data u32;
+then the head (JSON) and the data. A request's head has ``op``; an answer's has ``error`` when the request was refused.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+from vault.errors import Damaged
+
+MAGIC, VERSION = b"LWAR", 1
+_FRAME = struct.Struct("<4sB3xIII")
+LARGEST_DATA = 4 * 2**20
+
+
+class Frame(NamedTuple):
+    head: dict[str, Any]
+    data: bytes
+
+
+def send(connection: socket.socket, head: dict[str, Any], data: bytes = b"") -> None:
+    raw = json.dumps(head).encode()
+    checksum = zlib.crc32(data, zlib.crc32(raw))
+    connection.sendall(_FRAME.pack(MAGIC, VERSION, len(raw), len(data), checksum) + raw + data)
+
+
+def receive(connection: socket.socket) -> Frame:
+    """Raises ``ConnectionError`` at the end of the connection, ``Damaged`` for what is no frame."""
+    magic, version, head_size, data_size, checksum = _FRAME.unpack(read_exactly(connection, _FRAME.size))
+    if (magic, version) != (MAGIC, VERSION) or data_size > LARGEST_DATA or head_size > LARGEST_DATA:
+        raise Damaged("this is not a frame between arrays of this version")
+    raw = read_exactly(connection, head_size)
+    data = read_exactly(connection, data_size)
+    if zlib.crc32(data, zlib.crc32(raw)) != checksum:
+        raise Damaged("a frame between two arrays does not match its checksum")
+    return Frame(json.loads(raw), data)
+
+
+def read_exactly(connection: socket.socket, size: int) -> bytes:
+    """Raises ``ConnectionError`` when the connection ends before."""
+    parts = []
+    while size:
+        part = connection.recv(min(size, 2**20))
+        if not part:
+            raise ConnectionError("the connection ended")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
