@@ -48,8 +48,6 @@ def pins(name: str) -> dict[str, str]:
 
 
 CONSTRAINTS = pins("constraints.txt")
-BUILD_ONLY = {"setuptools": CONSTRAINTS["setuptools"]}
-"""Pinned for the build; what runs does not need it."""
 HASH_PINS = {package: version for name in HASHED for package, version in pins(name).items()}
 
 
@@ -82,11 +80,10 @@ def test_everything_that_is_needed_is_pinned() -> None:
             further = Requirement(text)
             if further.marker is None or further.marker.evaluate({"extra": ",".join(requirement.extras)}):
                 waiting.append(further)
-    assert seen - set(HASH_PINS) <= set(CONSTRAINTS)
-    assert set(CONSTRAINTS) - seen == set(BUILD_ONLY), "pinned, but nothing needs it"
+    assert seen - set(HASH_PINS) == set(CONSTRAINTS), "pinned, but nothing needs it"
 
 
-@pytest.mark.parametrize(("package", "version"), sorted((CONSTRAINTS | HASH_PINS).items() - {*BUILD_ONLY.items()}))
+@pytest.mark.parametrize(("package", "version"), sorted((CONSTRAINTS | HASH_PINS).items()))
 def test_what_is_installed_is_what_is_pinned(package: str, version: str) -> None:
     assert metadata.version(package) == version
 
