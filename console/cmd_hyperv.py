@@ -100,16 +100,17 @@ def _settings(name: str, settings: dict[str, object]) -> HyperVHost:
 
 
 def _of_site(site: str, path: Path) -> list[HyperVHost]:
-    from adapters.hyperv.fabrics import connections
+    from adapters.hyperv.fabrics import HyperVFabrics
     from vault.errors import BadInput
     from vault.loading import load_inventory
     from vault.validation import did_you_mean
 
-    sites = {name: one for name, one in load_inventory(path).sites.items() if one.hyperv is not None}
+    inventory = load_inventory(path)
+    sites = [name for name, one in inventory.sites.items() if one.hyperv is not None]
     if site not in sites:
         remedy = did_you_mean(site, sites) or "add a site of 'fabric: hyperv' to the inventory"
         raise BadInput(f"there is no Hyper-V site '{site}'", where=str(path), remedy=remedy)
-    return list(connections(sites[site]).values())
+    return HyperVFabrics(inventory).reached_by(site)
 
 
 def _check_all(hosts: list[HyperVHost]) -> list[Checked]:

@@ -30,7 +30,6 @@ def discover(
     """
 
     def work() -> list[HostFound]:
-        from adapters.hyperv import discovery
         from adapters.hyperv.fabrics import HyperVFabrics
         from vault.errors import BadInput
         from vault.loading import load_inventory
@@ -42,7 +41,7 @@ def discover(
         if site not in known:
             remedy = did_you_mean(site, known) or "add a site of 'fabric: hyperv' to the inventory"
             raise BadInput(f"there is no Hyper-V site '{site}'", where=str(path), remedy=remedy)
-        return discovery.discover(HyperVFabrics(inventory).hypervisor(site).hosts)
+        return HyperVFabrics(inventory).discover(site)
 
     found = guarded(work)
     _show(found, Output(json))
@@ -53,7 +52,7 @@ def discover(
 def _show(found: list[HostFound], output: Output) -> None:
     output.document({"hosts": found})
     rows = [_row(machine) for host in found for machine in host.machines]
-    output.table(["machine", "host", "state", "disks", "can be protected", "why not, and what to do"], rows)
+    output.table(["machine", "host", "cloud", "state", "disks", "can be protected", "why not, and what to do"], rows)
     for host in found:
         if host.trouble:
             output.say(f"host {host.host}: {host.trouble}")
@@ -64,6 +63,7 @@ def _row(found: MachineFound) -> list[str]:
     return [
         vm.name,
         found.host,
+        found.cloud or "-",
         vm.state.value,
         f"{len(vm.disks)}, {size(sum(disk.size for disk in vm.disks))}",
         "yes" if found.can_be_protected else "no",

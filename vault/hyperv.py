@@ -44,8 +44,9 @@ class HyperVReplicaServer(Value):
 class HyperVSite(Value):
     """The site's hosts and how leeward logs in to them by WinRM; ``credentials`` of the site is the password."""
 
-    hosts: list[str] = Field(min_length=1)
-    """``name`` or ``name:port``; the names that the hosts' certificates carry."""
+    hosts: list[str] = []
+    """``name`` or ``name:port``; the names that the hosts' certificates carry. Empty: those that the site's VMM
+    server has in the site's cloud."""
     authentication: Literal["kerberos", "ntlm", "credssp", "certificate", "basic"] = "kerberos"
     user: str | None = None
     """``DOMAIN\\user`` or ``user@domain``."""
@@ -81,6 +82,8 @@ class HyperVMachine(Value):
 
     name: str | None = None
     """Its name in Hyper-V, when that is not the machine's name in the vault."""
+    cloud: str | None = None
+    """Its private cloud in VMM at its own site, when that is not the site's."""
     excluded_disks: list[str] = []
     """Paths of virtual disks that are not replicated."""
     port: int | None = Field(default=None, ge=1, le=65535)

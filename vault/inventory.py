@@ -15,6 +15,7 @@ from vault.domain import MachineName, NetworkKind, Relationship, Retention, Valu
 from vault.hyperv import HyperVMachine, HyperVSite
 from vault.limits import FailoverLimits, SiteLimits
 from vault.notifications import Webhook
+from vault.vmm import CloudMapping, VmmSite
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
 DURATION_PATTERN = r"^ *[0-9]+(\.[0-9]+)? *(ms|s|m|min|h|d) *$"
@@ -75,7 +76,9 @@ class Network(Value):
     kind: NetworkKind = NetworkKind.PRODUCTION
     description: str = ""
     switch: str | None = None
-    """The virtual switch in Hyper-V; None: it has the network's name."""
+    """The virtual switch in Hyper-V; None: it has the network's name, or VMM chooses it."""
+    vm_network: str | None = None
+    """The VM network in VMM; None: it has the network's name."""
 
 
 class AzureReplicas(Value):
@@ -152,6 +155,7 @@ class Site(Value):
     cache: Size = 2**30
     """Bytes of changes that may wait on this site's disk while a target does not take them; 0B: none do."""
     hyperv: HyperVSite | None = None
+    vmm: VmmSite | None = None
 
     @model_validator(mode="after")
     def _a_master_target_has_a_certificate(self) -> Site:
@@ -240,6 +244,7 @@ class Inventory(Value):
     sites: dict[MachineName, Site] = Field(min_length=1)
     policies: dict[MachineName, Policy] = Field(min_length=1)
     network_mappings: list[NetworkMapping] = []
+    cloud_mappings: list[CloudMapping] = []
     machines: dict[MachineName, Machine] = {}
     consistency_groups: dict[MachineName, list[MachineName]] = {}
     """Machines that are also recovered to common moments: what one knows of another is never from its future."""

@@ -203,6 +203,7 @@ _PATTERNS = {
     r"^[a-z0-9-]+$": ("is not a valid name", "use small letters, digits and '-'"),
     r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$": ("is not a header's name", "use letters, digits and '-'"),
     r"^[^/]+/[^/]+$": ("does not name a network", "write it as 'site/network'"),
+    r"^[^/]+/.+$": ("does not name a cloud", "write it as 'site/cloud'"),
     r"^(env|file):.+$": (
         "is not a reference to a secret",
         "write 'env:NAME' or 'file:PATH', and keep the secret itself out of this file",

@@ -31,6 +31,8 @@ class MachineFound(Value):
     host: str
     machine: VirtualMachine
     findings: list[Finding]
+    cloud: str = ""
+    """Its private cloud in VMM; empty: it is in none, or the site has no VMM server."""
 
     @property
     def can_be_protected(self) -> bool:

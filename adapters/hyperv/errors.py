@@ -29,6 +29,7 @@ WINERROR = "winerror.h, [MS-ERREF] 2.1 and 2.2"
 WMI = "root\\virtualization\\v2, return values of Msvm_ReplicationService's and Msvm_ImageManagementService's methods"
 POWERSHELL = "System.Management.Automation.ErrorCategory; about_Language_Modes"
 HYPERV = "the Hyper-V module's error records"
+VMM = "error ids of the VirtualMachineManager module, which begin FullyQualifiedErrorId"
 
 RIGHTS = (
     "let the account manage the host: a member of Hyper-V Administrators and Remote Management Users, or of "
@@ -133,11 +134,15 @@ IDENTIFIERS: dict[str, Meaning] = {
     "ObjectInUse": Meaning(Busy, "another operation runs on it; the operation is repeated", HYPERV),
     "OutOfMemory": Meaning(NoSpace, "free memory on the host", HYPERV),
     "CommandNotFoundException": Meaning(
-        InvalidState, "install the module: Install-WindowsFeature Hyper-V-PowerShell", POWERSHELL
+        InvalidState,
+        "install the module: Install-WindowsFeature Hyper-V-PowerShell; on a VMM server, the VMM console",
+        POWERSHELL,
     ),
     "MethodInvocationNotSupportedInConstrainedLanguage": Meaning(
         InvalidState, "the host's PowerShell is in constrained language mode; leeward needs full language", POWERSHELL
     ),
+    "1602": Meaning(Unreachable, "check that the service Virtual Machine Manager runs on the VMM server", VMM),
+    "640": Meaning(InvalidState, "VMM wants the machine to be off, or stored, for this: shut it down", VMM),
 }
 """By the part of FullyQualifiedErrorId before its first comma."""
 

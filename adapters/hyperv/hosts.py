@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
@@ -68,14 +69,14 @@ class HyperVHosts:
         clock: seconds, by which answers grow old.
     """
 
-    def __init__(self, site: str, sessions: dict[str, Runs], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, site: str, sessions: Mapping[str, Runs], *, clock: Callable[[], float] = time.monotonic) -> None:
         self.site = site
         self._sessions = sessions
         self.clock = clock
         self._last_seen: dict[str, str] = {}
         self._facts: dict[str, tuple[float, HostFacts]] = {}
         self._measured: dict[str, tuple[float, dict[str, Measurement]]] = {}
-        self._measuring = {host: threading.Lock() for host in sessions}
+        self._measuring: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @property
     def names(self) -> list[str]:
@@ -101,8 +102,9 @@ class HyperVHosts:
             except LeewardError as error:
                 return error
 
-        with ThreadPoolExecutor(max_workers=len(self._sessions)) as threads:
-            return dict(zip(self._sessions, threads.map(answer, self._sessions), strict=True))
+        hosts = self.names
+        with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as threads:
+            return dict(zip(hosts, threads.map(answer, hosts), strict=True))
 
     def facts(self, host: str) -> HostFacts:
         """What the host says about itself, at most :data:`FACTS_FOR_S` old."""
@@ -156,7 +158,7 @@ class HyperVHosts:
         raise NotFound(
             f"no host has a virtual machine '{name}'",
             where=f"site {self.site}",
-            remedy=f"looked on {', '.join(self._sessions)}; if it was renamed, set 'name' below the machine's 'hyperv'",
+            remedy=f"looked on {', '.join(self.names)}; if it was renamed, set 'name' below the machine's 'hyperv'",
         )
 
     def _ask_for(self, host: str, name: str) -> list[VirtualMachine]:

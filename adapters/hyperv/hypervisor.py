@@ -10,16 +10,19 @@ from concurrent.futures import TimeoutError as StillRunning
 
 from pydantic import SecretStr, ValidationError
 
+from adapters.hyperv import settings
 from adapters.hyperv.facts import GuestStatus, HostFacts, VirtualMachine, Volume
 from adapters.hyperv.hosts import CALL_S, HyperVHosts, Located
 from adapters.hyperv.operations import (
     CANCEL_FAILOVER,
+    CONNECT_NETWORK,
     GUEST_STATUS,
     INVENTORY,
     REMOVE_VM,
     RUN_IN_GUEST,
     START_VM,
     STOP_VM,
+    ConnectNetwork,
     InventoryRequest,
     OfVm,
     RunInGuest,
@@ -35,6 +38,7 @@ from vault.domain import (
     GuestTransactions,
     MachineDescription,
     PowerState,
+    Relationship,
     Severity,
 )
 from vault.errors import (
@@ -84,7 +88,7 @@ class HyperVHypervisor(Hypervisor):
     ) -> None:
         self.site = hosts.site
         self.hosts = hosts
-        self._inventory = inventory
+        self.inventory = inventory
         self._resolve_secret = resolve_secret
         self.pause = pause
 
@@ -117,10 +121,10 @@ class HyperVHypervisor(Hypervisor):
 
     def room(self, facts: HostFacts) -> int:
         """Bytes that are free where the host keeps replicas."""
-        settings = self._inventory.sites[self.site].hyperv
+        named = settings.site(self.inventory, self.site).replica.storage
         server = facts.replica_server
         configured = [server.storage, *(entry.storage for entry in server.authorizations)] if server else []
-        folders = [settings.replica.storage if settings else None, *configured, facts.virtual_disk_path]
+        folders = [named, *configured, facts.virtual_disk_path]
         folder = next((folder for folder in folders if folder), "")
         volume = _volume_of(folder, facts.volumes)
         return volume.free if volume else 0
@@ -166,11 +170,11 @@ class HyperVHypervisor(Hypervisor):
 
     def settings(self, machine: str) -> HyperVMachine:
         """What the inventory says about a machine; nothing of its own for one it does not name, like a test copy."""
-        described = self._inventory.machines.get(machine)
+        described = self.inventory.machines.get(machine)
         return (described.hyperv if described else None) or HyperVMachine()
 
     def network_kind(self, network: str) -> str:
-        networks = self._inventory.sites[self.site].networks
+        networks = self.inventory.sites[self.site].networks
         if network not in networks:
             known = ", ".join(networks)
             raise NotFound(f"unknown network '{network}'", where=f"site {self.site}", remedy=f"the site has: {known}")
@@ -179,10 +183,28 @@ class HyperVHypervisor(Hypervisor):
     def switch(self, network: str) -> str:
         """The virtual switch that a network is."""
         self.network_kind(network)
-        return self._inventory.sites[self.site].networks[network].switch or network
+        return self.inventory.sites[self.site].networks[network].switch or network
+
+    def required_switch(self, network: str) -> str | None:
+        """The virtual switch that a host needs for a network; None: whichever carries it."""
+        return self.switch(network)
+
+    def connect(self, host: str, vm_id: str, relationship: Relationship, network: str) -> None:
+        """Connect all network adapters of a recovered machine, or of a test copy. May be repeated."""
+        self.hosts.run(host, CONNECT_NETWORK, ConnectNetwork(vm_id=vm_id, switch=self.switch(network)))
+
+    def replica_server(self, relationship: Relationship, vm: VirtualMachine | None = None) -> str:
+        """The name that the primary server connects to, when this site is the target; ``vm`` is the source's machine.
+
+        Raises ``LeewardError`` when no host of the site can take the replica."""
+        return settings.replica_server(settings.site(self.inventory, self.site), vm)
+
+    def readiness(self, relationship: Relationship) -> list[Finding]:
+        """What a system that manages the hosts knows against a failover from, or to, this site."""
+        return []
 
     def _network_of(self, switch: str) -> str:
-        networks = self._inventory.sites[self.site].networks
+        networks = self.inventory.sites[self.site].networks
         return next((name for name, network in networks.items() if (network.switch or name) == switch), switch)
 
     # --- power ------------------------------------------------------------------------------------------------
@@ -274,8 +296,8 @@ class HyperVHypervisor(Hypervisor):
     def run_in_guest(
         self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
     ) -> ScriptResult:
-        settings = self.settings(machine)
-        if not (settings.guest_user and settings.guest_password):
+        login = self.settings(machine)
+        if not (login.guest_user and login.guest_password):
             raise InvalidState(
                 f"leeward has no login for the guest of '{machine}'",
                 where=f"site {self.site}",
@@ -284,8 +306,8 @@ class HyperVHypervisor(Hypervisor):
         there = self.find(machine)
         given = RunInGuest(
             vm_id=there.vm.id,
-            user=settings.guest_user,
-            password=SecretStr(self._resolve_secret(settings.guest_password)),
+            user=login.guest_user,
+            password=SecretStr(self._resolve_secret(login.guest_password)),
             command=command,
             environment=environment,
         )

@@ -1,4 +1,4 @@
-"""The PowerShell in ``adapters/hyperv/scripts``; a file whose name begins with ``_`` is no operation of its own."""
+"""The packaged PowerShell; a file whose name begins with ``_`` is no operation of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from importlib.resources import files
 
 from vault.errors import NotFound
 
+PACKAGES = ("adapters.hyperv", "adapters.vmm")
+"""Each has its scripts in a folder ``scripts``; names differ."""
 BOOTSTRAP = "_bootstrap"
 ENVELOPE = "_envelope"
 JOB = "_job"
@@ -19,7 +21,9 @@ def script(name: str) -> str:
     Raises:
         NotFound: there is none of that name.
     """
-    file = files(__package__) / "scripts" / f"{name}.ps1"
-    if not name.replace("_", "").isalnum() or not file.is_file():
-        raise NotFound(f"there is no script '{name}'", where="adapters/hyperv/scripts", remedy="install leeward anew")
-    return file.read_text("utf-8")
+    if name.replace("_", "").isalnum():
+        for package in PACKAGES:
+            file = files(package) / "scripts" / f"{name}.ps1"
+            if file.is_file():
+                return file.read_text("utf-8")
+    raise NotFound(f"there is no script '{name}'", where=" or ".join(PACKAGES), remedy="install leeward anew")

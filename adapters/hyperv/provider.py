@@ -16,7 +16,6 @@ from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.operations import (
     CANCEL_FAILOVER,
     COMPLETE_FAILOVER,
-    CONNECT_NETWORK,
     DELETE_REPLICA,
     ENABLE_REPLICATION,
     MAKE_REPLICA,
@@ -29,7 +28,6 @@ from adapters.hyperv.operations import (
     START_TEST_FAILOVER,
     STOP_TEST_FAILOVER,
     STOP_VM,
-    ConnectNetwork,
     DeleteReplica,
     OfVm,
     RenameVm,
@@ -78,10 +76,12 @@ class HyperVReplicaProvider:
     # --- protecting -------------------------------------------------------------------------------------------
 
     def check_source(self, relationship: Relationship) -> list[Finding]:
-        return readiness.of_source(self._fabric_of(relationship.source_site), relationship)
+        fabric = self._fabric_of(relationship.source_site)
+        return [*readiness.of_source(fabric, relationship), *fabric.readiness(relationship)]
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
-        return readiness.of_target(self._fabric_of(relationship.target_site), self._inventory, relationship)
+        fabric = self._fabric_of(relationship.target_site)
+        return [*readiness.of_target(fabric, self._inventory, relationship), *fabric.readiness(relationship)]
 
     def enable(self, relationship: Relationship) -> None:
         """After a failover the relationship is there already, and is turned round."""
@@ -89,7 +89,8 @@ class HyperVReplicaProvider:
         role, standing = place(there)
         if role is Role.SOURCE:
             return
-        wanted = settings.of(self._inventory, relationship, there.vm, fabric.hosts.facts(there.host))
+        server = self._fabric_of(relationship.target_site).replica_server(relationship, there.vm)
+        wanted = settings.of(self._inventory, relationship, there.vm, fabric.hosts.facts(there.host), server)
         if role is Role.NONE:
             excluded = fabric.settings(relationship.machine).excluded_disks
             fabric.hosts.run(there.host, ENABLE_REPLICATION, settings.enabling(wanted, excluded))
@@ -217,7 +218,7 @@ class HyperVReplicaProvider:
                 beat=_telling(report),
                 within_s=FAILOVER_S,
             )
-        self._connect(fabric, there.host, there.vm.id, relationship.target_network)
+        fabric.connect(there.host, there.vm.id, relationship, relationship.target_network)
         return RecoveredMachine(
             name=relationship.machine, site=fabric.site, network=relationship.target_network, point=point
         )
@@ -244,7 +245,7 @@ class HyperVReplicaProvider:
         report(Progress(doing=f"making {name} on {there.host}"))
         copy = fabric.hosts.run(there.host, START_TEST_FAILOVER, points.failover_to(there, point), FAILOVER_S)
         fabric.hosts.run(there.host, RENAME_VM, RenameVm(vm_id=copy.vm_id, name=name))
-        self._connect(fabric, there.host, copy.vm_id, relationship.test_network)
+        fabric.connect(there.host, copy.vm_id, relationship, relationship.test_network)
         return RecoveredMachine(name=name, site=fabric.site, network=relationship.test_network, point=point)
 
     def end_test(self, relationship: Relationship, name: str) -> None:
@@ -328,9 +329,6 @@ class HyperVReplicaProvider:
         if place(there)[0] is not Role.TARGET:
             raise unexpected(there, "used as a replica")
         return fabric, there
-
-    def _connect(self, fabric: HyperVHypervisor, host: str, vm_id: str, network: str) -> None:
-        fabric.hosts.run(host, CONNECT_NETWORK, ConnectNetwork(vm_id=vm_id, switch=fabric.switch(network)))
 
 
 def _telling(report: Report) -> Beat:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from adapters.hyperv.discovery import obstacles
 from adapters.hyperv.facts import HostFacts, ReplicaServer
 from adapters.hyperv.hypervisor import HyperVHypervisor
-from adapters.hyperv.settings import host_name, replica_server, site
+from adapters.hyperv.settings import host_name, site
 from adapters.hyperv.states import ROLES, STATES, Role, Standing
 from vault.domain import Finding, NetworkKind, Relationship, Severity
 from vault.errors import LeewardError, NotFound
@@ -36,12 +36,19 @@ def of_source(fabric: HyperVHypervisor, relationship: Relationship) -> list[Find
 def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Relationship) -> list[Finding]:
     target = site(inventory, relationship.target_site)
     answers = fabric.hosts.on_all(fabric.hosts.facts)
-    findings = []
-    for host, facts in _that_receive(target, answers).items():
+    findings, server = [], ""
+    try:
+        server = fabric.replica_server(relationship)
+    except LeewardError as nowhere:
+        findings.append(_failed(f"site {fabric.site}", nowhere.what, nowhere.remedy))
+    for host, facts in _that_receive(server, answers).items():
         if isinstance(facts, LeewardError):
             findings.append(_failed(f"host {host}", facts.what, facts.remedy))
         else:
-            findings += [*_accepts_replicas(host, facts, target), *_has_networks(fabric, host, facts, relationship)]
+            findings += [
+                *_accepts_replicas(host, facts, target, server),
+                *_has_networks(fabric, host, facts, relationship),
+            ]
     if relationship.retention.count - 1 > MOST_RECOVERY_POINTS:
         findings.append(
             _warned(
@@ -54,24 +61,21 @@ def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Rela
     return findings
 
 
-def _that_receive(
-    target: HyperVSite, answers: dict[str, HostFacts | LeewardError]
-) -> dict[str, HostFacts | LeewardError]:
+def _that_receive(server: str, answers: dict[str, HostFacts | LeewardError]) -> dict[str, HostFacts | LeewardError]:
     """All nodes of a cluster, because its broker chooses one; else the replica server alone."""
     if any(isinstance(facts, HostFacts) and facts.cluster for facts in answers.values()):
         return answers
-    server = replica_server(target).casefold()
 
     def is_the_server(host: str, facts: HostFacts | LeewardError) -> bool:
         names = [host_name(host)]
         if isinstance(facts, HostFacts):
             names += [facts.computer_name, facts.fully_qualified_name]
-        return server in {name.casefold() for name in names}
+        return server.casefold() in {name.casefold() for name in names}
 
     return {host: facts for host, facts in answers.items() if is_the_server(host, facts)} or answers
 
 
-def _accepts_replicas(host: str, facts: HostFacts, target: HyperVSite) -> Iterator[Finding]:
+def _accepts_replicas(host: str, facts: HostFacts, target: HyperVSite, replica_server: str) -> Iterator[Finding]:
     subject, server = f"host {host}", facts.replica_server
     if server is None:
         yield _failed(subject, "it does not say whether it accepts replicas", "leeward hyperv check")
@@ -99,7 +103,7 @@ def _accepts_replicas(host: str, facts: HostFacts, target: HyperVSite) -> Iterat
             "its firewall rules for Hyper-V Replica are off",
             "Enable-NetFirewallRule -Name VIRT-HVRHTTPL-In-TCP-NoScope, or VIRT-HVRHTTPSL-In-TCP-NoScope",
         )
-    if facts.cluster and replica_server(target).casefold() != facts.replica_broker.casefold():
+    if facts.cluster and replica_server.casefold() != facts.replica_broker.casefold():
         yield _failed(
             subject,
             f"it is a node of cluster '{facts.cluster}'; primary servers have to connect to its broker",
@@ -141,18 +145,18 @@ def _has_networks(
     ):
         subject = f"network {network}"
         try:
-            kind, switch = fabric.network_kind(network), fabric.switch(network)
+            kind, switch = fabric.network_kind(network), fabric.required_switch(network)
         except NotFound as missing:
             yield _failed(subject, missing.what, missing.remedy)
             continue
         there = {found.name for found in facts.switches}
         if kind != wanted:
             yield _failed(subject, f"is of kind {kind}, but the mapping needs kind {wanted}", "correct the mapping")
-        elif switch not in there:
+        elif switch is not None and switch not in there:
             known = ", ".join(sorted(there)) or "none"
             yield _failed(subject, f"{host} has no virtual switch '{switch}'", f"it has: {known}; set the 'switch'")
         else:
-            yield _passed(subject, f"{kind}, switch '{switch}' on {host}")
+            yield _passed(subject, f"{kind}, switch '{switch}' on {host}" if switch else str(kind))
 
 
 def _passed(subject: str, what: str) -> Finding:

@@ -11,8 +11,10 @@ from vault.hyperv import MOST_RECOVERY_POINTS, HyperVSite
 from vault.inventory import Inventory
 
 
-def of(inventory: Inventory, relationship: Relationship, vm: VirtualMachine, host: HostFacts) -> ReplicationSettings:
-    """The settings with which ``vm`` on ``host``, at the source site, is replicated to the target site.
+def of(
+    inventory: Inventory, relationship: Relationship, vm: VirtualMachine, host: HostFacts, server: str
+) -> ReplicationSettings:
+    """The settings with which ``vm`` on ``host``, at the source site, is replicated to ``server`` at the target site.
 
     Raises ``BadInput`` when a certificate is wanted and neither the inventory nor the host names one."""
     source, target = site(inventory, relationship.source_site), site(inventory, relationship.target_site)
@@ -21,7 +23,7 @@ def of(inventory: Inventory, relationship: Relationship, vm: VirtualMachine, hos
     authentication: Authentication = "Certificate" if certificates else "Kerberos"
     return ReplicationSettings(
         vm_id=vm.id,
-        replica_server=replica_server(target, vm),
+        replica_server=server,
         replica_port=target.replica.listens_on,
         authentication=authentication,
         certificate_thumbprint=_thumbprint(source, host) if certificates else None,

@@ -29,9 +29,10 @@ from adapters.hyperv.facts import (
     VirtualMachine,
     Volume,
 )
-from adapters.hyperv.operations import Nothing
+from adapters.hyperv.operations import OPERATIONS, Nothing
 from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, VmState
 from adapters.ports import Beat
+from simulation.winrm.answering import Answer, Request, Result, failure
 from vault.errors import InvalidState, LeewardError, NotFound, Unreachable
 
 State, Mode = ReplicationState, ReplicationMode
@@ -230,7 +231,8 @@ class FakeHost:
         vm = self.vm(given.vm_id)
         self._require(vm, Mode.NONE, State.DISABLED)
         self._world.settings.append(given)
-        vm.mode, vm.replication, vm.partner = Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION, given.replica_server
+        vm.mode, vm.replication = Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION
+        vm.partner = given.replica_server.partition(".")[0]
         replica = Vm(vm.id, vm.name, VmState.OFF, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
         replica.partner = self.name
         self._world.hosts[vm.partner].vms[vm.id] = replica
@@ -328,6 +330,23 @@ class FakeHost:
         vm.notes = given.note
         del self.vms[given.vm_id]
         return Nothing()
+
+
+def answer_of(host: FakeHost) -> Answer:
+    """What a host answers behind a simulated WinRM server, or to the VMM server that manages it."""
+
+    def answer(request: Request) -> Result:
+        operation = OPERATIONS[request.script]
+        try:
+            given = operation.takes.model_validate(request.parameters)
+            result: dict[str, Any] = host.run(operation, given, timeout_s=0).model_dump(mode="json")
+        except NotFound as error:
+            return failure(error.what, identifier="ObjectNotFound,Get-VM", category="ObjectNotFound")
+        except LeewardError as error:
+            return failure(error.what, identifier="InvalidState,Start-VM", category="InvalidOperation")
+        return result
+
+    return answer
 
 
 class World:

@@ -1,7 +1,7 @@
 """Holds a PowerShell script against Microsoft's reference: cmdlets, parameters, parameter sets, values, WMI methods.
 
-Knows the PowerShell that the packaged scripts are written in: every argument of a Hyper-V or cluster cmdlet is named in
-full, and splatted tables are literals of the same script.
+Knows the PowerShell that the packaged scripts are written in: every argument of a Hyper-V, cluster or VMM cmdlet is
+named in full, and splatted tables are literals of the same script.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def reference(name: str) -> dict[str, Any]:
 def cmdlets() -> dict[str, tuple[dict[str, Any], set[str]]]:
     """Each known cmdlet with its reference and the parameters that every cmdlet of its module has."""
     known = {}
-    for file in ("hyperv", "failoverclusters", "builtin"):
+    for file in ("hyperv", "failoverclusters", "vmm", "builtin"):
         common = {name.lower() for name in reference(file)["common_parameters"]}
         known |= {name.lower(): (described, common) for name, described in reference(file)["cmdlets"].items()}
     return known

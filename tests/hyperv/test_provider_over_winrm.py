@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_fabric import FakeHost, Mode, Vm, World
+from fake_fabric import FakeHost, Mode, Vm, World, answer_of
 from typer.testing import CliRunner
 from winrm_host import PASSWORD, USER
 
-from adapters.hyperv.operations import OPERATIONS
 from adapters.registry import Adapters
 from console.main import app
 from simulation.winrm.accounts import Account
-from simulation.winrm.answering import Request, Result, failure
 from simulation.winrm.server import WinRMServer
 from vault.domain import PowerState, Progress, Severity
-from vault.errors import BadInput, InvalidState, LeewardError, NotFound
+from vault.errors import BadInput, InvalidState
 from vault.loading import load_inventory
 
 pytestmark = pytest.mark.contract
@@ -51,18 +48,7 @@ machines:
 
 
 def served(host: FakeHost) -> WinRMServer:
-    def answer(request: Request) -> Result:
-        operation = OPERATIONS[request.script]
-        try:
-            given = operation.takes.model_validate(request.parameters)
-            result: dict[str, Any] = host.run(operation, given, timeout_s=0).model_dump(mode="json")
-        except NotFound as error:
-            return failure(error.what, identifier="ObjectNotFound,Get-VM", category="ObjectNotFound")
-        except LeewardError as error:
-            return failure(error.what, identifier="InvalidState,Start-VM", category="InvalidOperation")
-        return result
-
-    return WinRMServer(answer, [Account(USER, PASSWORD)])
+    return WinRMServer(answer_of(host), [Account(USER, PASSWORD)])
 
 
 @pytest.fixture

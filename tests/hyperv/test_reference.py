@@ -10,13 +10,15 @@ from typing import Any, get_args
 import pytest
 from powershell_check import answered_keys, problems, reference
 
-from adapters.hyperv import facts
-from adapters.hyperv.operations import OPERATIONS
+import adapters
+from adapters.hyperv import facts, operations
 from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState
+from adapters.vmm import facts as vmm_facts
+from adapters.vmm import operations as vmm_operations
 from vault.domain import Value
 
-SCRIPTS = Path(facts.__file__).parent / "scripts"
-OWN = sorted(SCRIPTS.glob("[!_]*.ps1"))
+OPERATIONS = operations.OPERATIONS | vmm_operations.OPERATIONS
+OWN = sorted(Path(adapters.__file__).parent.glob("*/scripts/[!_]*.ps1"))
 
 pytestmark = pytest.mark.unit
 
@@ -56,6 +58,8 @@ def test_the_script_reads_the_parameters_that_its_operation_has(path: Path) -> N
         ),
         ("$s = @{ Reverse = $true }\nif ($x) { $s.VM = $vm }\nSet-VMReplication @s", "no parameter set has"),
         ("if (\"$($vm.ReplicationMode)\" -eq 'Secondary') { }", "ReplicationMode is never 'Secondary'"),
+        ("Get-SCVMHost -Name 'hv1'", "line 1: Get-SCVMHost: has no parameter -Name"),
+        ("Get-SCLogicalNetwork -Cloud $cloud -VMHost $vmHost", "no parameter set has -cloud, -vmhost"),
         ("if ($vm { }", "not PowerShell"),
         (
             "$s = Get-WmiObject -Class Msvm_ReplicaService",
@@ -94,6 +98,12 @@ def test_hosts_authenticate_in_the_ways_of_the_reference() -> None:
     for cmdlet in ("Enable-VMReplication", "Set-VMReplication"):
         parameter = reference("hyperv")["cmdlets"][cmdlet]["parameters"]["AuthenticationType"]
         assert list(get_args(facts.Authentication)) == parameter["values"]
+
+
+def test_machines_of_hyper_v_are_told_by_the_words_of_the_reference() -> None:
+    cmdlets = reference("vmm")["cmdlets"]
+    kinds = cmdlets["New-SCCapabilityProfile"]["parameters"]["FabricCapabilityType"]["values"]
+    assert vmm_facts.HYPER_V in kinds
 
 
 @pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)

@@ -1,0 +1,111 @@
+"""A Hyper-V site whose hosts a VMM server manages, as ``adapters.ports.Hypervisor``.
+
+Hyper-V Replica is driven on the hosts, as without VMM. What only VMM knows comes from it: which host has a machine,
+where a replica is placed, what a VM network is, which cloud a machine belongs to.
+"""
+
+from __future__ import annotations
+
+from adapters.hyperv import settings
+from adapters.hyperv.facts import VirtualMachine
+from adapters.hyperv.hypervisor import HyperVHypervisor
+from adapters.hyperv.states import ROLES, Role
+from adapters.vmm import readiness
+from adapters.vmm.facts import ManagedMachine, VmNetwork
+from adapters.vmm.hosts import VmmHosts
+from adapters.vmm.operations import ConnectMachine
+from adapters.vmm.placement import place
+from vault.clouds import cloud_of
+from vault.domain import Finding, MachineDescription, Relationship
+from vault.errors import InvalidState, NotFound
+from vault.inventory import Inventory
+
+
+class VmmHypervisor(HyperVHypervisor):
+    """One site: the VMM server of ``hosts``, and its hosts."""
+
+    def __init__(self, hosts: VmmHosts, inventory: Inventory) -> None:
+        super().__init__(hosts, inventory)
+        self.server = hosts.server
+        self.managed = hosts
+
+    # --- the fabric -------------------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        return [*readiness.of_server(self), *super().check()]
+
+    def describe(self, machine: str) -> MachineDescription:
+        there = self.find(machine)
+        described = self._describe(there.vm)
+        known = next((one for one in self.server.machines([there.vm.name]) if one.vm_id == there.vm.id), None)
+        network = known and self.network_of(known)
+        return described.model_copy(update={"network": network}) if network else described
+
+    def network_of(self, machine: ManagedMachine) -> str | None:
+        """The site's network that a machine is connected to by its first connected adapter; None: to none it names."""
+        connected = next((adapter.vm_network for adapter in machine.adapters if adapter.vm_network), None)
+        networks = self.inventory.sites[self.site].networks
+        return next((name for name in networks if connected and self.vm_network_name(name) == connected), None)
+
+    def vm_network_name(self, network: str) -> str:
+        self.network_kind(network)
+        return self.inventory.sites[self.site].networks[network].vm_network or network
+
+    def vm_network(self, network: str) -> VmNetwork:
+        """Raises ``NotFound`` when the inventory does not name the network, or VMM does not have it."""
+        return self.server.vm_network(self.vm_network_name(network))
+
+    def required_switch(self, network: str) -> str | None:
+        self.network_kind(network)
+        return self.inventory.sites[self.site].networks[network].switch
+
+    def cloud(self, machine: str) -> str:
+        """The cloud that a machine, or its replica, belongs to at this site."""
+        try:
+            cloud = cloud_of(self.inventory, machine, self.site)
+        except LookupError as unmapped:
+            raise InvalidState(
+                str(unmapped.args[0]), where=f"site {self.site}", remedy="add one to 'cloud_mappings'"
+            ) from None
+        assert cloud is not None, "the site has a VMM server"
+        return cloud
+
+    # --- replicas ---------------------------------------------------------------------------------------------
+
+    def replica_server(self, relationship: Relationship, vm: VirtualMachine | None = None) -> str:
+        """The broker that the inventory names; else the host that the machine came from, or where its replica is
+        already; else a host of its cloud (:func:`adapters.vmm.placement.place`)."""
+        site = settings.site(self.inventory, self.site)
+        if site.replica.server:
+            return site.replica.server
+        if vm is not None and vm.replication is not None and ROLES[vm.replication.mode] is Role.TARGET:
+            return vm.replication.primary_server
+        hosts = self.server.hosts_of(self.cloud(relationship.machine))
+        ours = [host for host in hosts if self.managed.called(host) is not None]
+        there = {one.host for one in self.server.machines([self.vm_name(relationship.machine)])}
+        kept = next((host for host in ours if host.name in there), None)
+        if kept is not None:
+            return kept.name
+        size = sum(disk.size for disk in vm.disks) if vm is not None else 0
+        network = self.vm_network(relationship.target_network)
+        return place(ours, network, size=size, where=self.server.where).name
+
+    def connect(self, host: str, vm_id: str, relationship: Relationship, network: str) -> None:
+        """VMM connects the machine to the VM network and puts it into its cloud, once it has seen it on the host."""
+        known = self.managed.known_to_vmm(host)
+        if known is None:
+            raise NotFound(f"VMM does not manage host '{host}'", where=self.server.where, remedy="add it to VMM")
+        self.server.connect(
+            ConnectMachine(
+                host=known.name,
+                vm_id=vm_id,
+                vm_network_id=self.vm_network(network).id,
+                switch=self.required_switch(network),
+                cloud_id=self.server.cloud(self.cloud(relationship.machine)).id,
+            )
+        )
+
+    def readiness(self, relationship: Relationship) -> list[Finding]:
+        if relationship.source_site == self.site:
+            return readiness.of_source(self, relationship)
+        return readiness.of_target(self, relationship)

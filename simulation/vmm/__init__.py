@@ -1,0 +1,1 @@
+"""A simulated VMM server in front of simulated Hyper-V hosts."""

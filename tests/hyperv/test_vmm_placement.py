@@ -1,0 +1,91 @@
+"""Which host of a cloud takes a replica, and what is said when none can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adapters.vmm.facts import CapabilityProfile, Cloud, ManagedHost, VmNetwork
+from adapters.vmm.placement import place
+from vault.errors import InvalidState, NoSpace
+
+pytestmark = pytest.mark.unit
+
+GIB = 2**30
+NETWORK = VmNetwork(id="1", name="Production VMs", logical_network="Frontend")
+
+
+def host(name: str, **changes: Any) -> ManagedHost:
+    fields = {
+        "id": name,
+        "name": name,
+        "computer_name": name,
+        "host_group": "All Hosts\\Recovery",
+        "platform": "HyperV",
+        "state": "OK",
+        "responding": True,
+        "maintenance": False,
+        "available_for_placement": True,
+        "available_memory": 8 * GIB,
+        "available_storage": 100 * GIB,
+        "logical_networks": ["Frontend"],
+    }
+    return ManagedHost.model_validate(fields | changes)
+
+
+def test_the_host_with_most_memory_left_takes_the_replica_and_a_healthy_one_before_all() -> None:
+    ailing = host("hv0", state="NeedsAttention", available_memory=99 * GIB)
+    hosts = [ailing, host("hv1"), host("hv2", available_memory=16 * GIB), host("hv3", available_memory=16 * GIB)]
+    assert place(hosts, NETWORK, size=GIB, where="vmm").name == "hv2"
+    assert place([ailing], NETWORK, size=GIB, where="vmm").name == "hv0"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"platform": "VMWareESX"}, "not a Hyper-V host but VMWareESX"),
+        ({"responding": False, "state": "NotResponding"}, r"does not respond to VMM \(NotResponding\)"),
+        ({"maintenance": True}, "in maintenance mode"),
+        ({"available_for_placement": False}, "VMM may not place machines on it"),
+        ({"logical_networks": ["Storage"]}, "logical network 'Frontend' of VM network 'Production VMs' is not on it"),
+    ],
+)
+def test_a_host_that_can_take_no_replica_is_passed_over(change: dict[str, Any], reason: str) -> None:
+    unfit = host("hv1", available_memory=64 * GIB, **change)
+    assert place([unfit, host("hv2")], NETWORK, size=GIB, where="vmm").name == "hv2"
+    with pytest.raises(InvalidState, match=f"hv1: .*{reason}"):
+        place([unfit], NETWORK, size=GIB, where="vmm")
+
+
+def test_space_may_come_back_so_its_lack_is_tried_again() -> None:
+    small = host("hv1", available_storage=10 * GIB)
+    assert place([small, host("hv2", available_memory=1)], NETWORK, size=20 * GIB, where="vmm").name == "hv2"
+    with pytest.raises(NoSpace, match=r"hv1: 10\.0 GiB are free, 20\.0 GiB are needed"):
+        place([small], NETWORK, size=20 * GIB, where="vmm")
+
+
+def test_a_cloud_without_hosts_is_no_place() -> None:
+    with pytest.raises(InvalidState, match="it has no hosts"):
+        place([], NETWORK, size=GIB, where="vmm")
+
+
+def test_a_cloud_has_the_hosts_of_its_groups_and_of_those_below() -> None:
+    cloud = Cloud(id="1", name="Recovery", host_groups=["All Hosts\\Recovery"])
+    assert cloud.has(host("hv1"))
+    assert cloud.has(host("hv1", host_group="All Hosts\\Recovery\\Rack 1"))
+    assert not cloud.has(host("hv1", host_group="All Hosts\\Recovery 2"))
+    assert not cloud.has(host("hv1", host_group="All Hosts"))
+
+
+@pytest.mark.parametrize(
+    ("profiles", "fit"),
+    [
+        ([], False),
+        ([CapabilityProfile(name="ESX Server", fabric="ESX")], False),
+        ([CapabilityProfile(name="Hyper-V")], True),
+        ([CapabilityProfile(name="Large machines", fabric="HyperV")], True),
+    ],
+)
+def test_a_cloud_is_for_hyper_v_when_a_capability_profile_says_so(profiles: list[CapabilityProfile], fit: bool) -> None:
+    assert Cloud(id="1", name="Gold", capability_profiles=profiles).is_for_hyperv is fit
