@@ -75,6 +75,8 @@ class ReadinessQuestion(Value):
     side: Literal["source", "target"]
     relationships: list[Relationship]
     point: str = LATEST
+    moving: list[str] = []
+    """All machines of the run that is going to move them; empty: nothing is moved, or no run asks."""
 
 
 class Replicate(Value):

@@ -29,7 +29,7 @@ from activities.contracts import (
 )
 from activities.running import BlockingRunner, Running
 from activities.turns import Turns, when_free
-from adapters.ports import ReplicationProvider
+from adapters.ports import MovesTogether, ReplicationProvider
 from adapters.registry import Adapters
 from replication.groups import moment_choice
 from replication.ports import Report
@@ -61,6 +61,7 @@ class ProtectionActivities:
                 provider = self._adapters.provider(relationship)
                 check = provider.check_source if given.side == "source" else provider.check_target
                 findings += check(relationship)
+                findings += _left_behind(provider, relationship, given.moving)
                 findings += _cannot_be_set(provider, relationship) if given.side == "target" else []
                 if given.side == "target" and given.point != LATEST:
                     findings.append(_point_finding(provider, relationship, given.point))
@@ -223,7 +224,8 @@ class ProtectionActivities:
     @activity.defn(name=contracts.FAIL_OVER.name)
     async def fail_over(self, given: FailOver) -> RecoveredMachine:
         provider = self._adapters.provider(given.relationship)
-        return await self._run(lambda run: provider.fail_over(given.relationship, given.choice, run.report))
+        made = await self._run(lambda run: provider.fail_over(given.relationship, given.choice, run.report))
+        return made.model_copy(update={"committed": provider.capabilities.commits_by_itself})
 
     @activity.defn(name=contracts.CANCEL_FAILOVER.name)
     async def cancel_failover(self, given: OfRelationship) -> Done:
@@ -281,6 +283,23 @@ def _cannot_be_set(provider: ReplicationProvider, relationship: Relationship) ->
             subject=relationship.machine,
             what=f"{', '.join(missing)} of recovered machines cannot be set at {relationship.target_site}",
             remedy="remove it from the machine's 'target' in the plan",
+        )
+    ]
+
+
+def _left_behind(provider: ReplicationProvider, relationship: Relationship, moving: list[str]) -> list[Finding]:
+    """Machines that this one cannot be failed over without, and that the run would not look after."""
+    if not moving or not isinstance(provider, MovesTogether):
+        return []
+    missing = [machine for machine in provider.moves_with(relationship) if machine not in moving]
+    if not missing:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAIL,
+            subject=relationship.machine,
+            what=f"cannot be failed over without {', '.join(missing)}, whose disks move with its own",
+            remedy="add them to the plan",
         )
     ]
 

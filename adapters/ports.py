@@ -142,6 +142,14 @@ class Capabilities(Value):
     minimum_frequency_s: float = 1
 
 
+@runtime_checkable
+class MovesTogether(Protocol):
+    """What a :class:`ReplicationProvider` has whose machines cannot be failed over one by one."""
+
+    def moves_with(self, relationship: Relationship) -> list[str]:
+        """The machines that any failover of this one moves, itself included. From the inventory alone."""
+
+
 class ReplicationProvider(Protocol):
     """How one machine's bytes get to where it can be recovered (design §5): fabric, array or stream replication.
 

@@ -12,6 +12,8 @@ from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.link import over_link
 from adapters.links import Links
 from adapters.ports import Hypervisor, ReplicationProvider
+from adapters.san.ports import Array
+from adapters.san.provider import ArrayProvider
 from adapters.stream import StreamProvider
 from replication.cache import CutCache
 from replication.cipher import SiteKey
@@ -21,6 +23,7 @@ from vault.domain import Relationship
 from vault.errors import BadInput, NotFound
 from vault.fabrics import REPLICATES
 from vault.inventory import AzureReplicas, Inventory
+from vault.san import Storage
 
 
 class Adapters:
@@ -38,6 +41,8 @@ class Adapters:
         self._hypervisors: dict[str, LabHypervisor] = {}
         self._hyperv = HyperVFabrics(inventory)
         self._links = Links(inventory)
+        self._arrays: dict[str, Array] = {}
+        self._san = ArrayProvider(self._lab, self.array, inventory)
         self._stream = StreamProvider(self._lab, self.store_across, self._replica_key, self._cache)
 
     def hypervisor(self, site: str) -> Hypervisor:
@@ -45,8 +50,8 @@ class Adapters:
         return self._hyperv.hypervisor(site) if self._fabric(site) == "hyperv" else self._lab(site)
 
     def provider(self, relationship: Relationship) -> ReplicationProvider:
-        """The kind of replication that this relationship uses: Hyper-V Replica between Hyper-V sites, stream
-        replication between lab sites.
+        """The kind of replication that this relationship uses: that of the arrays for machines on them, else Hyper-V
+        Replica between Hyper-V sites, stream replication between lab sites.
 
         Raises ``NotFound`` when this worker's inventory does not know one of its sites, ``BadInput`` when nothing
         replicates between the two (an inventory that was changed since it was checked).
@@ -57,7 +62,16 @@ class Adapters:
                 f"'{relationship.machine}' cannot be replicated from a site of fabric '{source}' to one of '{target}'",
                 remedy="correct the machine's sites: leeward vault check",
             )
+        if self._inventory.machines[relationship.machine].san is not None:
+            return self._san
         return self._hyperv.provider if source == "hyperv" else self._stream
+
+    def array(self, site: str) -> Array:
+        """The array of a site. Raises ``BadInput`` when it has none."""
+        self._fabric(site)
+        if site not in self._arrays:
+            self._arrays[site] = _array(site, self._inventory.sites[site].storage)
+        return self._arrays[site]
 
     def master_target_store(self, site: str, machine: str) -> LocalReplicaStore:
         """The replica that the master target of ``site`` serves to process servers of other sites."""
@@ -97,6 +111,16 @@ class Adapters:
             return over_link(remote, guard)
         store = self._lab(target_site).replica_store(machine)
         return over_link(store, self._links.throttled(source_site, guard))
+
+
+def _array(site: str, storage: Storage | None) -> Array:
+    if storage is None:
+        raise BadInput(f"site '{site}' has no 'storage'", remedy="correct the inventory: leeward vault check")
+    try:
+        from adapters.smis.array import SmisArray
+    except ImportError as error:
+        raise BadInput("the packages for SMI-S are not installed", remedy="install leeward[smis]") from error
+    return SmisArray(storage)
 
 
 def _azure_store(settings: AzureReplicas, site_key: Callable[[], SiteKey | None], machine: str) -> ReplicaStore:

@@ -236,6 +236,8 @@ class RecoveredMachine(Value):
     network: str
     point: RecoveryPoint
     address: str | None = None
+    committed: bool = False
+    """The failover is final already: this kind of replication commits by itself (requirements §C.5)."""
 
 
 class Answering(Value):

@@ -27,6 +27,12 @@ def check_fabrics(inventory: Inventory, source: YamlSource) -> Iterator[BadInput
                 f"site '{name}' has 'hyperv' settings, but its fabric is '{site.fabric}'",
                 remedy="write 'fabric: hyperv', or remove them",
             )
+        if site.storage is not None and site.fabric == "lab" and site.storage.portal is None:
+            yield source.error(
+                (*place, "storage"),
+                f"the storage of lab site '{name}' has no 'portal'",
+                remedy="add the host:port where machines reach the array's volumes",
+            )
         needs_password = site.hyperv is not None and site.hyperv.authentication in ("ntlm", "credssp", "basic")
         if needs_password and not site.credentials:
             yield source.error(
@@ -35,6 +41,52 @@ def check_fabrics(inventory: Inventory, source: YamlSource) -> Iterator[BadInput
     for name, machine in inventory.machines.items():
         if {machine.site, machine.target} <= set(inventory.sites) and machine.site != machine.target:
             yield from _check_machine(inventory, source, name, machine)
+
+
+def _check_san(inventory: Inventory, source: YamlSource, name: str, machine: Machine) -> Iterator[BadInput]:
+    assert machine.san is not None
+    place: tuple[str | int, ...] = ("machines", name, "san")
+    for site in (machine.site, machine.target):
+        if inventory.sites[site].storage is None:
+            yield source.error(
+                place,
+                f"machine '{name}' is on an array, but site '{site}' has no 'storage'",
+                remedy="add it to the site",
+            )
+    fabrics = {inventory.sites[site].fabric for site in (machine.site, machine.target)}
+    if fabrics != {"lab"}:
+        yield source.error(
+            place,
+            f"machine '{name}' is on an array, which leeward can use between sites of fabric 'lab' only",
+            remedy="remove 'san', and it is replicated by its fabric",
+        )
+    if machine.lab is not None and sorted(machine.san.volumes) != sorted(disk.name for disk in machine.lab.disks):
+        disks = ", ".join(disk.name for disk in machine.lab.disks)
+        yield source.error(
+            (*place, "volumes"), f"machine '{name}' has the disks {disks}", remedy="name the volume of each disk"
+        )
+    for other_name, other in inventory.machines.items():
+        if other.san is None or other_name >= name:
+            continue
+        if other.san.group == machine.san.group and (other.site, other.target) != (machine.site, machine.target):
+            yield source.error(
+                (*place, "group"),
+                f"machine '{name}' is in group '{machine.san.group}' with '{other_name}', which has other sites",
+                remedy="machines of a group have one site and one target: they move as a whole",
+            )
+    if inventory.group_of(name):
+        yield source.error(
+            place,
+            f"machine '{name}' is in consistency group '{inventory.group_of(name)}', but an array keeps only one point",
+            remedy="take it out of 'consistency_groups'; its 'san' group is of one moment anyhow",
+        )
+    policy = inventory.policies.get(machine.policy)
+    if policy is not None and policy.initial_replication.method == "media":
+        yield source.error(
+            ("policies", machine.policy, "initial_replication"),
+            f"machine '{name}' is replicated by an array, which copies over its own link only",
+            remedy="choose 'method: network'",
+        )
 
 
 def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine: Machine) -> Iterator[BadInput]:
@@ -47,6 +99,8 @@ def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine:
             remedy=f"name a target of fabric '{here}'",
         )
         return
+    if machine.san is not None:
+        yield from _check_san(inventory, source, name, machine)
     if here != "hyperv":
         return
     if inventory.group_of(name):

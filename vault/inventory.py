@@ -15,6 +15,7 @@ from vault.domain import MachineName, NetworkKind, Relationship, Retention, Valu
 from vault.hyperv import HyperVMachine, HyperVSite
 from vault.limits import FailoverLimits, SiteLimits
 from vault.notifications import Webhook
+from vault.san import SanMachine, Storage
 from vault.vmm import CloudMapping, VmmSite
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
@@ -156,6 +157,8 @@ class Site(Value):
     """Bytes of changes that may wait on this site's disk while a target does not take them; 0B: none do."""
     hyperv: HyperVSite | None = None
     vmm: VmmSite | None = None
+    storage: Storage | None = None
+    """The site's array, for machines whose disks are its volumes."""
 
     @model_validator(mode="after")
     def _a_master_target_has_a_certificate(self) -> Site:
@@ -235,6 +238,8 @@ class Machine(Value):
     description: str = ""
     lab: LabMachine | None = None
     hyperv: HyperVMachine | None = None
+    san: SanMachine | None = None
+    """Its disks are volumes of an array, which replicates them; None: they are not."""
 
 
 class Inventory(Value):

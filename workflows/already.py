@@ -14,6 +14,8 @@ from workflows.model import MachineDescribed
 
 FAILED_OVER = frozenset({Phase.COMMIT_PENDING, Phase.FAILED_OVER})
 """It was failed over, and its replication has not been reversed since."""
+COMMITTED_ALREADY = "committed already"
+COMMITTED_BY_ITSELF = f"{COMMITTED_ALREADY}: array replication does so by itself when it fails over"
 _WORDS: dict[RunType, str] = {
     "planned": "recovered",
     "unplanned": "recovered",
@@ -24,7 +26,24 @@ _WORDS: dict[RunType, str] = {
 
 
 def already_done(described: Mapping[str, MachineDescribed], run_type: RunType, job: JobKind) -> dict[str, str]:
-    """By machine, the sentence that says so. Empty when the run has nothing else to do: then it makes no sense."""
+    """By machine, the sentence that says so. Empty when the run has nothing else to do: then it makes no sense, except
+    that a commit of machines that commit by themselves says just that."""
+    if run_type == "commit" and all(_committed_by_itself(one) for one in described.values()):
+        return dict.fromkeys(described, COMMITTED_BY_ITSELF)
+    done = _already_done(described, run_type, job)
+    return {name: COMMITTED_BY_ITSELF if _said_so(described[name], run_type) else words for name, words in done.items()}
+
+
+def _said_so(described: MachineDescribed, run_type: RunType) -> bool:
+    return run_type == "commit" and _committed_by_itself(described)
+
+
+def _committed_by_itself(described: MachineDescribed) -> bool:
+    recovered = described.recovered
+    return described.phase is Phase.FAILED_OVER and recovered is not None and recovered.committed
+
+
+def _already_done(described: Mapping[str, MachineDescribed], run_type: RunType, job: JobKind) -> dict[str, str]:
     ways = {one.reversed for one in described.values() if _has_work(one, run_type, job)}
     if run_type not in _WORDS or len(ways) != 1:
         return {}

@@ -71,6 +71,7 @@ class PlannedFailover:
             await _restore_source(given, error)
             raise
         answering, trouble = await start_recovered(recovered, given, story)
+        _tell_of_commit(recovered, story)
         return JobResult(
             sentences=story.sentences,
             point=last.point,
@@ -147,6 +148,7 @@ class UnplannedFailover:
             raise
         story.tell(f"replica machine made at {relationship.target_site} from the point of {utc(recovered.point.time)}")
         answering, trouble = await start_recovered(recovered, given, story)
+        _tell_of_commit(recovered, story)
         return JobResult(
             sentences=story.sentences,
             point=recovered.point,
@@ -284,6 +286,11 @@ async def _make_replica_machine(given: JobInput, choice: str) -> RecoveredMachin
         summary=f"make {given.relationship.machine} at {given.relationship.target_site} from '{choice}'",
         timings=given.timings,
     )
+
+
+def _tell_of_commit(recovered: RecoveredMachine, story: Story) -> None:
+    if recovered.committed:
+        story.tell("committed by itself: this kind of replication keeps no other recovery point")
 
 
 async def _restore_source(given: JobInput, error: BaseException) -> None:

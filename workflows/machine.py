@@ -274,7 +274,8 @@ class MachineWorkflow:
             return
         self._take_over(wanted, result)
         if transition.done is not None:
-            self._enter(transition.done)
+            committed = result.recovered is not None and result.recovered.committed
+            self._enter(Phase.FAILED_OVER if committed else transition.done)
         self._record(wanted.id, state="done", message=result.trouble or (result.sentences or ["done"])[-1])
         self._judge_success(wanted.kind, result)
         follower = FOLLOWED_BY.get(wanted.kind)

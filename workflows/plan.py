@@ -16,6 +16,7 @@ from plans.model import Plan, default_direction
 from plans.stages import Stage, StageKind, stages
 from vault.access import Action
 from vault.notifications import Occasion
+from workflows.already import COMMITTED_BY_ITSELF
 from workflows.attributes import PHASE, attributes
 from workflows.calls import is_cancellation, reason
 from workflows.ids import machine_id, stage_id
@@ -179,7 +180,7 @@ class PlanRun:
         failed = [stage.title for stage in self._table.status.stages if stage.state == "failed"]
         if failed:
             return await self._finish("failed", f"stopped at '{failed[0]}'{put_back}")
-        return await self._finish("completed", _what_next(self._given))
+        return await self._finish("completed", _what_next(self._given, self._table.status))
 
     async def _check_readiness(self, given: PlanRequest) -> RunFacts:
         facts = RunFacts(
@@ -355,9 +356,13 @@ def _refuse(why_not: str | None) -> None:
         raise ApplicationError(why_not, type="Refused", non_retryable=True)
 
 
-def _what_next(given: PlanRequest) -> str:
+def _what_next(given: PlanRequest, status: RunStatus) -> str:
     plan = given.plan.name
     if given.run_type in {"planned", "unplanned", "failback"} and given.plan.commit == "manual":
+        results = [row.result for stage in status.stages for row in stage.steps if row.result is not None]
+        recovered = [result.recovered for result in results if result.recovered is not None]
+        if recovered and all(machine.committed for machine in recovered):
+            return f"{COMMITTED_BY_ITSELF} — leeward plan reverse {plan}"
         return f"commit pending — leeward plan commit {plan}"
     if given.run_type == "test":
         return f"test copies run — leeward plan cleanup {plan}"

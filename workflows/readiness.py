@@ -31,6 +31,7 @@ ASKS_THE_TARGET = frozenset({"test", "planned", "unplanned", "failback"})
 DONE_NAMED = 5
 """So many machines that are done already are named in one sentence; each is named in its own row."""
 ASKS_THE_SOURCE = frozenset({"planned", "failback"})
+MOVES = frozenset({"planned", "unplanned", "failback"})
 
 
 @workflow.defn(name="PlanReadiness")
@@ -154,10 +155,13 @@ class PlanReadiness:
 
     async def _check_sites(self, given: ReadinessInput) -> None:
         relationships = [given.shaped(one) for name, one in self._described.items() if name not in self._already]
+        moving = sorted(self._described) if given.facts.run_type in MOVES else []
         if given.facts.run_type in ASKS_THE_TARGET:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]
-                question = ReadinessQuestion(site=site, side="target", relationships=there, point=given.facts.point)
+                question = ReadinessQuestion(
+                    site=site, side="target", relationships=there, point=given.facts.point, moving=moving
+                )
                 await self._check_site(given, question)
         if given.facts.run_type == "unplanned" and not given.facts.source_unreachable:
             await self._require_reachable_sources(given, relationships)

@@ -14,7 +14,7 @@ from plans.model import PlanMachine
 from plans.stages import StageKind
 from vault.domain import Answering, TargetSettings
 from vault.lifecycle import WITH_RECOVERY_POINTS, JobKind, Phase
-from workflows.already import FAILED_OVER
+from workflows.already import COMMITTED_ALREADY, FAILED_OVER
 from workflows.calls import call, is_cancellation, reason
 from workflows.ids import machine_id
 from workflows.jobs import GRACE
@@ -143,6 +143,8 @@ class MachineWork:
         event = await self._event(entry.machine, request.id, {"finished", "failed", "refused"})
         if event.kind == "refused" and event.phase in self._done_for(entry):
             return f"already {event.phase}: by another run"
+        if event.kind == "refused" and request.kind is JobKind.COMMIT and event.phase is Phase.FAILED_OVER:
+            return COMMITTED_ALREADY
         if event.result is None:
             raise StepFailed(event.message)
         self._progress.set(self._progress.row_id(entry.machine), result=event.result)

@@ -20,6 +20,7 @@ from adapters.lab.quiet import PATIENCE_S
 from adapters.lab.space import MIB, SiteSpace
 from adapters.lab.storage import load_state
 from adapters.ports import Beat, CutsTogether, GroupRhythm, ScriptResult, StreamFabric
+from adapters.san.ports import SanFabric
 from replication.bitmap import BitmapChangeSource
 from replication.cipher import SiteKey
 from replication.files import translated
@@ -44,7 +45,7 @@ _LOOK_AGAIN_S = 0.05
 _ROOM_WARNING = 256 * MIB
 
 
-class LabHypervisor(StreamFabric, CutsTogether):
+class LabHypervisor(StreamFabric, SanFabric, CutsTogether):
     """One site of the lab. Machines survive this object and its process.
 
     Args:
@@ -253,9 +254,13 @@ class LabHypervisor(StreamFabric, CutsTogether):
         Raises ``BadInput`` when its disks do not hold its transactions, ``NoSpace``."""
         self._log_in()
         network = self._inventory.machines[machine].network if machine in self._inventory.machines else ""
-        definition = making.definition_like(self._inventory, self.site, machine, machine, network)
+        on_array = self._inventory.machines[machine].san if machine in self._inventory.machines else None
+        volumes = dict(on_array.volumes) if on_array else None
+        definition = making.definition_like(self._inventory, self.site, machine, machine, network, volumes=volumes)
         with self._registering(machine) as folder:
-            if not folder.definition.exists():
+            if not folder.definition.exists() and volumes is not None:
+                making.make_on_volumes(folder, definition, empty=True)
+            elif not folder.definition.exists():
                 self._space.reserve(making.BYTES_OF_AN_EMPTY_MACHINE)
                 making.make_empty(folder, definition)
         return self._describe(folder)
@@ -271,6 +276,24 @@ class LabHypervisor(StreamFabric, CutsTogether):
             else:
                 making.make_from_replica(folder, definition, store, point, report, self._space.reserve)
         return self._describe(folder)
+
+    def register_on_volumes(
+        self, machine: str, like: str, volumes: dict[str, str], network: str, made_from: str
+    ) -> MachineDescription:
+        self._log_in()
+        definition = making.definition_like(
+            self._inventory, self.site, machine, like, network, made_from=made_from, volumes=volumes
+        )
+        with self._registering(machine) as folder:
+            if folder.definition.exists():
+                making.require_same(MachineDefinition.load(folder), definition)
+            else:
+                making.make_on_volumes(folder, definition, empty=False)
+        return self._describe(folder)
+
+    def made_from(self, machine: str) -> str | None:
+        self._log_in()
+        return MachineDefinition.load(self._registered(machine)).made_from
 
     def remove(self, machine: str) -> None:
         self._log_in()

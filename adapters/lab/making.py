@@ -16,6 +16,8 @@ from adapters.lab.definition import DiskDefinition, MachineDefinition
 from adapters.lab.documents import sync_folder
 from adapters.lab.hrl import write_fully
 from adapters.lab.layout import MachineFolder
+from adapters.lab.lun import lun, split_lun
+from adapters.lab.nbd import NbdDisk
 from replication.ports import ReplicaStore, Report
 from vault.domain import Disk, RecoveryPoint
 from vault.errors import BadInput, Damaged, InvalidState, NotFound
@@ -49,20 +51,36 @@ def network_kind(inventory: Inventory, site: str, network: str) -> str:
 
 
 def definition_like(
-    inventory: Inventory, site: str, name: str, like: str, network: str, *, made_from: str | None = None
+    inventory: Inventory,
+    site: str,
+    name: str,
+    like: str,
+    network: str,
+    *,
+    made_from: str | None = None,
+    volumes: dict[str, str] | None = None,
 ) -> MachineDefinition:
+    """``volumes``: by disk, the volume of the site's array that it is; None: its disks are images in files."""
     settings = lab_settings(inventory, like)
+    luns = _luns(inventory, site, volumes) if volumes is not None else {}
     return MachineDefinition(
         name=name,
         site=site,
         identity=like,
         network=network,
         network_kind=network_kind(inventory, site, network),
-        disks=tuple(DiskDefinition(disk.name, disk.size) for disk in settings.disks),
+        disks=tuple(DiskDefinition(disk.name, disk.size, luns.get(disk.name, "")) for disk in settings.disks),
         transactions_per_second=settings.transactions_per_second,
         transaction_size=settings.transaction_size,
         made_from=made_from,
     )
+
+
+def _luns(inventory: Inventory, site: str, volumes: dict[str, str]) -> dict[str, str]:
+    storage = inventory.sites[site].storage
+    if storage is None or storage.portal is None:
+        raise BadInput(f"site '{site}' has no storage with a 'portal'", remedy="check it: leeward vault check")
+    return {disk: lun(storage.portal, storage.initiators[0], volume) for disk, volume in volumes.items()}
 
 
 def _beside(folder: MachineFolder, what: str) -> MachineFolder:
@@ -105,6 +123,24 @@ def make_empty(folder: MachineFolder, definition: MachineDefinition) -> None:
             os.close(descriptor)
 
     format_disks(write, definition.disks, definition.transaction_size)
+    definition.save(making)
+    _register(making, folder)
+
+
+def make_on_volumes(folder: MachineFolder, definition: MachineDefinition, *, empty: bool) -> None:
+    """Register a machine whose disks are volumes; ``empty``: with an empty database on them.
+
+    Raises as :class:`adapters.lab.nbd.NbdDisk` when a volume that has to be written cannot be."""
+    making = _fresh(folder)
+    if empty:
+        Geometry.plan(definition.disks, definition.transaction_size)
+        with ExitStack() as opened:
+            luns = [opened.enter_context(closing(NbdDisk(*split_lun(disk.lun)))) for disk in definition.disks]
+
+            def write(disk: int, offset: int, data: bytes) -> None:
+                luns[disk].write(offset, data)
+
+            format_disks(write, definition.disks, definition.transaction_size)
     definition.save(making)
     _register(making, folder)
 

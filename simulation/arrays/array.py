@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.smis.values import ReturnValue
@@ -145,12 +146,14 @@ class Array:
             for group in groups.values():
                 if not group.is_source and not group.active and not group.target_is_whole:
                     raise ArrayRefusal("the volumes are being synchronized: a copy of now would be of no moment")
-            made = []
+            made, moment = [], datetime.now(UTC)
             for volume, name in zip(volumes, names, strict=True):
                 source = self._volume(volume)
                 copy = self.create_volume(name, source.pool, source.size)
                 self.media.copy(volume, copy.id, source.size)
+                copy.cloned_from, copy.cloned_at = volume, moment
                 made.append(copy)
+            self.save()
             return made
 
     # --- what hosts do ----------------------------------------------------------------------------------------

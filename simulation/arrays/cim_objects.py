@@ -176,6 +176,17 @@ class CimView:
                     **self._synchronization(group),
                 )
 
+        for copy in list(self._state.volumes.values()):
+            if copy.cloned_at is not None:
+                yield _association(
+                    "CIM_StorageSynchronized",
+                    self.volume(copy.cloned_from),
+                    self.volume(copy.id),
+                    CopyState=Uint16(CopyState.SYNCHRONIZED),
+                    SyncType=Uint16(SyncType.CLONE),
+                    WhenSynced=CIMDateTime(copy.cloned_at),
+                )
+
     def _synchronization(self, group: Group) -> dict[str, Any]:
         return {
             "RelationshipName": group.name,

@@ -66,7 +66,7 @@ def _failover(array: Array, group: Group, force: bool) -> Job | None:
             array.mirror.call(group, "step down", generation=generation, force=force)
         except LinkDown as lost:
             if not force:
-                raise ArrayRefusal(f"{lost.what}: nobody knows whether it still takes writes") from lost
+                raise LinkDown(f"{lost.what}: nobody knows whether it still takes writes") from lost
         with array.writer(group.id):
             group.active, group.generation = True, generation
             array.mirror.enter(group, CopyState.FAILED_OVER, in_sync_until=group.in_sync_until)

@@ -15,6 +15,9 @@ class ArrayRefusal(Exception):
 class LinkDown(ArrayRefusal):
     """The other array does not answer."""
 
+    def __init__(self, what: str) -> None:
+        super().__init__(what, ReturnValue.TIMEOUT)
+
 
 class WriteProtected(ArrayRefusal):
     """Hosts may not use the volume here now: the other side of its group is the active one."""

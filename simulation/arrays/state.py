@@ -26,6 +26,8 @@ class Volume(BaseModel):
     pool: str
     size: int
     hosts: dict[str, bool] = {}
+    cloned_from: str = ""
+    cloned_at: datetime | None = None
 
 
 class Group(BaseModel):

@@ -1,0 +1,121 @@
+"""Can a machine on an array be protected, failed over, recovered? What an operator reads before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from adapters.san.places import Place, Places
+from adapters.san.ports import Group, GroupState, SanFabric
+from vault.domain import Finding, NetworkKind, Relationship, Severity, utc
+from vault.errors import LeewardError
+
+REMEDIES = {
+    GroupState.COPYING: "wait until it is complete: leeward status",
+    GroupState.LINK_LOST: "repair the link between the arrays, then: leeward resync {machine}",
+    GroupState.SUSPENDED: "resume it on the array, or: leeward resync {machine}",
+    GroupState.SPLIT: "make it whole again: leeward resync {machine}",
+    GroupState.OTHER: "look at the group on the array",
+}
+
+
+def of_source(fabric: SanFabric, places: Places, relationship: Relationship) -> list[Finding]:
+    machine, site = relationship.machine, relationship.source_site
+    try:
+        description = fabric.describe(machine)
+        findings = places.array_of(site).check()
+        place = places.at(machine, site)
+    except LeewardError as error:
+        return [failed(machine, error)]
+    findings.append(passed(machine, f"{description.power} at {site}, {len(place.volumes)} volumes"))
+    return findings + list(_of_group(places, place, machine))
+
+
+def _of_group(places: Places, place: Place, machine: str) -> Iterator[Finding]:
+    name = places.settings(machine).group
+    subject, members = f"group {name}", ", ".join(places.members(machine))
+    group = place.group
+    if group is None or group.state is GroupState.LOCAL:
+        yield passed(subject, f"not replicated yet; it moves as a whole: {members}")
+        return
+    strangers = places.strangers(machine, group)
+    if strangers:
+        yield Finding(
+            severity=Severity.FAIL,
+            subject=subject,
+            what=f"it also has volumes of no machine in the inventory, which would move along: {', '.join(strangers)}",
+            remedy="describe their machine in the inventory, or take them out of the group on the array",
+        )
+    if group.state in REMEDIES:
+        yield Finding(
+            severity=Severity.FAIL,
+            subject=subject,
+            what=f"is {group.state}{progress(group)}; {since(group)}",
+            remedy=REMEDIES[group.state].format(machine=machine),
+        )
+    else:
+        yield passed(subject, f"{group.state}; it moves as a whole: {members}")
+
+
+def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> list[Finding]:
+    machine, site = relationship.machine, relationship.target_site
+    try:
+        array = places.array_of(site)
+        findings = [
+            *array.check(),
+            network(fabric, relationship.target_network, NetworkKind.PRODUCTION),
+            network(fabric, relationship.test_network, NetworkKind.ISOLATED),
+        ]
+        group = next((one for one in array.groups() if one.name == places.settings(machine).group), None)
+        if group is None or group.state is GroupState.LOCAL:
+            return [*findings, passed(f"space at {site}", f"{array.free_space():,} bytes are free in the array's pool")]
+    except LeewardError as error:
+        return [failed(f"site {site}", error)]
+    subject = f"group {group.name}"
+    if group.whole_at is None:
+        findings.append(
+            Finding(
+                severity=Severity.FAIL,
+                subject=subject,
+                what=f"its copy at {site} is between two moments: {group.state}{progress(group)}",
+                remedy="wait until the copy is complete; nothing can be recovered from it before",
+            )
+        )
+    elif group.state in REMEDIES:
+        warned = Finding(severity=Severity.WARN, subject=subject, what=f"is {group.state}; {since(group)}")
+        findings.append(warned)
+    else:
+        findings.append(passed(subject, f"{group.state} at {site}"))
+    return findings
+
+
+def network(fabric: SanFabric, name: str, wanted: NetworkKind) -> Finding:
+    kind = fabric.network_kind(name)
+    if kind != wanted:
+        return Finding(
+            severity=Severity.FAIL,
+            subject=f"network {name}",
+            what=f"is of kind {kind}, but the mapping needs kind {wanted}",
+            remedy="correct the network mapping in the inventory, or the plan's 'target'",
+        )
+    return passed(f"network {name}", f"{kind}, present at {fabric.site}")
+
+
+def progress(group: Group) -> str:
+    return f" ({group.percent} %)" if group.state is GroupState.COPYING else ""
+
+
+def since(group: Group) -> str:
+    """Of a group that is not synchronized: what its target is."""
+    if group.whole_at is None:
+        return "its copy is of no one moment"
+    age = max(0.0, (datetime.now(UTC) - group.whole_at).total_seconds())
+    return f"its copy is of {utc(group.whole_at)}, {age:.0f} s old"
+
+
+def passed(subject: str, what: str) -> Finding:
+    return Finding(severity=Severity.PASS, subject=subject, what=what)
+
+
+def failed(subject: str, error: LeewardError) -> Finding:
+    return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)

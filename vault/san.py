@@ -1,0 +1,53 @@
+"""What the inventory says about arrays and the machines on their volumes (``docs/san.md``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from vault.domain import MachineName, Value
+
+REFERENCE_PATTERN = r"^(env|file):.+$"
+DiskName = str
+VolumeName = str
+
+
+class SmisStorage(Value):
+    """The site's array, managed by an SMI-S provider."""
+
+    kind: Literal["smis"]
+    url: str = Field(pattern=r"^https://[^/?#\s]+/?$")
+    user: str
+    password: str = Field(pattern=REFERENCE_PATTERN)
+    """A reference."""
+    ca: str | None = None
+    """A PEM file with the authorities to trust instead of the usual ones, on the worker's host."""
+    namespace: str = "root/cimv2"
+    array: str
+    """The array's name: the ElementName of its CIM_ComputerSystem."""
+    pool: str
+    """The InstanceID of the pool in which replicas of other sites' volumes are made."""
+    initiators: list[str] = Field(min_length=1)
+    """The initiators of the site's hosts, which volumes are exposed to."""
+    portal: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$")
+    """``host:port`` where the machines of a lab site reach the array's volumes (NBD)."""
+    when_link_is_lost: Literal["go on", "wait"] = "go on"
+    """Whether hosts of this site write on while the other array cannot be written."""
+
+    @property
+    def ca_file(self) -> Path:
+        return Path(self.ca or "")
+
+
+Storage = SmisStorage
+
+
+class SanMachine(Value):
+    """A machine whose disks are volumes of its site's array."""
+
+    group: MachineName
+    """Its replication group. All machines of a group are replicated and failed over as a whole."""
+    volumes: dict[DiskName, VolumeName] = Field(min_length=1)
+    """By disk, the volume's name (ElementName) on the array; the replica's volumes have the same names."""
