@@ -180,6 +180,22 @@ class StartMachine(Value):
     timeout_s: float
 
 
+class WatchOldCopy(Value):
+    """Keep a copy that was failed over off production. ``every_s``: between two looks; ``run_for_s``: then end."""
+
+    site: str
+    machine: str
+    every_s: float
+    run_for_s: float
+
+
+class OldCopyWatched(Value):
+    """``stopped``: it ran and was powered off; None: its time was over and the copy was never seen running."""
+
+    stopped: str | None = None
+    """What was seen and done."""
+
+
 class RunScript(Value):
     """A plan's script. ``guest`` None: on the orchestrator; else where the machine it runs on is."""
 
@@ -263,14 +279,18 @@ class ReportWritten(Value):
 
 
 class Notification(Value):
-    """One thing to tell one webhook. ``id`` stays the same over all tries of it."""
+    """One thing to tell one webhook. ``id`` stays the same over all tries of it.
+
+    It is about a run of a plan, or about a ``machine`` outside of any: then the run's fields are empty.
+    """
 
     webhook: Webhook
     id: str
     occasion: Occasion
-    plan: str
-    run_id: str
-    run_type: RunType
+    plan: str = ""
+    run_id: str = ""
+    run_type: RunType | None = None
+    machine: str = ""
     state: str
     message: str
     step: str | None = None
@@ -309,6 +329,7 @@ DISABLE_SOURCE = ActivityCall("disable_source", OfRelationship, Done)
 DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Done)
 SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
 START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
+WATCH_OLD_COPY = ActivityCall("watch_old_copy", WatchOldCopy, OldCopyWatched)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
 RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)
 SEND_CALL = ActivityCall("send_call", SendCall, CallDone)

@@ -131,6 +131,7 @@ class Leeward:
             policy=self.inventory.policies[entry.policy],
             timings=self.timings,
             access=self.inventory.access,
+            webhooks=self.inventory.notifications,
         )
 
     async def protect(self, machine: str) -> str:

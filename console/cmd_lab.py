@@ -119,16 +119,24 @@ def set_fault(
 def clear_fault(
     site: Site,
     fault: Annotated[str | None, typer.Argument(help="Which one; without it: all of the site.")] = None,
+    guests_start: Annotated[
+        bool, typer.Option("--guests-start", help="A dead host comes back and starts what ran on it, unasked.")
+    ] = False,
     vault: Vault = None,
     data: Data = None,
 ) -> None:
-    """Switch a fault off. Machines of a dead host stay off until somebody starts them."""
+    """Switch a fault off. Machines of a dead host stay off until somebody starts them, or with --guests-start."""
 
     def work() -> None:
+        from adapters.lab import labctl
         from adapters.lab.faults import Fault, SiteFaults
+        from vault.loading import load_inventory
 
         settings = settings_of(vault, data)
         _must_exist(settings.vault, site)
+        if guests_start:
+            started = labctl.host_returns(load_inventory(settings.vault), settings.lab_root, site)
+            print(f"{site}: the host is back; it started: {', '.join(started) or 'nothing'}")
         SiteFaults(settings.lab_root, site).clear(Fault.parse(fault) if fault else None)
         print(f"{site}: {fault or 'all faults'} off")
 

@@ -186,6 +186,8 @@ def _show_details(output: Output, status: MachineStatus | None) -> None:
         if activity.last_failure:
             output.say(f"  last failure: {activity.last_failure}")
     output.say("")
+    for line in status.state.story:
+        output.say(f"{line.at:%Y-%m-%d %H:%M:%S}Z  {line.what}")
     _job_table(
         output,
         [

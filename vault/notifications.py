@@ -1,4 +1,4 @@
-"""Whom to tell about a plan run: webhooks, as the inventory names them."""
+"""Whom to tell about plan runs and machines: webhooks, as the inventory names them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Occasion(StrEnum):
     """A step failed and waits for a decision."""
     FINISHED = "finished"
     """The run has ended, however."""
+    OLD_COPY = "old-copy"
+    """After a failover without proof the copy at the old site ran again, and was powered off."""
 
 
 class Webhook(Value):

@@ -59,6 +59,7 @@ class Settings(Value):
             site_answer_s=max(20.0, usual.site_answer_s * self.time_scale),
             shut_down_s=max(10.0, usual.shut_down_s * self.time_scale),
             boot_s=max(30.0, usual.boot_s * self.time_scale),
+            old_copy_s=max(1.0, usual.old_copy_s * self.time_scale),
         )
 
     def environment(self) -> dict[str, str]:

@@ -11,17 +11,17 @@ import asyncio
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
-from temporalio.workflow import ActivityCancellationType, ParentClosePolicy
+from temporalio.exceptions import ApplicationError, FailureError
+from temporalio.workflow import ParentClosePolicy
 
 from activities import contracts
-from activities.contracts import OfRelationship, PointList, Replicate, ReplicationStopped, replication_queue, site_queue
+from activities.contracts import OfRelationship, PointList, site_queue
 from vault.access import Action
 from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal
-from workflows.attributes import HEALTH, PHASE, SITE, attributes
-from workflows.calls import call, is_cancellation, reason
-from workflows.ids import job_id
+from workflows.attributes import attributes
+from workflows.calls import call, reason
+from workflows.machine_book import MachineBook
+from workflows.machine_replication import SteadyState
 from workflows.model import (
     DescribeTo,
     Health,
@@ -29,7 +29,6 @@ from workflows.model import (
     JobAccepted,
     JobEvent,
     JobInput,
-    JobRecord,
     JobRequest,
     JobResult,
     MachineDescribed,
@@ -37,10 +36,8 @@ from workflows.model import (
     MachineState,
     TestCopy,
 )
-from workflows.protection import time_until
+from workflows.old_copy import TAKES_OVER, OldCopyWatch
 
-JOBS_REMEMBERED = 20
-"""Of as many requests the ids are known, so that a repeated one finds its job."""
 FOLLOWED_BY = {JobKind.ENABLE: JobKind.INITIAL_REPLICATION, JobKind.INITIAL_REPLICATION: JobKind.FINALIZE}
 """Jobs that go on by themselves, so that one ``leeward protect`` leads to a protected machine."""
 LEAVE_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
@@ -48,9 +45,6 @@ LEAVE_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
 OVERTAKE_REPLICATION = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
 """Jobs that begin while replication comes to its end: a worker learns of that with its next heartbeat only, and an
 outage must not wait for it. What they send themselves waits for the replica's lock (activities/protection.py)."""
-JOBS_OVERTAKE = "jobs-overtake-replication"
-"""Patch: machines that were protected before waited for the end of replication first."""
-REPLICATION_TURN = timedelta(hours=1)
 
 
 @workflow.defn(name="Machine")
@@ -59,14 +53,17 @@ class MachineWorkflow:
 
     @workflow.init
     def __init__(self, state: MachineState) -> None:
-        self.state = state
+        self._book = MachineBook(state)
+        self._steady = SteadyState(self._book, lambda: self._waiting is not None, self._overtakes)
+        self._old_copy = OldCopyWatch(self._book)
         self._waiting: JobRequest | None = None
         self._test_waiting: JobRequest | None = None
         self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
-        self._requests: dict[str, JobRequest] = {}
         self._resume_asked = False
-        self._ending: workflow.ActivityHandle[ReplicationStopped] | None = None
-        """A replication that was told to stop, and was overtaken."""
+
+    @property
+    def state(self) -> MachineState:
+        return self._book.state
 
     # -- what people and plans ask ------------------------------------------------------------------------------
 
@@ -77,9 +74,9 @@ class MachineWorkflow:
     @workflow.update
     async def request(self, wanted: JobRequest) -> JobAccepted:
         """Start a job; answers as soon as it is accepted, with the id of its workflow."""
-        if wanted.id not in self.state.seen_requests:
+        if not self._book.knows(wanted.id):
             self._accept(wanted)
-        return JobAccepted(job_id=self._job_ids()[wanted.id])
+        return JobAccepted(job_id=self._book.job_of(wanted.id))
 
     @request.validator
     def _may_request(self, wanted: JobRequest) -> None:
@@ -93,8 +90,8 @@ class MachineWorkflow:
     async def resume_replication(self) -> MachineState:
         """Replication that an error halted starts again."""
         self._resume_asked = True
-        self._set_health(Health())
-        self._update(halted=False)
+        self._book.set_health(Health())
+        self._book.update(halted=False)
         return self.state
 
     @workflow.update
@@ -114,12 +111,13 @@ class MachineWorkflow:
     @workflow.update
     async def configure(self, settings: MachineSettings) -> MachineState:
         """Take over changed settings from the inventory; they hold from the next replication turn on."""
-        self._update(
+        self._book.update(
             forward=settings.forward,
             backward=settings.backward,
             policy=settings.policy,
             timings=settings.timings,
             access=settings.access,
+            webhooks=settings.webhooks,
         )
         return self.state
 
@@ -129,7 +127,7 @@ class MachineWorkflow:
         why_not = self._refusal(wanted)
         if why_not is not None:
             await self._reply(wanted, "refused", why_not)
-        elif wanted.id not in self.state.seen_requests:
+        elif not self._book.knows(wanted.id):
             self._accept(wanted)
 
     @workflow.signal
@@ -148,8 +146,8 @@ class MachineWorkflow:
 
     @workflow.signal
     async def job_held(self, held: HeldJob) -> None:
-        self._record(held.request_id, state="held")
-        await self._reply(self._requests[held.request_id], "held", "ready; waiting for its turn to start")
+        self._book.record(held.request_id, state="held")
+        await self._reply(self._book.requests[held.request_id], "held", "ready; waiting for its turn to start")
 
     @workflow.signal
     async def proceed(self, held: HeldJob) -> None:
@@ -163,26 +161,29 @@ class MachineWorkflow:
 
     @workflow.run
     async def run(self, _: MachineState) -> None:
-        self._show()
+        self._book.show()
         test_lane = asyncio.create_task(self._test_lane())
+        watching = asyncio.create_task(self._old_copy.run())
         while not self._is_over():
-            if self._ending is not None and not self._overtakes():
-                ending, self._ending = self._ending, None
-                await self._end_of(ending)
+            await self._steady.let_end()
             if self._waiting is not None:
                 await self._run_job(self._take_waiting())
             elif self.state.phase is Phase.PROTECTED and not self.state.halted:
-                await self._replicate()
-            elif self._resyncs_by_itself():
-                await self._wait_for_resync()
+                await self._steady.replicate()
+            elif self._steady.resyncs_by_itself():
+                await self._resynchronize_when_due()
             else:
                 await workflow.wait_condition(lambda: self._waiting is not None or self._resume_asked)
                 self._resume_asked = False
             if workflow.info().is_continue_as_new_suggested() and self._is_quiet():
-                test_lane.cancel()
-                await workflow.wait_condition(workflow.all_handlers_finished)
+                await self._end(test_lane, watching)
                 workflow.continue_as_new(self.state)
+        await self._end(test_lane, watching)
+
+    async def _end(self, test_lane: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
         test_lane.cancel()
+        await self._old_copy.end()
+        watching.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
 
     async def _test_lane(self) -> None:
@@ -193,67 +194,14 @@ class MachineWorkflow:
                 await self._run_job(wanted)
             self._test_waiting = None
 
-    async def _replicate(self) -> None:
-        """Steady state: one long activity; it ends when a job wants the machine, or for a new turn."""
-        relationship = self.state.relationship
-        turn = workflow.start_activity(
-            contracts.REPLICATE_DELTAS.name,
-            Replicate(relationship=relationship, run_for_s=REPLICATION_TURN.total_seconds()),
-            result_type=ReplicationStopped,
-            task_queue=replication_queue(relationship.source_site),
-            summary=f"replicate {relationship.machine} to {relationship.target_site}",
-            heartbeat_timeout=timedelta(seconds=self.state.timings.heartbeat_s),
-            start_to_close_timeout=REPLICATION_TURN * 2,
-            retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
-            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-        )
-        await workflow.wait_condition(lambda: turn.done() or self._waiting is not None)
-        if not turn.done():
-            turn.cancel()
-            if self._overtakes() and workflow.patched(JOBS_OVERTAKE):
-                self._ending = turn
-                return
-        await self._end_of(turn)
-
     def _overtakes(self) -> bool:
         return self._waiting is not None and self._waiting.kind in OVERTAKE_REPLICATION
 
-    async def _end_of(self, turn: workflow.ActivityHandle[ReplicationStopped]) -> None:
-        try:
-            stopped = await turn
-        except ActivityError as error:
-            if is_cancellation(error) or self.state.phase is not Phase.PROTECTED:
-                return
-            self._halt(f"replication halted: {reason(error)}")
-            return
-        if self.state.phase is not Phase.PROTECTED:
-            return
-        if stopped.last_point is not None:
-            self._update(last_point=stopped.last_point)
-        if stopped.reason == "resync-required":
-            self._enter(Phase.RESYNC_REQUIRED)
-            self._set_health(Health(level="warning", reason=stopped.detail))
-
-    async def _wait_for_resync(self) -> None:
-        """An automatic resynchronization starts by itself when the policy's window opens."""
-        policy = self.state.policy
-        now = workflow.now()
-        opens_in = timedelta(0)
-        if policy.resync == "window" and not _inside(
-            policy.resync_window.start, policy.resync_window.until, now.strftime("%H:%M")
-        ):
-            opens_in = time_until(policy.resync_window.start, now)
-        try:
-            await workflow.wait_condition(
-                lambda: self._waiting is not None,
-                timeout=opens_in,
-                timeout_summary=f"resynchronization window opens at {policy.resync_window.start} UTC",
-            )
-        except TimeoutError:
+    async def _resynchronize_when_due(self) -> None:
+        if await self._steady.resync_is_due():
             request_id = f"resync/{self.state.jobs_started + 1}"
-            self._accept(
-                JobRequest(id=request_id, kind=JobKind.RESYNCHRONIZE, requested_by=f"policy ({policy.resync})")
-            )
+            asked_by = f"policy ({self.state.policy.resync})"
+            self._accept(JobRequest(id=request_id, kind=JobKind.RESYNCHRONIZE, requested_by=asked_by))
 
     # -- one job ------------------------------------------------------------------------------------------------
 
@@ -261,22 +209,24 @@ class MachineWorkflow:
         came_from = self.state.phase
         transition = LIFECYCLE[wanted.kind]
         if transition.during is not None:
-            self._enter(transition.during)
+            self._book.enter(transition.during)
+        if wanted.kind in TAKES_OVER:
+            await self._old_copy.end_turn()
         try:
             result = await self._run_child(wanted)
         except FailureError as error:
             message = reason(error)
             if transition.during is not None:
-                self._enter(transition.failed or came_from)
-            self._record(wanted.id, state="failed", message=message)
+                self._book.enter(transition.failed or came_from)
+            self._book.record(wanted.id, state="failed", message=message)
             self._judge_failure(wanted.kind, message)
             await self._reply(wanted, "failed", message)
             return
         self._take_over(wanted, result)
         if transition.done is not None:
             committed = result.recovered is not None and result.recovered.committed
-            self._enter(Phase.FAILED_OVER if committed else transition.done)
-        self._record(wanted.id, state="done", message=result.trouble or (result.sentences or ["done"])[-1])
+            self._book.enter(Phase.FAILED_OVER if committed else transition.done)
+        self._book.record(wanted.id, state="done", message=result.trouble or (result.sentences or ["done"])[-1])
         self._judge_success(wanted.kind, result)
         follower = FOLLOWED_BY.get(wanted.kind)
         if follower is not None:
@@ -286,21 +236,22 @@ class MachineWorkflow:
     def _judge_failure(self, kind: JobKind, message: str) -> None:
         """A resynchronization that failed is not begun again by itself; a halted replication stays the headline."""
         if kind is JobKind.RESYNCHRONIZE:
-            self._halt(f"{kind} failed: {message}")
+            self._book.halt(f"{kind} failed: {message}")
         elif not self.state.halted:
-            self._set_health(Health(level="warning", reason=f"{kind} failed: {message}"))
+            self._book.set_health(Health(level="warning", reason=f"{kind} failed: {message}"))
 
     def _judge_success(self, kind: JobKind, result: JobResult) -> None:
         """What went well beside replication says nothing about what is wrong with the machine itself."""
         if kind in BESIDE_REPLICATION and (self.state.halted or self.state.phase is not Phase.PROTECTED):
             return
         if LIFECYCLE[kind].done is Phase.PROTECTED:
-            self._update(halted=False)
-        self._set_health(Health(level="warning", reason=result.trouble) if result.trouble else Health())
+            self._book.update(halted=False)
+        trouble = Health(level="warning", reason=result.trouble) if result.trouble else None
+        self._book.set_health(trouble or self._old_copy.health())
 
     async def _run_child(self, wanted: JobRequest) -> JobResult:
         state = self.state
-        workflow_id = next(record.id for record in state.jobs if record.request_id == wanted.id)
+        workflow_id = self._book.job_of(wanted.id)
         given = JobInput(
             request=wanted,
             relationship=state.relationship.shaped(wanted.target, isolated=wanted.kind is JobKind.TEST_FAILOVER),
@@ -336,21 +287,22 @@ class MachineWorkflow:
     def _take_over(self, wanted: JobRequest, result: JobResult) -> None:
         """What the finished job changed about the machine, beyond its phase."""
         if result.point is not None and wanted.kind not in BESIDE_REPLICATION:
-            self._update(last_point=result.point)
+            self._book.update(last_point=result.point)
         if wanted.kind is JobKind.TEST_FAILOVER and result.recovered is not None:
             made = result.recovered
-            self._update(test=TestCopy(machine=made.name, site=made.site, network=made.network, point=made.point))
+            self._book.update(test=TestCopy(machine=made.name, site=made.site, network=made.network, point=made.point))
         elif wanted.kind is JobKind.CLEANUP_TEST:
-            self._update(test=None)
+            self._book.update(test=None)
         elif wanted.kind in {JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER}:
-            self._update(failed_over_to=result.point, recovered=result.recovered_at)
+            self._book.update(failed_over_to=result.point, recovered=result.recovered_at)
+            self._old_copy.begin(result)
         elif wanted.kind is JobKind.REVERSE:
-            self._update(reversed=not self.state.reversed, failed_over_to=None, recovered=None)
+            self._book.update(reversed=not self.state.reversed, failed_over_to=None, recovered=None, old_copy=None)
 
     # -- bookkeeping --------------------------------------------------------------------------------------------
 
     def _refusal(self, wanted: JobRequest) -> str | None:
-        if wanted.id in self.state.seen_requests:
+        if self._book.knows(wanted.id):
             return None
         why_not = refusal(self.state.name, self.state.phase, wanted.kind)
         if why_not is not None:
@@ -371,22 +323,7 @@ class MachineWorkflow:
         return None
 
     def _accept(self, wanted: JobRequest) -> None:
-        number = self.state.jobs_started + 1
-        record = JobRecord(
-            id=job_id(self.state.name, number, wanted.kind.value),
-            kind=wanted.kind,
-            request_id=wanted.id,
-            requested_by=wanted.requested_by,
-            plan=wanted.plan,
-            state="running",
-            started=workflow.now(),
-        )
-        self._requests[wanted.id] = wanted
-        self._update(
-            jobs_started=number,
-            jobs=[*self.state.jobs, record][-JOBS_REMEMBERED:],
-            seen_requests=[*self.state.seen_requests, wanted.id][-JOBS_REMEMBERED:],
-        )
+        self._book.accept(wanted)
         if wanted.kind in BESIDE_REPLICATION:
             self._test_waiting = wanted
         else:
@@ -397,30 +334,17 @@ class MachineWorkflow:
         assert wanted is not None
         return wanted
 
-    def _job_ids(self) -> dict[str, str]:
-        return {record.request_id: record.id for record in self.state.jobs}
-
-    def _record(self, request_id: str, *, state: str, message: str = "") -> None:
-        finished = workflow.now() if state in {"done", "failed"} else None
-        self._update(
-            jobs=[
-                record.model_copy(update={"state": state, "message": message, "finished": finished})
-                if record.request_id == request_id
-                else record
-                for record in self.state.jobs
-            ]
-        )
-
     async def _tell_held_job(self, what: str, held: HeldJob) -> None:
         """The word may come before the job has started (replication ends first) or after it has ended."""
-        if not self._is_open(held.request_id):
+        if not self._book.is_open(held.request_id):
             await self._say_that_it_has_ended(held)
             return
         if held.reply_to is not None:
-            request = self._requests[held.request_id]
-            self._requests[held.request_id] = request.model_copy(update={"reply_to": held.reply_to})
-        self._record(held.request_id, state="running")
-        await workflow.wait_condition(lambda: held.request_id in self._running or not self._is_open(held.request_id))
+            self._book.answers_to(held.request_id, held.reply_to)
+        self._book.record(held.request_id, state="running")
+        await workflow.wait_condition(
+            lambda: held.request_id in self._running or not self._book.is_open(held.request_id)
+        )
         child = self._running.get(held.request_id)
         if child is None:
             return
@@ -442,11 +366,8 @@ class MachineWorkflow:
         )
         await _signal(held.reply_to, "job_event", event)
 
-    def _is_open(self, request_id: str) -> bool:
-        return any(job.request_id == request_id and job.state in {"running", "held"} for job in self.state.jobs)
-
     async def _reply(self, wanted: JobRequest, kind: str, message: str, result: JobResult | None = None) -> None:
-        reply_to = self._requests.get(wanted.id, wanted).reply_to
+        reply_to = self._book.requests.get(wanted.id, wanted).reply_to
         if reply_to is None:
             return
         event = JobEvent.model_validate(
@@ -461,51 +382,15 @@ class MachineWorkflow:
         )
         await _signal(reply_to, "job_event", event)
 
-    def _update(self, **changes: object) -> None:
-        self.state = self.state.model_copy(update=changes)
-
-    def _enter(self, phase: Phase) -> None:
-        self._update(phase=phase)
-        self._show()
-
-    def _halt(self, why: str) -> None:
-        """Nothing goes on by itself until the operator says so."""
-        self._update(halted=True)
-        self._set_health(Health(level="critical", reason=why))
-
-    def _set_health(self, health: Health) -> None:
-        self._update(health=health)
-        self._show()
-
-    def _show(self) -> None:
-        state = self.state
-        workflow.upsert_search_attributes(
-            [
-                PHASE.value_set(state.phase.value),
-                HEALTH.value_set(state.health.level),
-                SITE.value_set(state.active_site),
-            ]
-        )
-        relationship = state.relationship
-        why = f" — {state.health.reason}" if state.health.reason else ""
-        workflow.set_current_details(
-            f"**{state.name}**: {state.phase.value}, {relationship.source_site} → {relationship.target_site}\n\n"
-            f"health: {state.health.level}{why}"
-        )
-
     def _is_over(self) -> bool:
         """Unprotected with nothing to do: the entity ends; ``leeward protect`` makes a new one."""
         return self.state.phase is Phase.UNPROTECTED and self.state.jobs_started > 0 and self._is_quiet()
-
-    def _resyncs_by_itself(self) -> bool:
-        state = self.state
-        return state.phase is Phase.RESYNC_REQUIRED and state.policy.resync != "manual" and not state.halted
 
     def _is_quiet(self) -> bool:
         return (
             self.state.phase in IDLE
             and self._waiting is None
-            and not (self._test_waiting or self._running or self._ending)
+            and not (self._test_waiting or self._running or self._steady.is_ending)
         )
 
 
@@ -515,10 +400,3 @@ async def _signal(workflow_id: str, signal: str, value: object) -> None:
         await workflow.get_external_workflow_handle(workflow_id).signal(signal, value)
     except FailureError as error:
         workflow.logger.warning("%s to %s was not delivered: %s", signal, workflow_id, error)
-
-
-def _inside(start: str, until: str, clock: str) -> bool:
-    """Whether ``clock`` (``HH:MM``) is in the window, which may pass midnight."""
-    if start <= until:
-        return start <= clock < until
-    return clock >= start or clock < until

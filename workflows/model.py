@@ -40,6 +40,8 @@ class Timings(Value):
     """A site is unreachable when none of its workers takes a task for so long."""
     shut_down_s: float = 300
     boot_s: float = 600
+    old_copy_s: float = 15
+    """How often a worker of the old site looks whether a copy that was failed over has come back."""
 
 
 class JobRequest(Value):
@@ -147,6 +149,27 @@ class TestCopy(Value):
     point: RecoveryPoint
 
 
+class OldCopy(Value):
+    """The copy at the old site that nobody saw off when its machine was failed over: its host may come back with it.
+
+    Attributes:
+        machine: its name at that site.
+        stopped: how often it ran again and was powered off.
+    """
+
+    site: str
+    machine: str
+    stopped: int = 0
+    last_stopped: AwareDatetime | None = None
+
+
+class StoryLine(Value):
+    """Something that happened to a machine outside of its jobs."""
+
+    at: AwareDatetime
+    what: str
+
+
 class MachineState(Value):
     """Everything that the machine's workflow knows; it survives continue-as-new as this one value."""
 
@@ -167,6 +190,10 @@ class MachineState(Value):
     last_point: RecoveryPoint | None = None
     failed_over_to: RecoveryPoint | None = None
     recovered: RecoveredMachine | None = None
+    old_copy: OldCopy | None = None
+    """It is watched from the commit pending on, until reverse replication takes it over."""
+    story: list[StoryLine] = Field(default=[], max_length=20)
+    webhooks: list[Webhook] = []
     jobs_started: int = 0
     jobs: list[JobRecord] = Field(default=[], max_length=20)
     seen_requests: list[str] = Field(default=[], max_length=50)
@@ -203,6 +230,7 @@ class MachineSettings(Value):
     policy: Policy
     timings: Timings
     access: Access | None = None
+    webhooks: list[Webhook] = []
 
 
 class JobAccepted(Value):

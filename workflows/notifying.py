@@ -1,4 +1,4 @@
-"""Telling a webhook about a run: a workflow of its own, so that a dead webhook never holds a recovery up."""
+"""Telling a webhook about a run or a machine: a workflow of its own, so that a dead one never holds a recovery up."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ async def notify(notification: Notification) -> None:
         notification,
         id=f"notify/{notification.id}",
         parent_close_policy=ParentClosePolicy.ABANDON,
-        search_attributes=attributes(plan=notification.plan, run_type=notification.run_type),
+        search_attributes=attributes(
+            plan=notification.plan or None,
+            machine=notification.machine or None,
+            run_type=notification.run_type,
+        ),
         static_summary=f"tell {notification.webhook.url}: {notification.occasion}",
     )

@@ -22,7 +22,8 @@ _PACE = struct.Struct("<Q")
 
 class Fault(StrEnum):
     HOST_DEAD = "host dead"
-    """Every guest of the site is killed; nothing at the site answers. After it is cleared the guests stay off."""
+    """Every guest of the site is killed; nothing at the site answers. After it is cleared the guests stay off; see
+    ``labctl.host_returns`` for a host that starts them."""
     LINK_DOWN = "link down"
     """Nothing gets from or to the site."""
     LINK_SLOW = "link slow"

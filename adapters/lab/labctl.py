@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from adapters.lab import guest_client
 from adapters.lab.definition import MachineDefinition
-from adapters.lab.guest_state import RUNNING
+from adapters.lab.faults import Fault, SiteFaults
+from adapters.lab.guest_state import BOOTING, RUNNING
 from adapters.lab.hypervisor import LabHypervisor, transactions
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.network import PRODUCTION
@@ -58,6 +59,20 @@ def up(inventory: Inventory, lab_root: Path, beat: Beat = _ignore) -> list[str]:
         hypervisor.start(machine)
         hypervisor.wait_until_answering(machine, START_TIMEOUT_S, beat)
         started.append(f"{site}/{machine}")
+    return started
+
+
+def host_returns(inventory: Inventory, lab_root: Path, site: str) -> list[str]:
+    """A dead host is back, and starts by itself what ran when it died, as hosts do; return those machines.
+
+    It asks nobody: so comes an old copy back beside the machine that was recovered in its place."""
+    SiteFaults(lab_root, site).clear(Fault.HOST_DEAD)
+    hypervisor, started = LabHypervisor(lab_root, site, inventory), []
+    for folder in LabLayout(lab_root).site(site).registered():
+        last = guest_client.last_state(folder)
+        if last and last.state in {BOOTING, RUNNING} and not last.alive():
+            hypervisor.start(folder.name)
+            started.append(folder.name)
     return started
 
 

@@ -20,6 +20,7 @@ from vault.domain import (
     Answering,
     CacheFill,
     Finding,
+    MachineDescription,
     PowerState,
     Progress,
     RecoveredMachine,
@@ -167,6 +168,15 @@ class FakeHypervisor:
         self._world.enter("shut_down", machine, self.site, lambda: beat("shutting down"), detail=f"{timeout_s:g}")
         self._world.set_power(self.site, machine, PowerState.OFF)
         return PowerState.OFF
+
+    def power_off(self, machine: str) -> None:
+        self._world.enter("power_off", machine, self.site)
+        self._world.set_power(self.site, machine, PowerState.OFF)
+
+    def describe(self, machine: str) -> MachineDescription:
+        self._world.enter("describe", machine, self.site)
+        power = self._world.power[self.site, machine]
+        return MachineDescription(name=machine, site=self.site, power=power, disks=[], network="production")
 
     def wait_until_answering(self, machine: str, timeout_s: float, beat: Beat) -> Answering:
         self._world.enter("answer", machine, self.site, lambda: beat("waiting"), detail=f"{timeout_s:g}")

@@ -1,0 +1,117 @@
+"""A machine's steady state: one long activity of replication after another, and resynchronization by the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+from temporalio.workflow import ActivityCancellationType
+
+from activities import contracts
+from activities.contracts import Replicate, ReplicationStopped, replication_queue
+from vault.inventory import Policy
+from vault.lifecycle import Phase
+from workflows.calls import is_cancellation, reason
+from workflows.machine_book import MachineBook
+from workflows.model import Health
+from workflows.protection import time_until
+
+JOBS_OVERTAKE = "jobs-overtake-replication"
+"""Patch: machines that were protected before waited for the end of replication first."""
+REPLICATION_TURN = timedelta(hours=1)
+
+
+class SteadyState:
+    """Replicates while nobody wants the machine.
+
+    ``wanted``: a job waits; ``overtakes``: it is one that need not wait for replication to come to its end.
+    """
+
+    def __init__(self, book: MachineBook, wanted: Callable[[], bool], overtakes: Callable[[], bool]) -> None:
+        self._book = book
+        self._wanted = wanted
+        self._overtakes = overtakes
+        self._ending: workflow.ActivityHandle[ReplicationStopped] | None = None
+        """A replication that was told to stop, and was overtaken."""
+
+    @property
+    def is_ending(self) -> bool:
+        return self._ending is not None
+
+    async def let_end(self) -> None:
+        """Unless the next job overtakes it, too."""
+        if self._ending is not None and not self._overtakes():
+            ending, self._ending = self._ending, None
+            await self._end_of(ending)
+
+    async def replicate(self) -> None:
+        """One turn; it ends when a job wants the machine, or for the next one."""
+        relationship = self._book.state.relationship
+        turn = workflow.start_activity(
+            contracts.REPLICATE_DELTAS.name,
+            Replicate(relationship=relationship, run_for_s=REPLICATION_TURN.total_seconds()),
+            result_type=ReplicationStopped,
+            task_queue=replication_queue(relationship.source_site),
+            summary=f"replicate {relationship.machine} to {relationship.target_site}",
+            heartbeat_timeout=timedelta(seconds=self._book.state.timings.heartbeat_s),
+            start_to_close_timeout=REPLICATION_TURN * 2,
+            retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        await workflow.wait_condition(lambda: turn.done() or self._wanted())
+        if not turn.done():
+            turn.cancel()
+            if self._overtakes() and workflow.patched(JOBS_OVERTAKE):
+                self._ending = turn
+                return
+        await self._end_of(turn)
+
+    async def _end_of(self, turn: workflow.ActivityHandle[ReplicationStopped]) -> None:
+        try:
+            stopped = await turn
+        except ActivityError as error:
+            if is_cancellation(error) or self._book.state.phase is not Phase.PROTECTED:
+                return
+            self._book.halt(f"replication halted: {reason(error)}")
+            return
+        if self._book.state.phase is not Phase.PROTECTED:
+            return
+        if stopped.last_point is not None:
+            self._book.update(last_point=stopped.last_point)
+        if stopped.reason == "resync-required":
+            self._book.enter(Phase.RESYNC_REQUIRED)
+            self._book.set_health(Health(level="warning", reason=stopped.detail))
+
+    def resyncs_by_itself(self) -> bool:
+        state = self._book.state
+        return state.phase is Phase.RESYNC_REQUIRED and state.policy.resync != "manual" and not state.halted
+
+    async def resync_is_due(self) -> bool:
+        """Wait for the policy's window; False when a job came first."""
+        policy = self._book.state.policy
+        try:
+            await workflow.wait_condition(
+                self._wanted,
+                timeout=_opens_in(policy, workflow.now()),
+                timeout_summary=f"resynchronization window opens at {policy.resync_window.start} UTC",
+            )
+        except TimeoutError:
+            return True
+        return False
+
+
+def _opens_in(policy: Policy, now: datetime) -> timedelta:
+    window = policy.resync_window
+    if policy.resync != "window" or _inside(window.start, window.until, now.strftime("%H:%M")):
+        return timedelta(0)
+    return time_until(window.start, now)
+
+
+def _inside(start: str, until: str, clock: str) -> bool:
+    """Whether ``clock`` (``HH:MM``) is in the window, which may pass midnight."""
+    if start <= until:
+        return start <= clock < until
+    return clock >= start or clock < until
