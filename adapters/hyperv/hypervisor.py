@@ -173,6 +173,16 @@ class HyperVHypervisor(Hypervisor):
         described = self.inventory.machines.get(machine)
         return (described.hyperv if described else None) or HyperVMachine()
 
+    def _settings_of(self, there: Located, machine: str) -> HyperVMachine:
+        """As :meth:`settings`; a test copy's guest has the accounts of the machine that it is a copy of."""
+        if there.vm.replication is None or ROLES[there.vm.replication.mode] is not Role.TEST_COPY:
+            return self.settings(machine)
+        for vm in self.hosts.run(there.host, INVENTORY, InventoryRequest()).machines:
+            if vm.replication is not None and vm.replication.test_vm_id == there.vm.id:
+                original = next((name for name in self.inventory.machines if self.vm_name(name) == vm.name), machine)
+                return self.settings(original)
+        return self.settings(machine)
+
     def network_kind(self, network: str) -> str:
         networks = self.inventory.sites[self.site].networks
         if network not in networks:
@@ -296,14 +306,14 @@ class HyperVHypervisor(Hypervisor):
     def run_in_guest(
         self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
     ) -> ScriptResult:
-        login = self.settings(machine)
+        there = self.find(machine)
+        login = self._settings_of(there, machine)
         if not (login.guest_user and login.guest_password):
             raise InvalidState(
                 f"leeward has no login for the guest of '{machine}'",
                 where=f"site {self.site}",
                 remedy="set 'guest_user' and 'guest_password' below the machine's 'hyperv'",
             )
-        there = self.find(machine)
         given = RunInGuest(
             vm_id=there.vm.id,
             user=login.guest_user,

@@ -49,7 +49,7 @@ Disturb = Callable[[int, str], Disturbance | None]
 
 
 class WinRMServer:
-    """Listens on 127.0.0.1 at a free port until :meth:`close`; a context manager.
+    """Listens on 127.0.0.1 until :meth:`close`; a context manager.
 
     Args:
         answer: called for each operation that a client runs.
@@ -59,6 +59,7 @@ class WinRMServer:
         certificate: made in a temporary folder when not given.
         max_shells: MaxShellsPerUser.
         latency_s: how long every request takes at least.
+        port: 0: a free one.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class WinRMServer:
         certificate: ServerCertificate | None = None,
         max_shells: int = 30,
         latency_s: float = 0.0,
+        port: int = 0,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="leeward-winrm-")
         folder = Path(self._folder.name)
@@ -88,7 +90,7 @@ class WinRMServer:
         """Logins that were begun."""
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
-        self._listener = _Listener(self)
+        self._listener = _Listener(self, port)
         self._thread = threading.Thread(
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, name="simulated WinRM", daemon=True
         )
@@ -165,10 +167,10 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, server: WinRMServer) -> None:
+    def __init__(self, server: WinRMServer, port: int) -> None:
         self.winrm = server
         self._tls = server.certificate.context(server.accounts.client_certificates)
-        super().__init__(("127.0.0.1", 0), _Connection)
+        super().__init__(("127.0.0.1", port), _Connection)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the connection's thread: a client that is slow to shake hands, or refuses to, stops no other."""

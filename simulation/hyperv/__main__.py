@@ -1,0 +1,37 @@
+"""A simulated Hyper-V fabric as a process: ``python -m simulation.hyperv --root DIR --inventory FILE``.
+
+It serves all hosts of the inventory's Hyper-V sites, makes and starts their machines, and ends with SIGTERM; its guests
+run on. What it remembers is in ``DIR/hyperv``, the machines are those of the lab in ``DIR/lab``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from simulation.hyperv import process
+from simulation.hyperv.hosts import Hosts
+from vault.loading import load_inventory
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m simulation.hyperv", description=__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--inventory", type=Path, required=True)
+    parser.add_argument("--time-scale", type=float, default=1.0)
+    given = parser.parse_args(arguments)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with Hosts(given.root, load_inventory(given.inventory), time_scale=given.time_scale) as hosts:
+        running = hosts.fabric.start_all()
+        process.tell_ready(given.root, running)
+        ended.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""A machine's whole life on simulated hosts: real bytes move, real guests boot, and say what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_fabric import FAR_HOST, HOST, SmallFabric, quiet
+
+from adapters.hyperv.states import ReplicationMode as Mode
+from adapters.hyperv.states import ReplicationState as State
+from vault.domain import LATEST, Answering, GuestTransactions, PowerState, Severity
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallFabric]:
+    fabric = SmallFabric(tmp_path)
+    yield fabric
+    fabric.close()
+
+
+def held(answering: Answering) -> GuestTransactions:
+    assert answering.transactions is not None
+    return answering.transactions
+
+
+def test_planned_failover_and_failback_lose_nothing_and_a_test_touches_nothing(small: SmallFabric) -> None:
+    provider, forward, backward = small.provider, small.forward, small.backward
+    findings = provider.check_source(forward) + provider.check_target(forward)
+    assert {finding.severity for finding in findings} == {Severity.PASS}, findings
+    small.protect()
+    before = small.acknowledged()
+    tested = provider.start_test(forward, LATEST, "db-test", quiet)
+    small.west.start("db-test")
+    copy = held(small.west.wait_until_answering("db-test", 20, quiet))
+    assert (tested.network, copy.damaged) == ("isolated", 0)
+    assert copy.held_at_boot > 0
+    assert small.west.run_in_guest("db-test", ["/bin/sh", "-c", "echo $MACHINE"], {}, 20, quiet).exit_code == 0
+    provider.end_test(forward, "db-test")
+    assert [vm.name for vm in small.fabric.state.hosts[FAR_HOST].vms.values()] == ["db"]
+    small.wait_for(lambda: small.acknowledged() > before)
+
+    assert small.east.shut_down("db", 30, quiet) is PowerState.OFF
+    point = provider.send_last_changes(forward, quiet)
+    provider.fail_over(forward, point.id, quiet)
+    small.west.start("db")
+    found = held(small.west.wait_until_answering("db", 20, quiet))
+    assert (found.lost, found.damaged) == (0, 0)
+    assert found.held_at_boot == found.acknowledged_at_boot > 0
+    provider.commit(forward, point.id)
+    provider.prepare_reverse(backward)
+    provider.enable(backward)
+    provider.copy_initial(backward, quiet)
+    assert (small.vm(FAR_HOST).mode, small.vm(HOST).mode) == (Mode.PRIMARY, Mode.REPLICA)
+    assert small.vm(FAR_HOST).state is State.REPLICATING
+
+    assert small.west.shut_down("db", 30, quiet) is PowerState.OFF
+    point = provider.send_last_changes(backward, quiet)
+    provider.fail_over(backward, point.id, quiet)
+    small.east.start("db")
+    found = held(small.east.wait_until_answering("db", 20, quiet))
+    assert (found.lost, found.damaged) == (0, 0)
+    assert small.east.describe("db").network == "production"
+
+
+def test_an_unplanned_failover_holds_what_its_recovery_point_has_and_is_turned_round(small: SmallFabric) -> None:
+    provider, forward, backward = small.provider, small.forward, small.backward
+    small.protect()
+    small.hosts.fabric.go_down(HOST)
+    acknowledged = small.acknowledged()
+    points = provider.recovery_points(forward)
+    provider.fail_over(forward, points[-1].id, quiet)
+    small.west.start("db")
+    found = held(small.west.wait_until_answering("db", 20, quiet))
+    assert 0 < found.held_at_boot <= acknowledged == found.acknowledged_at_boot
+    assert found.damaged == 0
+    provider.commit(forward, points[-1].id)
+    provider.prepare_reverse(backward)
+    provider.enable(backward)
+    assert small.vm(FAR_HOST).state is State.READY_FOR_INITIAL_REPLICATION
+    provider.copy_initial(backward, quiet)
+    provider.finalize(backward)
+    provider.disable_source(backward)
+    provider.disable_target(backward)
+    assert not small.fabric.state.hosts[HOST].vms
+
+
+def test_the_fabric_remembers_everything_when_its_process_ends(small: SmallFabric) -> None:
+    small.protect()
+    remembered = small.fabric.state.model_dump(exclude={"hosts": {"__all__": {"vms": {"__all__": {"replication"}}}}})
+    small.hosts.close()
+    again = type(small.hosts)(small.root, small.inventory, time_scale=1)
+    small.hosts, small.fabric = again, again.fabric
+    small.work_anew()
+    found = again.fabric.state.model_dump(exclude={"hosts": {"__all__": {"vms": {"__all__": {"replication"}}}}})
+    assert found == remembered
+    assert again.fabric.start_all() == ["east/db"]
+    assert small.provider.recovery_points(small.forward)
