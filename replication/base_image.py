@@ -34,6 +34,10 @@ def _entry(data: bytes | memoryview) -> bytes:
     return OF_ZEROS if is_zero(data) else checksum(data)
 
 
+def _entries(data: memoryview) -> bytes:
+    return b"".join([_entry(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK)])
+
+
 class BaseImage:
     """Reads are thread-safe; writes come from one writer that holds the store's lock.
 
@@ -47,10 +51,15 @@ class BaseImage:
         self._image, self._sums = image, sums
         flags = os.O_RDWR if writable else os.O_RDONLY
         self._fds: list[int] = []
+        self._direct: int | None = None
+        self._entered: set[int] = set()
+        """Blocks whose table entry is right since they were filled."""
         try:
             with files.translated(image):
                 self._fds.append(files.open_file(image, flags))
                 self._fds.append(files.open_file(sums, flags))
+                if writable:
+                    self._direct = files.open_direct(image)
                 self._check()
         except BaseException:
             self.close()
@@ -72,6 +81,9 @@ class BaseImage:
 
     def close(self) -> None:
         """Idempotent."""
+        if self._direct is not None:
+            os.close(self._direct)
+            self._direct = None
         while self._fds:
             os.close(self._fds.pop())
 
@@ -101,17 +113,34 @@ class BaseImage:
 
     def write(self, extent: Extent) -> None:
         """Zeros become a hole. The table does not know yet: :meth:`settle` follows."""
+        self._entered.difference_update(_blocks(extent.offset, len(extent.data)))
         with files.translated(self._image):
             if is_zero(extent.data):
                 files.zero_range(self._fds[0], extent.offset, len(extent.data))
             else:
                 files.write_at(self._fds[0], extent.data, extent.offset)
 
+    def fill(self, extent: Extent) -> None:
+        """As :meth:`write`, for an image that is being seeded: whole blocks are entered into the table as well."""
+        blocks, end = _blocks(extent.offset, len(extent.data)), extent.offset + len(extent.data)
+        if extent.offset % BLOCK or (end % BLOCK and end != self.size) or is_zero(extent.data):
+            self.write(extent)
+            return
+        with files.translated(self._image):
+            if self._direct is None or len(extent.data) % files.DIRECT_UNIT:
+                files.write_at(self._fds[0], extent.data, extent.offset)
+            else:
+                files.write_direct(self._direct, extent.data, extent.offset)
+        self._put_entries(blocks, _entries(memoryview(extent.data)))
+        self._entered.update(blocks)
+
     def settle(self, offset: int, length: int) -> None:
         """Enter into the table what the image holds in this range."""
         end = min(self.size, offset + length)
-        for begin in range(offset - offset % BLOCK, end, PIECE):
-            self._enter(_blocks(begin, min(PIECE, end - begin)))
+        blocks = _blocks(offset, end - offset)
+        for run in _consecutive([block for block in blocks if block not in self._entered]):
+            self._enter(run)
+        self._entered.difference_update(blocks)
 
     def sync(self) -> None:
         """Image and table are durable."""
@@ -146,8 +175,10 @@ class BaseImage:
         if self.is_hole(blocks.start * BLOCK, len(blocks) * BLOCK):
             entries = OF_ZEROS * len(blocks)
         else:
-            data = memoryview(self.read(blocks.start * BLOCK, len(blocks) * BLOCK))
-            entries = b"".join([_entry(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK)])
+            entries = _entries(memoryview(self.read(blocks.start * BLOCK, len(blocks) * BLOCK)))
+        self._put_entries(blocks, entries)
+
+    def _put_entries(self, blocks: range, entries: bytes) -> None:
         position = SUMS_ENTRIES + blocks.start * CHECKSUM_LENGTH
         with files.translated(self._sums):
             if not is_zero(entries) or not is_zero(files.read_at(self._fds[1], len(entries), position)):

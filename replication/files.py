@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from vault.errors import AuthorizationRefused, LeewardError, NoSpace, NotFound, 
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _WRITE_ZEROS = bytes(1 << 20)
+_DIRECT_PIECE = 1 << 20
 
 
 def error_for(error: OSError, where: str) -> LeewardError:
@@ -68,6 +71,37 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         view = view[written:]
         offset += written
+
+
+DIRECT_UNIT = 4096
+"""Offsets and lengths of direct writes are multiples of it: no disk has larger sectors."""
+_buffers = threading.local()
+
+
+def open_direct(path: Path) -> int | None:
+    """For :func:`write_direct`; None where the system or the file system cannot write past the page cache."""
+    if not hasattr(os, "O_DIRECT"):
+        return None
+    try:
+        return open_file(path, os.O_WRONLY | os.O_DIRECT)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
+
+
+def write_direct(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """All of ``data``, past the page cache: a replica is not read soon, and copying it there costs more than all other
+    work on it. Offset and length are multiples of :data:`DIRECT_UNIT`; not durable before :func:`sync`."""
+    buffer: mmap.mmap | None = getattr(_buffers, "aligned", None)
+    if buffer is None:
+        buffer = _buffers.aligned = mmap.mmap(-1, _DIRECT_PIECE)
+    view = memoryview(data)
+    for start in range(0, len(view), _DIRECT_PIECE):
+        piece = view[start : start + _DIRECT_PIECE]
+        buffer[: len(piece)] = piece
+        with memoryview(buffer) as aligned:
+            write_at(fd, aligned[: len(piece)], offset + start)
 
 
 def set_size(fd: int, size: int) -> None:

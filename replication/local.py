@@ -125,7 +125,7 @@ class LocalReplicaStore:
             if self._reserve and not is_zero(extent.data):
                 self._reserve(len(extent.data))
             rules.require_inside(described, extent.offset, len(extent.data), where)
-            base.write(extent)
+            base.fill(extent)
 
         return write
 

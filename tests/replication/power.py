@@ -33,7 +33,8 @@ class Power:
         self._stashed = 0
         self._unsynced: dict[tuple[int, int], tuple[int, list[tuple[int, bytes, int]]]] = {}
         self._names: list[tuple[Path, str, Path, Path | None]] = []
-        self._real = {name: getattr(files, name) for name in ("write_at", "set_size", "zero_range", "rename", "delete")}
+        effects = ("write_at", "write_direct", "set_size", "zero_range", "rename", "delete")
+        self._real = {name: getattr(files, name) for name in effects}
 
     @contextmanager
     def on(self) -> Iterator[Power]:
@@ -62,6 +63,14 @@ class Power:
         self._real["write_at"](fd, data if whole else data[: self._rng.randrange(len(data) + 1)], offset)
         if not whole:
             raise PowerCut
+
+    def _write_direct(self, fd: int, data: bytes | memoryview, offset: int) -> None:
+        """The file is the same, only its way to the disk differs."""
+        buffered = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+        try:
+            self._write_at(buffered, data, offset)
+        finally:
+            os.close(buffered)
 
     def _zero_range(self, fd: int, offset: int, length: int) -> None:
         whole = self._effect()

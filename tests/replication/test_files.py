@@ -1,0 +1,83 @@
+"""Writing past the page cache: readers see it, and where it is not to be had, nothing is different."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from replication import files
+from replication.base_image import BaseImage
+from replication.checksums import BLOCK
+from replication.ports import Extent
+
+pytestmark = pytest.mark.unit
+MIB = 1 << 20
+SIZE = 40 * BLOCK + 5000
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[BaseImage]:
+    base = BaseImage(folder / "image", folder / "sums", SIZE, writable=True)
+    try:
+        yield base
+    finally:
+        base.close()
+
+
+def refuse_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.open_file
+
+    def open_file(path: Path, flags: int) -> int:
+        if flags & files.os.O_DIRECT:
+            raise OSError(errno.EINVAL, "invalid argument")
+        return real(path, flags)
+
+    monkeypatch.setattr(files, "open_file", open_file)
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "buffered"])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_filled_base_holds_what_was_written_and_its_table_knows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, direct: bool, seed: int
+) -> None:
+    if not direct:
+        refuse_direct(monkeypatch)
+    dice, model = random.Random(seed), bytearray(SIZE)
+    BaseImage.make(tmp_path / "image", tmp_path / "sums", SIZE)
+    with opened(tmp_path) as base:
+        for _ in range(40):
+            offset = dice.randrange(0, SIZE, dice.choice([1, 512, BLOCK]))
+            length = min(SIZE - offset, dice.choice([1, 4096, BLOCK, 3 * BLOCK, 20 * BLOCK]))
+            data = bytes(length) if dice.random() < 0.2 else dice.randbytes(length)
+            model[offset : offset + length] = data
+            (base.write if dice.random() < 0.3 else base.fill)(Extent(offset, memoryview(data)))
+            if dice.random() < 0.1:
+                base.settle(0, SIZE)
+        base.settle(0, SIZE)
+        base.sync()
+    with opened(tmp_path) as base:
+        assert base.read_verified(0, SIZE) == bytes(model)
+
+
+def test_what_was_filled_is_found_damaged_when_it_changes(tmp_path: Path) -> None:
+    BaseImage.make(tmp_path / "image", tmp_path / "sums", SIZE)
+    with opened(tmp_path) as base:
+        base.fill(Extent(0, memoryview(random.Random(1).randbytes(2 * MIB))))
+        base.settle(0, 2 * MIB)
+        with (tmp_path / "image").open("r+b") as image:
+            image.seek(BLOCK + 7)
+            image.write(b"!")
+        with pytest.raises(files.LeewardError, match=str(BLOCK)):
+            base.read_verified(0, 2 * MIB)
+
+
+def test_where_the_file_system_refuses_there_is_no_direct_writing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refuse_direct(monkeypatch)
+    assert files.open_direct(tmp_path / "image") is None
