@@ -84,8 +84,15 @@ class Hypervisor(Protocol):
     ) -> ScriptResult: ...
 
 
-class StreamFabric(Hypervisor, Protocol):
-    """A fabric whose machines leeward replicates itself: it gives their changes and makes machines out of replicas."""
+class StreamSource(Hypervisor, Protocol):
+    """A fabric whose machines leeward replicates itself: it gives their changes."""
+
+    def change_source(self, machine: str) -> ChangeSource:
+        """The machine's tracked changes."""
+
+
+class StreamTarget(Hypervisor, Protocol):
+    """A fabric that keeps what leeward replicates, and makes machines out of replicas."""
 
     def create_from_replica(
         self, machine: str, like: str, store: ReplicaStore, point: RecoveryPoint, network: str, report: Report
@@ -96,9 +103,6 @@ class StreamFabric(Hypervisor, Protocol):
         an earlier try is replaced; a complete one made from the same point is kept. Raises ``InvalidState`` when a
         *different* machine has the name, ``NoSpace`` when it would not fit."""
 
-    def change_source(self, machine: str) -> ChangeSource:
-        """The machine's tracked changes."""
-
     def replica_store(self, machine: str) -> ReplicaStore:
         """Where this site keeps replicas that other sites send."""
 
@@ -107,6 +111,10 @@ class StreamFabric(Hypervisor, Protocol):
         and unregister the machine, so that it can never be started beside the new source.
 
         Without disks to adopt (the site lost them) the replica starts empty."""
+
+
+class StreamFabric(StreamSource, StreamTarget, Protocol):
+    """A fabric that is either end of leeward's own replication."""
 
 
 class GroupRhythm(Value):

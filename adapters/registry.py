@@ -11,7 +11,7 @@ from adapters.lab.faults import link_guard
 from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.link import over_link
 from adapters.links import Links
-from adapters.ports import Hypervisor, ReplicationProvider
+from adapters.ports import Hypervisor, ReplicationProvider, StreamSource
 from adapters.san.ports import Array
 from adapters.san.provider import ArrayProvider
 from adapters.stream import StreamProvider
@@ -43,7 +43,7 @@ class Adapters:
         self._links = Links(inventory)
         self._arrays: dict[str, Array] = {}
         self._san = ArrayProvider(self._lab, self.array, inventory)
-        self._stream = StreamProvider(self._lab, self.store_across, self._replica_key, self._cache)
+        self._stream = StreamProvider(self._stream_source, self._lab, self.store_across, self._replica_key, self._cache)
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
@@ -51,7 +51,7 @@ class Adapters:
 
     def provider(self, relationship: Relationship) -> ReplicationProvider:
         """The kind of replication that this relationship uses: that of the arrays for machines on them, else Hyper-V
-        Replica between Hyper-V sites, stream replication between lab sites.
+        Replica between Hyper-V sites, else leeward's own stream.
 
         Raises ``NotFound`` when this worker's inventory does not know one of its sites, ``BadInput`` when nothing
         replicates between the two (an inventory that was changed since it was checked).
@@ -64,7 +64,7 @@ class Adapters:
             )
         if self._inventory.machines[relationship.machine].san is not None:
             return self._san
-        return self._hyperv.provider if source == "hyperv" else self._stream
+        return self._hyperv.provider if target == "hyperv" else self._stream
 
     def array(self, site: str) -> Array:
         """The array of a site. Raises ``BadInput`` when it has none."""
@@ -78,6 +78,9 @@ class Adapters:
         fabric = self._lab(site)
         fabric.faults.require_host()
         return fabric.store_in_files(machine)
+
+    def _stream_source(self, site: str) -> StreamSource:
+        return self._hyperv.hypervisor(site) if self._fabric(site) == "hyperv" else self._lab(site)
 
     def _fabric(self, site: str) -> str:
         if site not in self._inventory.sites:

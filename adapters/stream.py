@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.ports import Capabilities, CutsTogether, GroupRhythm, StreamFabric
+from adapters.ports import Capabilities, CutsTogether, GroupRhythm, StreamSource, StreamTarget
 from replication import caching, groups, seeding, stream
 from replication.cache import CutCache
 from replication.cipher import SiteKey
@@ -32,7 +32,8 @@ from vault.domain import (
 )
 from vault.errors import InvalidState, LeewardError, NotFound, ResynchronizationRequired, Unreachable
 
-FabricOf = Callable[[str], StreamFabric]
+SourceOf = Callable[[str], StreamSource]
+TargetOf = Callable[[str], StreamTarget]
 StoreAcross = Callable[[str, str, str], ReplicaStore]
 """``(source site, target site, machine)`` → the target's replica store as the source site reaches it."""
 ReplicaKeyOf = Callable[[str], SiteKey | None]
@@ -47,16 +48,22 @@ class StreamProvider:
     capabilities = Capabilities()
 
     def __init__(
-        self, fabric_of: FabricOf, store_across: StoreAcross, replica_key: ReplicaKeyOf, cache_of: CacheOf
+        self,
+        source_of: SourceOf,
+        target_of: TargetOf,
+        store_across: StoreAcross,
+        replica_key: ReplicaKeyOf,
+        cache_of: CacheOf,
     ) -> None:
-        self._fabric_of = fabric_of
+        self._source_of = source_of
+        self._target_of = target_of
         self._store_across = store_across
         self._replica_key = replica_key
         self._cache_of = cache_of
 
     def check_source(self, relationship: Relationship) -> list[Finding]:
         machine = relationship.machine
-        fabric = self._fabric_of(relationship.source_site)
+        fabric = self._source_of(relationship.source_site)
         try:
             description = fabric.describe(machine)
         except NotFound as missing:
@@ -76,7 +83,7 @@ class StreamProvider:
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
         machine, site = relationship.machine, relationship.target_site
-        fabric = self._fabric_of(site)
+        fabric = self._target_of(site)
         findings = []
         try:
             findings += [
@@ -90,7 +97,7 @@ class StreamProvider:
             findings.append(_failed(f"site {site}", error))
         return findings
 
-    def _network_finding(self, fabric: StreamFabric, network: str, wanted: NetworkKind) -> Finding:
+    def _network_finding(self, fabric: StreamTarget, network: str, wanted: NetworkKind) -> Finding:
         try:
             kind = fabric.network_kind(network)
         except NotFound as missing:
@@ -118,7 +125,7 @@ class StreamProvider:
     ) -> SeedManifest:
         site = relationship.source_site
         return seeding.export_seed(
-            self._fabric_of(site).change_source(relationship.machine),
+            self._source_of(site).change_source(relationship.machine),
             self._replica_if_reachable(relationship, report),
             folder,
             report,
@@ -198,7 +205,7 @@ class StreamProvider:
         if cache.limit == 0:
             return None
         kind = ConsistencyKind.APPLICATION if app_consistent else ConsistencyKind.CRASH
-        source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
+        source = self._source_of(relationship.source_site).change_source(relationship.machine)
         cut_already = self._cut_with_group(relationship, kind, report)
         return caching.keep(source, cache, None if cut_already else kind, report)
 
@@ -218,7 +225,7 @@ class StreamProvider:
 
     def _cut_with_group(self, relationship: Relationship, kind: ConsistencyKind, report: Report) -> bool:
         """Whether the machine's consistency group is cut together, so that this machine only has to send."""
-        fabric = self._fabric_of(relationship.source_site)
+        fabric = self._source_of(relationship.source_site)
         if not relationship.group:
             return False
         if not isinstance(fabric, CutsTogether):
@@ -240,7 +247,7 @@ class StreamProvider:
 
     def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         machine, site = relationship.machine, relationship.source_site
-        if self._fabric_of(site).describe(machine).power is not PowerState.OFF:
+        if self._source_of(site).describe(machine).power is not PowerState.OFF:
             raise InvalidState(
                 f"machine '{machine}' still runs; the last changes can only be sent once it is off",
                 where=f"site {site}",
@@ -256,7 +263,7 @@ class StreamProvider:
 
     def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
         def of_members() -> dict[str, list[RecoveryPoint]]:
-            fabric = self._fabric_of(relationship.target_site)
+            fabric = self._target_of(relationship.target_site)
             stores = {name: fabric.replica_store(name) for name in relationship.group_members}
             return {name: store.state().points if store.exists() else [] for name, store in stores.items()}
 
@@ -272,13 +279,13 @@ class StreamProvider:
         return self._recover(relationship, choice, relationship.machine, relationship.target_network, report)
 
     def cancel_failover(self, relationship: Relationship) -> None:
-        self._fabric_of(relationship.target_site).remove(relationship.machine)
+        self._target_of(relationship.target_site).remove(relationship.machine)
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
         return self._recover(relationship, choice, name, relationship.test_network, report)
 
     def end_test(self, relationship: Relationship, name: str) -> None:
-        self._fabric_of(relationship.target_site).remove(name)
+        self._target_of(relationship.target_site).remove(name)
 
     def commit(self, relationship: Relationship, point_id: str) -> None:
         store = self._store(relationship)
@@ -286,7 +293,7 @@ class StreamProvider:
             store.keep_only(store.resolve(point_id))
 
     def prepare_reverse(self, reversed_relationship: Relationship) -> None:
-        fabric = self._fabric_of(reversed_relationship.target_site)
+        fabric = self._target_of(reversed_relationship.target_site)
         before = reversed_relationship
         self._cache_of(before.target_site, before.source_site, before.machine).remove()
         fabric.retire_into_replica(
@@ -297,7 +304,7 @@ class StreamProvider:
         self._store(relationship).remove()
 
     def disable_source(self, relationship: Relationship) -> None:
-        source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
+        source = self._source_of(relationship.source_site).change_source(relationship.machine)
         source.delete_snapshot()
         source.stop_tracking()
         self._cache(relationship).remove()
@@ -308,18 +315,18 @@ class StreamProvider:
     def _recover(
         self, relationship: Relationship, choice: str, name: str, network: str, report: Report
     ) -> RecoveredMachine:
-        fabric = self._fabric_of(relationship.target_site)
+        fabric = self._target_of(relationship.target_site)
         store = fabric.replica_store(relationship.machine)
         with _in_use(store, lambda: self.resolve_point(relationship, choice)) as point:
             fabric.create_from_replica(name, relationship.machine, store, point, network, report)
         return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)
 
     def _ends(self, relationship: Relationship) -> tuple[ChangeSource, ReplicaStore]:
-        source = self._fabric_of(relationship.source_site).change_source(relationship.machine)
+        source = self._source_of(relationship.source_site).change_source(relationship.machine)
         return source, self._store_across(relationship.source_site, relationship.target_site, relationship.machine)
 
     def _store(self, relationship: Relationship) -> ReplicaStore:
-        return self._fabric_of(relationship.target_site).replica_store(relationship.machine)
+        return self._target_of(relationship.target_site).replica_store(relationship.machine)
 
 
 @contextmanager

@@ -48,7 +48,8 @@ class BlockMapDevice(Protocol):
     def load(self) -> MapState: ...
 
     def quiesced(self, kind: ConsistencyKind) -> AbstractContextManager[Callable[[], ConsistencyKind]]:
-        """Inside the machine is prepared for a cut of ``kind``. The yielded function says which one it would be now."""
+        """Inside the machine is prepared for a cut of ``kind``. The yielded function, called after :meth:`freeze`, says
+        which one it became."""
 
     def quiet(self) -> AbstractContextManager[None]:
         """Inside no write is under way on any disk, and nobody else changes the state."""
@@ -62,8 +63,9 @@ class BlockMapDevice(Protocol):
     def freeze(self) -> str:
         """Inside :meth:`quiet`: snapshot all disks as they are; exists once a state that names it last is saved."""
 
-    def changed(self, disk: str, since: int) -> Iterator[tuple[int, int]]:
-        """Ranges of blocks marked in a later generation than ``since``, ascending and apart.
+    def changed(self, disk: str, since: int, snapshot: str) -> Iterator[tuple[int, int]]:
+        """Ranges of blocks marked in a later generation than ``since``, ascending and apart: at least those that were
+        when ``snapshot`` was taken.
 
         Raises ``ResynchronizationRequired`` when the marks may be incomplete."""
 
@@ -159,12 +161,13 @@ class BitmapChangeSource(ChangeSource):
     @contextmanager
     def _holding(self, reached: Callable[[], ConsistencyKind]) -> Iterator[CutNow]:
         with self._device.quiet():
-            yield lambda time_ns, group: self._cut_now(time_ns, reached(), group)
+            yield lambda time_ns, group: self._cut_now(time_ns, reached, group)
 
-    def _cut_now(self, time_ns: int, reached: ConsistencyKind, group: str) -> Cut:
+    def _cut_now(self, time_ns: int, reached: Callable[[], ConsistencyKind], group: str) -> Cut:
         known = self._device.load()
         _require_known_changes(known)
-        made = MapCut(known.number + 1, known.generation, self._device.freeze(), time_ns, str(reached), group)
+        snapshot = self._device.freeze()
+        made = MapCut(known.number + 1, known.generation, snapshot, time_ns, str(reached()), group)
         self._device.save(
             replace(
                 known,
@@ -207,7 +210,7 @@ class BitmapChangeSource(ChangeSource):
             raise InvalidState(f"cut {cut.number} was released or never made")
         key = (cut.epoch, cut.number, disk)
         if self._resolved is None or self._resolved[0] != key:
-            self._resolved = (key, list(self._device.changed(disk, known.released)))
+            self._resolved = (key, list(self._device.changed(disk, known.released, made.snapshot)))
         return made, self._resolved[1]
 
 

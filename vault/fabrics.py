@@ -9,8 +9,9 @@ from vault.hyperv import APP_CONSISTENT_HOURS, FREQUENCIES_S
 from vault.inventory import Inventory, Machine, Policy
 from vault.yamlsource import YamlSource
 
-REPLICATES = {("lab", "lab"), ("hyperv", "hyperv")}
-"""Fabrics between which machines can be replicated, in either direction."""
+REPLICATES = {("lab", "lab"), ("hyperv", "hyperv"), ("hyperv", "lab")}
+"""Fabrics from which machines can be replicated to others. From Hyper-V to another fabric they go to its
+``replica_store`` in Azure, and no way leads back yet."""
 
 
 def check_fabrics(inventory: Inventory, source: YamlSource) -> Iterator[BadInput]:
@@ -103,6 +104,9 @@ def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine:
         yield from _check_san(inventory, source, name, machine)
     if here != "hyperv":
         return
+    if there != "hyperv":
+        yield from _check_stream_from_hyperv(inventory, source, name, machine)
+        return
     if inventory.group_of(name):
         yield source.error(
             place,
@@ -117,6 +121,33 @@ def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine:
             ("policies", machine.policy, key),
             f"machine '{name}' is replicated by Hyper-V Replica, {what}",
             remedy=remedy,
+        )
+
+
+def _check_stream_from_hyperv(
+    inventory: Inventory, source: YamlSource, name: str, machine: Machine
+) -> Iterator[BadInput]:
+    place, settings = ("machines", name), inventory.sites[machine.site].hyperv
+    if inventory.sites[machine.target].replica_store is None:
+        yield source.error(
+            (*place, "target"),
+            f"machine '{name}' is replicated from Hyper-V to site '{machine.target}', which keeps no replicas in Azure",
+            remedy=f"add 'replica_store' to site '{machine.target}', or name a target of fabric 'hyperv'",
+        )
+    if settings is not None and not settings.disk_folders:
+        yield source.error(
+            ("sites", machine.site, "hyperv"),
+            f"machine '{name}' is read from its virtual disks, but where workers find them is not said",
+            remedy="mount their folders on the workers and name them in 'disk_folders'",
+            key=True,
+        )
+    if inventory.group_of(name):
+        yield source.error(
+            place,
+            f"machine '{name}' is in consistency group '{inventory.group_of(name)}', but Hyper-V cannot cut machines "
+            "together",
+            remedy="take it out of 'consistency_groups'",
+            key=True,
         )
 
 

@@ -41,6 +41,17 @@ class HyperVReplicaServer(Value):
         return self.port or (80 if self.authentication == "kerberos" else 443)
 
 
+class DiskFolder(Value):
+    """Where workers of the site find files of its hosts' virtual disks: a mounted share, a cluster's volume."""
+
+    path: str = Field(pattern=r"^([A-Za-z]:\\|\\\\)")
+    """On the host, such as ``D:\\VMs`` or ``C:\\ClusterStorage``."""
+    folder: str = Field(pattern=r"^/")
+    """The same folder on the worker."""
+    host: str | None = None
+    """As in ``hosts``; None: on all of them."""
+
+
 class HyperVSite(Value):
     """The site's hosts and how leeward logs in to them by WinRM; ``credentials`` of the site is the password."""
 
@@ -56,6 +67,8 @@ class HyperVSite(Value):
     ca: str | None = None
     """A PEM file with the authorities to trust instead of the usual ones."""
     replica: HyperVReplicaServer = HyperVReplicaServer()
+    disk_folders: list[DiskFolder] = []
+    """Needed only for machines that leeward replicates itself, such as those to Azure."""
 
     @model_validator(mode="after")
     def _hosts_are_addresses(self) -> HyperVSite:
@@ -64,6 +77,9 @@ class HyperVSite(Value):
                 raise ValueError(f"'{host[:60]}' is not a host; write its name, or name:port")
         if len(set(self.hosts)) < len(self.hosts):
             raise ValueError("a host is named twice; keep one of them")
+        for folder in self.disk_folders:
+            if folder.host is not None and folder.host not in self.hosts:
+                raise ValueError(f"'disk_folders' names '{folder.host}'; name a host that is among 'hosts', or none")
         return self
 
     @model_validator(mode="after")

@@ -237,7 +237,10 @@ class GuestResult(Value):
 
 
 class ReferencePoint(Value):
-    """Resilient change tracking of a machine's disks begins here. ``disks`` maps a disk's file to its tracking id."""
+    """Resilient change tracking of a machine's disks begins here.
+
+    ``disks`` maps the WMI instance id of a disk's setting data, which names its controller and location, to the
+    tracking id that GetVirtualDiskChanges takes ("Msvm_VirtualSystemReferencePoint class", Microsoft's reference)."""
 
     id: str
     application_consistent: bool
@@ -258,6 +261,49 @@ class ChangedRanges(Value):
 
     processed_until: int
     ranges: list[ChangedRange]
+
+
+class TrackedDisk(Value):
+    """A hard disk of a machine as change tracking sees it."""
+
+    controller: str
+    """``SCSI 0:1``: the same for the machine and all of its checkpoints."""
+    instance_id: str
+    path: str
+    """The file that is written now; with a checkpoint, one that leans on ``base_path``."""
+    base_path: str = ""
+    size: int = 0
+    file_size: int = 0
+    pass_through: bool = False
+
+
+class CheckpointDisk(Value):
+    controller: str
+    path: str
+
+
+class RecoveryCheckpoint(Value):
+    """A checkpoint without memory, as backups make it; its files are not written to any more."""
+
+    name: str
+    disks: list[CheckpointDisk]
+
+
+class HostItem(Value):
+    """A pair that the host keeps with the machine and does not show to its guest."""
+
+    name: str
+    value: str
+
+
+class Tracked(Value):
+    """All that change tracking of one machine goes by, seen at once."""
+
+    disks: list[TrackedDisk]
+    checkpoints: list[RecoveryCheckpoint]
+    reference_points: list[ReferencePoint]
+    items: list[HostItem]
+    """Leeward's own."""
 
 
 class TestMachine(Value):

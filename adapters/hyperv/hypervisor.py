@@ -11,6 +11,7 @@ from concurrent.futures import TimeoutError as StillRunning
 from pydantic import SecretStr, ValidationError
 
 from adapters.hyperv import settings
+from adapters.hyperv.disk_folders import located
 from adapters.hyperv.facts import GuestStatus, HostFacts, VirtualMachine, Volume
 from adapters.hyperv.hosts import CALL_S, HyperVHosts, Located
 from adapters.hyperv.operations import (
@@ -29,7 +30,10 @@ from adapters.hyperv.operations import (
     StopVm,
 )
 from adapters.hyperv.states import ROLES, STATES, Role, Standing, VmState, power
-from adapters.ports import Beat, Hypervisor, ScriptResult
+from adapters.hyperv.tracking import ResilientChangeTracking
+from adapters.ports import Beat, ScriptResult, StreamSource
+from replication.bitmap import BitmapChangeSource
+from replication.ports import ChangeSource
 from vault import secrets
 from vault.domain import (
     Answering,
@@ -68,7 +72,7 @@ TRANSACTIONS = "leeward.transactions"
 transactions that it holds (:class:`vault.domain.GuestTransactions`). Then a failover's loss is measured."""
 
 
-class HyperVHypervisor(Hypervisor):
+class HyperVHypervisor(StreamSource):
     """One Hyper-V site.
 
     Args:
@@ -335,6 +339,16 @@ class HyperVHypervisor(Hypervisor):
             # Who is told to stop does not wait for the guest: what runs there runs on.
             thread.shutdown(wait=False)
         return ScriptResult(exit_code=result.exit_code, output=result.output[-OUTPUT_KEPT:])
+
+    def change_source(self, machine: str) -> ChangeSource:
+        """The machine's changes by resilient change tracking, for replication that is leeward's own."""
+        site = self._inventory.sites[self.site].hyperv
+        folders = site.disk_folders if site else []
+        excluded = self.settings(machine).excluded_disks
+        name = self.vm_name(machine)
+        return BitmapChangeSource(
+            ResilientChangeTracking(self.hosts, name, lambda host: located(folders, host), excluded)
+        )
 
     def remove(self, machine: str) -> None:
         there = self.find_if_there(machine)

@@ -18,11 +18,14 @@ from adapters.hyperv.facts import (
     GuestStatus,
     HostFacts,
     HostInventory,
+    HostItem,
     Measurements,
+    RecoveryCheckpoint,
     ReferencePoint,
     ReferencePoints,
     ReplicaPoints,
     TestMachine,
+    Tracked,
 )
 from adapters.hyperv.operation import Operation
 from vault.domain import Value
@@ -131,6 +134,25 @@ class ChangesSince(Value):
     length: int = Field(gt=0)
 
 
+class CreateCheckpoint(Value):
+    vm_id: str
+    name: str
+    """A recovery checkpoint of this name that is there already is the answer."""
+    application_consistent: bool
+
+
+class OfCheckpoint(Value):
+    vm_id: str
+    name: str
+
+
+class WriteTracking(Value):
+    vm_id: str
+    items: list[HostItem]
+    replaces: list[str]
+    """Names of the items that were there when the new ones were made."""
+
+
 CHECK_HOST = Operation("check_host", Nothing, HostFacts)
 INVENTORY = Operation("inventory", InventoryRequest, HostInventory)
 GUEST_STATUS = Operation("guest_status", OfVm, GuestStatus)
@@ -174,6 +196,13 @@ CREATE_REFERENCE_POINT = Operation("create_reference_point", CreateReferencePoin
 LIST_REFERENCE_POINTS = Operation("list_reference_points", OfVm, ReferencePoints)
 DESTROY_REFERENCE_POINT = Operation("destroy_reference_point", OfReferencePoint, Nothing)
 CHANGED_RANGES = Operation("changed_ranges", ChangesSince, ChangedRanges)
+READ_TRACKING = Operation("read_tracking", OfVm, Tracked)
+WRITE_TRACKING = Operation("write_tracking", WriteTracking, Nothing)
+"""Adds the items, then removes those they replace. Refused when there are others of leeward's by now."""
+CREATE_CHECKPOINT = Operation("create_checkpoint", CreateCheckpoint, RecoveryCheckpoint)
+"""A guest that is quiesced first takes up to minutes."""
+REMOVE_CHECKPOINT = Operation("remove_checkpoint", OfCheckpoint, Nothing)
+"""There is none of the name: nothing happens."""
 
 OPERATIONS: dict[str, Operation[Any, Any]] = {
     operation.script: operation for operation in list(globals().values()) if isinstance(operation, Operation)

@@ -87,7 +87,7 @@ class LabBlockMapDevice(BlockMapDevice):
                 supersede_snapshot(self._folder.snapshot(disk.name, newest))
         return snapshot
 
-    def changed(self, disk: str, since: int) -> Iterator[tuple[int, int]]:
+    def changed(self, disk: str, since: int, snapshot: str) -> Iterator[tuple[int, int]]:  # noqa: ARG002 maps have no end
         path = self._folder.block_map(disk, self.load().epoch)
         try:
             with closing(BlockMap(path)) as found:

@@ -10,6 +10,7 @@ import os
 import struct
 import uuid
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -179,6 +180,7 @@ def with_checksum(structure: bytes) -> bytes:
     return structure[:4] + crc32c(structure).to_bytes(4, "little") + structure[8:]
 
 
+@cache
 def _region_table(table: int) -> bytes:
     entry = struct.Struct("<16sQII")
     raw = struct.pack("<4sIII", b"regi", 0, 2, 0)

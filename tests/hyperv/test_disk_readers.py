@@ -232,7 +232,7 @@ SECTOR = 4096
 Write = tuple[int, int, int]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 700), st.integers(1, 300), st.integers(1, 255)), max_size=4), max_size=4)
 )

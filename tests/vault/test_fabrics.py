@@ -67,7 +67,13 @@ def test_hyper_v_sites_are_read(tmp_path: Path) -> None:
             26,
             "app: {site: east, target: west",
             "app: {site: east, target: lab",
-            "from a site of fabric 'hyperv' to one of 'lab'",
+            "site 'lab', which keeps no replicas in Azure — add 'replica_store'",
+        ),
+        (
+            6,
+            "app: {site: east, target: west",
+            "app: {site: east, target: lab",
+            "where workers find them is not said — mount their folders",
         ),
         (19, "frequency: 30s", "frequency: 1m", "knows no frequency of 60 s — choose one of 30s, 300s, 900s"),
         (20, "every: 4h", "every: 90m", "every whole number of hours — choose 1h to 12h"),
@@ -93,3 +99,24 @@ def test_what_hyper_v_cannot_do_is_refused_at_its_line(
     said = load(tmp_path, GOOD.replace(old, new, 1))
     assert complaint in said
     assert f"leeward.yaml:{line}:" in next(each for each in said.splitlines() if complaint in each)
+
+
+def test_machines_of_hyper_v_are_replicated_to_azure(tmp_path: Path) -> None:
+    azure = "replica_store: {kind: azure, account_url: 'https://dr.blob.core.windows.net'}"
+    text = GOOD.replace("    fabric: lab\n", f"    fabric: lab\n    {azure}\n")
+    text = text.replace("app: {site: east, target: west", "app: {site: east, target: lab")
+    text = text.replace("user: 'EAST\\dr'}", "user: 'EAST\\dr', disk_folders: [{path: 'D:\\', folder: /mnt/d}]}")
+    assert load(tmp_path, text) == ""
+    assert "frequency" not in load(
+        tmp_path, text.replace("db: {site: east, target: west", "db: {site: east, target: lab")
+    )
+    grouped = text.replace("machines:\n", "consistency_groups: {pay: [app]}\nmachines:\n")
+    assert "cannot cut machines together" in load(tmp_path, grouped)
+    missing = text.replace("folder: /mnt/d}]", "folder: /mnt/d, host: hv9}]")
+    assert "'disk_folders' names 'hv9'" in load(tmp_path, missing)
+    assert "from a site of fabric 'lab' to one of 'hyperv'" in load(
+        tmp_path,
+        text.replace(
+            "app: {site: east, target: lab, network: production", "app: {site: lab, target: east, network: production"
+        ),
+    )

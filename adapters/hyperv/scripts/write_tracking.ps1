@@ -1,0 +1,61 @@
+$vm = Get-WmiObject -Namespace root\virtualization\v2 -Class Msvm_ComputerSystem -Filter "Name = '$($Parameters.vm_id)'"
+$service = Get-WmiObject -Namespace root\virtualization\v2 -Class Msvm_VirtualSystemManagementService
+$exchange = Get-WmiObject -Namespace root\virtualization\v2 -Class Msvm_KvpExchangeComponentSettingData |
+    Where-Object { $_.InstanceID -like "Microsoft:$($Parameters.vm_id)\*" } | Select-Object -First 1
+$present = @{}
+foreach ($item in @($exchange.HostOnlyItems)) {
+    if ($item) {
+        $properties = @{}
+        foreach ($property in ([xml] $item).INSTANCE.PROPERTY) {
+            $properties[$property.NAME] = $property.VALUE
+        }
+        if ($properties['Name'] -like 'leeward.tracking.*') { $present[$properties['Name']] = [string] $properties['Data'] }
+    }
+}
+$class = Get-WmiObject -Namespace root\virtualization\v2 -List -Class Msvm_KvpExchangeDataItem
+function ConvertTo-Item($Name, $Value) {
+    $item = $class.CreateInstance()
+    # 4: kept with the machine on the host, never shown to the guest.
+    $item.Source = 4
+    $item.Name = $Name
+    $item.Data = $Value
+    $item.GetText([System.Management.TextFormat]::CimDtd20)
+}
+function Wait-Answer($Answer, $Method) {
+    $state, $code, $text = 7, $Answer.ReturnValue, ''
+    if ($Answer.ReturnValue -eq 4096) {
+        $job = New-Object -TypeName System.Management.ManagementObject -ArgumentList $Answer.Job
+        do {
+            Start-Sleep -Milliseconds 100
+            $job.Get()
+        } while ($job.JobState -eq 3 -or $job.JobState -eq 4)
+        $state, $code, $text = $job.JobState, $job.ErrorCode, $job.ErrorDescription
+    }
+    if ($state -ne 7 -or $code -ne 0) {
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "$Method ended in state $state, error ${code}: $text"
+        $failure.Data['ErrorCode'] = [long] $code
+        throw $failure
+    }
+}
+$given = @($Parameters.items | ForEach-Object { $_.name })
+$others = @($present.Keys | Where-Object { $given -notcontains $_ -and $Parameters.replaces -notcontains $_ })
+if ($others.Count -gt 0) {
+    throw (New-Object -TypeName System.InvalidOperationException -ArgumentList "$($others[0]) was written meanwhile")
+}
+# The new ones first, under names of their own: at no moment is there neither the old record nor the new one. A name that
+# is taken is refused, so of two writers one fails.
+$new = @($Parameters.items | Where-Object { $present[$_.name] -cne $_.value })
+if ($new.Count -gt 0) {
+    $arguments = $service.GetMethodParameters('AddKvpItems')
+    $arguments.TargetSystem = $vm.Path.Path
+    $arguments.DataItems = [string[]] @($new | ForEach-Object { ConvertTo-Item $_.name $_.value })
+    Wait-Answer $service.InvokeMethod('AddKvpItems', $arguments, $null) 'AddKvpItems'
+}
+$old = @($present.Keys | Where-Object { $given -notcontains $_ })
+if ($old.Count -gt 0) {
+    $arguments = $service.GetMethodParameters('RemoveKvpItems')
+    $arguments.TargetSystem = $vm.Path.Path
+    $arguments.DataItems = [string[]] @($old | ForEach-Object { ConvertTo-Item $_ '' })
+    Wait-Answer $service.InvokeMethod('RemoveKvpItems', $arguments, $null) 'RemoveKvpItems'
+}
+@{}
