@@ -21,7 +21,7 @@ from replication.local import LocalReplicaStore
 from replication.ports import ReplicaStore
 from vault.domain import Relationship
 from vault.errors import BadInput, NotFound
-from vault.fabrics import REPLICATES
+from vault.fabrics import replicates
 from vault.inventory import AzureReplicas, Inventory
 from vault.san import Storage
 
@@ -57,7 +57,8 @@ class Adapters:
         replicates between the two (an inventory that was changed since it was checked).
         """
         source, target = self._fabric(relationship.source_site), self._fabric(relationship.target_site)
-        if (source, target) not in REPLICATES:
+        sites = self._inventory.sites
+        if not replicates(sites[relationship.source_site], sites[relationship.target_site]):
             raise BadInput(
                 f"'{relationship.machine}' cannot be replicated from a site of fabric '{source}' to one of '{target}'",
                 remedy="correct the machine's sites: leeward vault check",

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 
 from vault.errors import BadInput
 from vault.hyperv import APP_CONSISTENT_HOURS, FREQUENCIES_S
-from vault.inventory import Inventory, Machine, Policy
+from vault.inventory import Inventory, Machine, Policy, Site
 from vault.yamlsource import YamlSource
 
 REPLICATES = {("lab", "lab"), ("hyperv", "hyperv"), ("hyperv", "lab")}
 """Fabrics from which machines can be replicated to others. From Hyper-V to another fabric they go to its
 ``replica_store`` in Azure, and no way leads back yet."""
+
+
+def replicates(source: Site, target: Site) -> bool:
+    """Whether machines of ``source`` can be replicated to ``target``."""
+    pair = (source.fabric, target.fabric)
+    return pair in REPLICATES and (source.fabric == target.fabric or target.replica_store is not None)
 
 
 def check_fabrics(inventory: Inventory, source: YamlSource) -> Iterator[BadInput]:

@@ -247,10 +247,6 @@ class ReferencePoint(Value):
     disks: dict[str, str]
 
 
-class ReferencePoints(Value):
-    points: list[ReferencePoint]
-
-
 class ChangedRange(Value):
     offset: int
     length: int

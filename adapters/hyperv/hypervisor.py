@@ -342,7 +342,7 @@ class HyperVHypervisor(StreamSource):
 
     def change_source(self, machine: str) -> ChangeSource:
         """The machine's changes by resilient change tracking, for replication that is leeward's own."""
-        site = self._inventory.sites[self.site].hyperv
+        site = self.inventory.sites[self.site].hyperv
         folders = site.disk_folders if site else []
         excluded = self.settings(machine).excluded_disks
         name = self.vm_name(machine)

@@ -22,7 +22,6 @@ from adapters.hyperv.facts import (
     Measurements,
     RecoveryCheckpoint,
     ReferencePoint,
-    ReferencePoints,
     ReplicaPoints,
     TestMachine,
     Tracked,
@@ -193,7 +192,6 @@ DELETE_REPLICA = Operation("delete_replica", DeleteReplica, Nothing)
 """On the replica server: ends the relationship, deletes the replica and the files of its disks."""
 
 CREATE_REFERENCE_POINT = Operation("create_reference_point", CreateReferencePoint, ReferencePoint)
-LIST_REFERENCE_POINTS = Operation("list_reference_points", OfVm, ReferencePoints)
 DESTROY_REFERENCE_POINT = Operation("destroy_reference_point", OfReferencePoint, Nothing)
 CHANGED_RANGES = Operation("changed_ranges", ChangesSince, ChangedRanges)
 READ_TRACKING = Operation("read_tracking", OfVm, Tracked)

@@ -413,5 +413,6 @@ def test_readiness_says_what_is_wrong_on_both_sides(pair: Pair) -> None:
 
 def test_every_operation_of_host_to_host_replication_is_used_by_these_tests(pair: Pair) -> None:
     simulated = {name[1:] for name in dir(FakeHost) if name.startswith("_") and name[1:] in OPERATIONS}
-    tracked = {"create_reference_point", "list_reference_points", "destroy_reference_point", "changed_ranges"}
+    tracked = {"create_reference_point", "destroy_reference_point", "changed_ranges"}
+    tracked |= {"read_tracking", "write_tracking", "create_checkpoint", "remove_checkpoint"}
     assert set(OPERATIONS) - simulated == tracked | {"run_in_guest"}

@@ -17,18 +17,21 @@ if ($null -eq $found) {
     # 32768: a recovery checkpoint, as backups use: without the memory, and not shown among the users'.
     $arguments.SnapshotType = 32768
     $answer = $service.InvokeMethod('CreateSnapshot', $arguments, $null)
-    $state, $code, $text = 7, $answer.ReturnValue, ''
     if ($answer.ReturnValue -eq 4096) {
         $job = New-Object -TypeName System.Management.ManagementObject -ArgumentList $answer.Job
-        do {
+        $job.Get()
+        while ($job.JobState -eq 3 -or $job.JobState -eq 4) {
             Start-Sleep -Milliseconds 200
             $job.Get()
-        } while ($job.JobState -eq 3 -or $job.JobState -eq 4)
-        $state, $code, $text = $job.JobState, $job.ErrorCode, $job.ErrorDescription
-    }
-    if ($state -ne 7 -or $code -ne 0) {
-        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "CreateSnapshot ended in state $state, error ${code}: $text"
-        $failure.Data['ErrorCode'] = [long] $code
+        }
+        if ($job.JobState -ne 7) {
+            $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "CreateSnapshot ended in state $($job.JobState), error $($job.ErrorCode): $($job.ErrorDescription)"
+            $failure.Data['ErrorCode'] = [long] $job.ErrorCode
+            throw $failure
+        }
+    } elseif ($answer.ReturnValue -ne 0) {
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "CreateSnapshot returned $($answer.ReturnValue)"
+        $failure.Data['ErrorCode'] = [long] $answer.ReturnValue
         throw $failure
     }
     $made = Get-VMSnapshot -VM $vm -SnapshotType Recovery |

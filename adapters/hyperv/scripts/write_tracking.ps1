@@ -21,19 +21,16 @@ function ConvertTo-Item($Name, $Value) {
     $item.Data = $Value
     $item.GetText([System.Management.TextFormat]::CimDtd20)
 }
-function Wait-Answer($Answer, $Method) {
-    $state, $code, $text = 7, $Answer.ReturnValue, ''
-    if ($Answer.ReturnValue -eq 4096) {
-        $job = New-Object -TypeName System.Management.ManagementObject -ArgumentList $Answer.Job
-        do {
-            Start-Sleep -Milliseconds 100
-            $job.Get()
-        } while ($job.JobState -eq 3 -or $job.JobState -eq 4)
-        $state, $code, $text = $job.JobState, $job.ErrorCode, $job.ErrorDescription
+function Wait-ForJob($Path, $Method) {
+    $job = New-Object -TypeName System.Management.ManagementObject -ArgumentList $Path
+    $job.Get()
+    while ($job.JobState -eq 3 -or $job.JobState -eq 4) {
+        Start-Sleep -Milliseconds 100
+        $job.Get()
     }
-    if ($state -ne 7 -or $code -ne 0) {
-        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "$Method ended in state $state, error ${code}: $text"
-        $failure.Data['ErrorCode'] = [long] $code
+    if ($job.JobState -ne 7) {
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "$Method ended in state $($job.JobState), error $($job.ErrorCode): $($job.ErrorDescription)"
+        $failure.Data['ErrorCode'] = [long] $job.ErrorCode
         throw $failure
     }
 }
@@ -49,13 +46,27 @@ if ($new.Count -gt 0) {
     $arguments = $service.GetMethodParameters('AddKvpItems')
     $arguments.TargetSystem = $vm.Path.Path
     $arguments.DataItems = [string[]] @($new | ForEach-Object { ConvertTo-Item $_.name $_.value })
-    Wait-Answer $service.InvokeMethod('AddKvpItems', $arguments, $null) 'AddKvpItems'
+    $answer = $service.InvokeMethod('AddKvpItems', $arguments, $null)
+    if ($answer.ReturnValue -eq 4096) {
+        Wait-ForJob $answer.Job 'AddKvpItems'
+    } elseif ($answer.ReturnValue -ne 0) {
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "AddKvpItems returned $($answer.ReturnValue)"
+        $failure.Data['ErrorCode'] = [long] $answer.ReturnValue
+        throw $failure
+    }
 }
 $old = @($present.Keys | Where-Object { $given -notcontains $_ })
 if ($old.Count -gt 0) {
     $arguments = $service.GetMethodParameters('RemoveKvpItems')
     $arguments.TargetSystem = $vm.Path.Path
     $arguments.DataItems = [string[]] @($old | ForEach-Object { ConvertTo-Item $_ '' })
-    Wait-Answer $service.InvokeMethod('RemoveKvpItems', $arguments, $null) 'RemoveKvpItems'
+    $answer = $service.InvokeMethod('RemoveKvpItems', $arguments, $null)
+    if ($answer.ReturnValue -eq 4096) {
+        Wait-ForJob $answer.Job 'RemoveKvpItems'
+    } elseif ($answer.ReturnValue -ne 0) {
+        $failure = New-Object -TypeName System.InvalidOperationException -ArgumentList "RemoveKvpItems returned $($answer.ReturnValue)"
+        $failure.Data['ErrorCode'] = [long] $answer.ReturnValue
+        throw $failure
+    }
 }
 @{}
