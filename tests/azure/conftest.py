@@ -10,6 +10,7 @@ from azurite import Azurite
 from storage_account import Account
 
 sys.path.append(str(Path(__file__).parents[1] / "replication"))  # for model_source
+sys.path.append(str(Path(__file__).parents[1] / "hyperv"))  # for tracked_host
 
 
 @pytest.fixture(scope="session")
