@@ -13,7 +13,7 @@ from adapters.hyperv.facts import Measurement
 from adapters.hyperv.hosts import HyperVHosts, Located
 from adapters.hyperv.operations import RECOVERY_POINTS, OfVm, StartFailover
 from replication.retention import resolve
-from vault.domain import ConsistencyKind, RecoveryPoint
+from vault.domain import LATEST, ConsistencyKind, RecoveryPoint
 from vault.errors import NotFound
 
 NEWEST = "newest-"
@@ -53,9 +53,18 @@ def choose(hosts: HyperVHosts, replica: Located, choice: str) -> RecoveryPoint:
     )
 
 
+def newest_of(hosts: HyperVHosts, replica: Located) -> RecoveryPoint:
+    """What the replica's disks are now. Raises ``NotFound`` when nothing has arrived yet."""
+    return choose(hosts, replica, LATEST)
+
+
 def failover_to(replica: Located, point: RecoveryPoint) -> StartFailover:
-    is_newest = point.id.startswith((NEWEST, PLANNED))
-    return StartFailover(vm_id=replica.vm.id, point_id=None if is_newest else point.id)
+    return StartFailover(vm_id=replica.vm.id, point_id=point.id if is_kept(point) else None)
+
+
+def is_kept(point: RecoveryPoint) -> bool:
+    """Whether it is a checkpoint, that stays as it is, and not the replica's disks, which move on."""
+    return not point.id.startswith((NEWEST, PLANNED))
 
 
 def is_planned(point: RecoveryPoint) -> bool:

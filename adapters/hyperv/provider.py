@@ -55,12 +55,13 @@ from vault.domain import (
     RecoveryPoint,
     Relationship,
 )
-from vault.errors import InvalidState
+from vault.errors import Busy, InvalidState
 from vault.hyperv import FREQUENCIES_S
 from vault.inventory import Inventory
 
 LAST_CHANGES_S = 6 * 3600.0
 FAILOVER_S = 1800.0
+COPIES_TRIED = 4
 BEING_DELETED = "leeward: this replica is being deleted"
 
 
@@ -218,6 +219,9 @@ class HyperVReplicaProvider:
                 beat=_telling(report),
                 within_s=FAILOVER_S,
             )
+            if not points.is_kept(point):
+                # Nothing arrives any more: what is newest now is what was failed over to.
+                point = points.newest_of(fabric.hosts, there)
         fabric.connect(there.host, there.vm.id, relationship, relationship.target_network)
         return RecoveredMachine(
             name=relationship.machine, site=fabric.site, network=relationship.target_network, point=point
@@ -236,14 +240,24 @@ class HyperVReplicaProvider:
         fabric.hosts.run(there.host, CANCEL_FAILOVER, OfVm(vm_id=there.vm.id))
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
-        """Hyper-V makes '<name> - Test', without a network; a copy that an earlier try left is replaced."""
+        """Hyper-V makes '<name> - Test', without a network; a copy that an earlier try left is replaced.
+
+        The newest state moves on with every replication, and the host does not tell of which moment a copy is: it
+        counts when nothing arrived while it was made. Raises ``Busy`` when something always does."""
         fabric, there = self._replica(relationship)
-        assert there.vm.replication is not None
-        point = points.choose(fabric.hosts, there, choice)
-        if there.vm.replication.test_vm_id:
-            fabric.hosts.run(there.host, STOP_TEST_FAILOVER, OfVm(vm_id=there.vm.id))
-        report(Progress(doing=f"making {name} on {there.host}"))
-        copy = fabric.hosts.run(there.host, START_TEST_FAILOVER, points.failover_to(there, point), FAILOVER_S)
+        for _ in range(COPIES_TRIED):
+            report(Progress(doing=f"making {name} on {there.host}"))
+            fabric.hosts.run(there.host, STOP_TEST_FAILOVER, OfVm(vm_id=there.vm.id), FAILOVER_S)
+            point = points.choose(fabric.hosts, there, choice)
+            copy = fabric.hosts.run(there.host, START_TEST_FAILOVER, points.failover_to(there, point), FAILOVER_S)
+            if points.is_kept(point) or points.newest_of(fabric.hosts, there).time == point.time:
+                break
+        else:
+            raise Busy(
+                f"changes of '{relationship.machine}' arrive faster than a copy is made",
+                where=f"host {there.host}",
+                remedy="choose one of its hourly recovery points, or try again",
+            )
         fabric.hosts.run(there.host, RENAME_VM, RenameVm(vm_id=copy.vm_id, name=name))
         fabric.connect(there.host, copy.vm_id, relationship, relationship.test_network)
         return RecoveredMachine(name=name, site=fabric.site, network=relationship.test_network, point=point)

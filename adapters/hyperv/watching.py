@@ -93,7 +93,7 @@ def until_replicating(fabric: HyperVHypervisor, machine: str, doing: str, report
                 remedy="see its replication health on the host, correct the cause, then try again",
             )
         done = total * (measured.percent or 0) // 100
-        report(Progress(doing=f"{doing} by {there.host}", bytes_done=done, bytes_total=total, bytes_sent=done))
+        report(Progress(doing=f"{doing} by {there.host}", bytes_done=done, bytes_total=total))
         fabric.pause(LOOK_AGAIN_S)
 
 

@@ -7,14 +7,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.lab import labctl
 from adapters.lab.network import overlaps
 from console.client import Leeward
 from console.cmd_engine import start_engine, stop_engine
 from console.demo.model import DemoResult, PhaseResult
 from console.demo.phases import Phases
 from console.demo.report import write_report
-from console.demo.scenarios import Scenario
+from console.demo.scenarios import SCENARIOS, Scenario
 from console.output import Output, seconds, size
 from plans.loading import load_plan
 from vault.errors import InvalidState
@@ -38,7 +37,7 @@ async def run_demo(scenario: Scenario, folder: Path | None, json_file: Path | No
         engine = start_engine(settings)
         output.say(f"leeward demo: {scenario.title}")
         output.say(f"Temporal UI while it runs: {engine.ui}")
-        started = labctl.up(inventory, settings.lab_root)
+        started = scenario.begin(settings, inventory)
         output.say(f"{len(started)} machines run and write: {', '.join(started)}")
         phases = await _run_phases(settings, inventory, output)
         result = DemoResult(
@@ -50,7 +49,7 @@ async def run_demo(scenario: Scenario, folder: Path | None, json_file: Path | No
         )
     finally:
         if not keep:
-            labctl.kill_all(settings.lab_root)
+            scenario.end(settings)
             stop_engine(settings)
     _show(result, output)
     write_report(result, (settings.vault.parent / "payments.plan.yaml").read_text(), report)
@@ -86,13 +85,14 @@ def _fresh_folder(scenario: Scenario, folder: Path) -> Settings:
     if folder.exists():
         if not (folder / MARKER).exists():
             raise InvalidState("exists and is not a demo's", where=str(folder), remedy="give another --folder")
-        labctl.kill_all(settings.lab_root)
+        for earlier in SCENARIOS.values():
+            earlier.end(settings)
         stop_engine(settings)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARKER).touch()
     settings.data.mkdir()
-    settings.vault.write_text(scenario.inventory())
+    settings.vault.write_text(scenario.inventory(folder))
     (folder / "payments.plan.yaml").write_text(scenario.plan())
     return settings
 

@@ -1,30 +1,60 @@
-"""The demo's scenarios: which inventory, which plan. The phases are the same for all."""
+"""The demo's scenarios: which inventory, which plan, what the machines run on. The phases are the same for all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
+
+from adapters.lab import labctl
+from console.demo import hyperv
+from vault.inventory import Inventory
+from workers.settings import Settings
 
 
 class Scenario(NamedTuple):
     name: str
     title: str
-    inventory: Callable[[], str]
+    inventory: Callable[[Path], str]
+    """The text of ``leeward.yaml`` in the demo's folder."""
     plan: Callable[[], str]
+    begin: Callable[[Settings, Inventory], list[str]]
+    """Bring fabric and machines to life; the ``site/machine`` that run."""
+    end: Callable[[Settings], None]
+    """End all that ``begin`` started, and every guest. Repeatable, and possible when nothing was begun."""
 
 
-def _lab_inventory() -> str:
+def _lab_inventory(_: Path) -> str:
     from vault.template import LAB_INVENTORY
 
     return LAB_INVENTORY
 
 
-def _lab_plan() -> str:
+def _plan() -> str:
     from plans.template import LAB_PLAN
 
     return LAB_PLAN
 
 
+def _begin_lab(settings: Settings, inventory: Inventory) -> list[str]:
+    return labctl.up(inventory, settings.lab_root)
+
+
+def _end_lab(settings: Settings) -> None:
+    labctl.kill_all(settings.lab_root)
+
+
 SCENARIOS: dict[str, Scenario] = {
-    "lab": Scenario("lab", "two lab sites, leeward's own replication", _lab_inventory, _lab_plan),
+    scenario.name: scenario
+    for scenario in (
+        Scenario("lab", "two lab sites, leeward's own replication", _lab_inventory, _plan, _begin_lab, _end_lab),
+        Scenario(
+            "hyperv",
+            "two simulated Hyper-V sites, Hyper-V Replica between their hosts",
+            hyperv.inventory,
+            _plan,
+            hyperv.begin,
+            hyperv.end,
+        ),
+    )
 }
