@@ -27,7 +27,6 @@ def open_virtual_disk(path: str, locate: Locate) -> Layer:
     Raises:
         NotFound: one of the files is not there.
         Damaged: one of the files does not hold together, or a parent is not the one its child was made from.
-        InvalidState: one of the files was not closed cleanly.
     """
     top = layer = _open(path, locate)
     try:

@@ -14,8 +14,8 @@ from uuid import UUID
 from adapters.hyperv.virtual_disks.files import DiskFile
 from adapters.hyperv.virtual_disks.layers import Elsewhere, Layer, Stretch, runs
 from adapters.hyperv.virtual_disks.vhdx_head import BAT, METADATA, MIB, read_header, read_regions
+from adapters.hyperv.virtual_disks.vhdx_log import ReplayedFile
 from adapters.hyperv.virtual_disks.vhdx_metadata import read_metadata
-from vault.errors import InvalidState
 
 NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1, 2, 3, 6, 7
 """States of a block; 6 is also that of a sector bitmap that is there."""
@@ -25,20 +25,13 @@ _ENTRIES_AT_ONCE = 8192
 
 
 class VhdxLayer(Layer):
-    """One VHDX file.
-
-    Raises ``Damaged`` when the file does not hold together, ``InvalidState`` when its log waits to be replayed.
-    """
+    """One VHDX file. Raises ``Damaged`` when it does not hold together."""
 
     def __init__(self, file: DiskFile) -> None:
-        self.file = file
         header = read_header(file)
         if header.log.int:
-            raise InvalidState(
-                "the virtual disk was not closed cleanly, its log has to be replayed first",
-                where=file.name,
-                remedy="a host does that when it opens the disk for writing: start the machine, or Mount-VHD it once",
-            )
+            file = ReplayedFile(file, header)
+        self.file = file
         regions = read_regions(file)
         about = read_metadata(file, regions[METADATA])
         self.data_write: UUID = header.data_write
