@@ -161,7 +161,8 @@ CATEGORIES: dict[str, Meaning] = {
 MISSING = re.compile(r"was unable to find a virtual machine\b", re.IGNORECASE)
 """Hyper-V reports a machine that is not there as an invalid parameter; only its text says which."""
 
-IN_TEXT = re.compile(r"\b0x8[0-9A-Fa-f]{7}\b")
+IN_TEXT = re.compile(r"\b0x(?:8[0-9A-Fa-f]{3}|0000)[0-9A-Fa-f]{4}\b")
+"""An HRESULT, or the code of Win32 that it is made of: Hyper-V Replica writes WinHTTP's as ``0x00002EFD``."""
 
 
 def unsigned(result: int) -> int:
@@ -169,14 +170,19 @@ def unsigned(result: int) -> int:
     return result & 0xFFFFFFFF
 
 
+def _result(code: int) -> int:
+    """``HRESULT_FROM_WIN32``."""
+    return code if code >= 0x80000000 else 0x80070000 | code
+
+
 def meaning_of(record: ErrorRecord) -> Meaning | None:
     """The most specific row of the tables: HRESULT, then WMI return value, identifier, category."""
-    codes = [int(code, 16) for code in IN_TEXT.findall(record.message)]
+    codes = [_result(int(code, 16)) for code in IN_TEXT.findall(record.message)]
     if record.hresult is not None:
         codes.append(unsigned(record.hresult))
     if record.exception_type.endswith("Win32Exception") and record.error_code is not None:
-        # Its HRESULT is always E_FAIL; HRESULT_FROM_WIN32 makes one of its code.
-        codes.append(0x80070000 | record.error_code & 0xFFFF)
+        # Its HRESULT is always E_FAIL.
+        codes.append(_result(record.error_code & 0xFFFF))
     for code in codes:
         if code in RESULTS and not (RESULTS[code].error is BadInput and MISSING.search(record.message)):
             return RESULTS[code]

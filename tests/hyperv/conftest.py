@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from small_fabric import SmallFabric
 from winrm_host import PASSWORD, SimulatedHost
 
+from adapters.hyperv import jobs
 from adapters.hyperv.session import HostSession
 
 
@@ -22,3 +25,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedHost]:
 def session(host: SimulatedHost) -> Iterator[HostSession]:
     with HostSession(host.settings()) as session:
         yield session
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallFabric]:
+    """A fabric of one host at each of two sites. Jobs are looked at often."""
+    monkeypatch.setattr(jobs, "FIRST_POLL_S", 0.02)
+    fabric = SmallFabric(tmp_path)
+    yield fabric
+    fabric.close()

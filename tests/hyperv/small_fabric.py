@@ -10,13 +10,14 @@ from pathlib import Path
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.provider import HyperVReplicaProvider
 from adapters.lab import labctl
+from adapters.lab.faults import Fault, SiteFaults
 from adapters.lab.layout import LabLayout
 from adapters.lab.ledger import last_acknowledged
 from adapters.registry import Adapters
 from simulation.arrays.settings import free_ports
 from simulation.hyperv.hosts import Hosts, certificate_path
 from simulation.hyperv.state import Vm
-from vault.domain import Progress, Relationship
+from vault.domain import Answering, GuestTransactions, Progress, Relationship
 from vault.inventory import Inventory
 from vault.loading import load_inventory
 
@@ -30,18 +31,23 @@ def quiet(_: Progress | str) -> None:
     pass
 
 
+def held(answering: Answering) -> GuestTransactions:
+    assert answering.transactions is not None
+    return answering.transactions
+
+
 class SmallFabric:
     """``east`` (one host, or a cluster of two) replicates to ``west``; machine ``db`` runs at east."""
 
-    def __init__(self, root: Path, *, east_hosts: int = 1, latency_s: float = 0.0) -> None:
+    def __init__(self, root: Path, *, east_hosts: int = 1, rate: int = 50) -> None:
         self.root = root
         self.vault = root / "leeward.yaml"
         (root / "password").write_text(PASSWORD)
         (root / "guest-password").write_text(GUEST_PASSWORD)
         ports = free_ports(east_hosts + 1)
-        self.vault.write_text(json.dumps(_document(root, ports[:-1], ports[-1])))
+        self.vault.write_text(json.dumps(_document(root, ports[:-1], ports[-1], rate)))
         self.inventory: Inventory = load_inventory(self.vault)
-        self.hosts = Hosts(root, self.inventory, time_scale=TIME_SCALE, latency_s=latency_s)
+        self.hosts = Hosts(root, self.inventory, time_scale=TIME_SCALE)
         self.fabric = self.hosts.fabric
         self.fabric.start_all()
         self.forward: Relationship = self.inventory.relationship("db")
@@ -66,6 +72,19 @@ class SmallFabric:
         self.provider.copy_initial(self.forward, quiet)
         self.provider.finalize(self.forward)
 
+    def set_fault(self, site: str, fault: Fault, bytes_per_second: float | None = None) -> None:
+        SiteFaults(self.fabric.ground.lab_root, site).set(fault, bytes_per_second)
+
+    def clear_faults(self, site: str) -> None:
+        SiteFaults(self.fabric.ground.lab_root, site).clear()
+
+    def recover(self, relationship: Relationship, point_id: str) -> GuestTransactions:
+        """From the recovery point to a machine that answers."""
+        self.provider.fail_over(relationship, point_id, quiet)
+        fabric = self.west if relationship.target_site == "west" else self.east
+        fabric.start("db")
+        return held(fabric.wait_until_answering("db", 20, quiet))
+
     def vm(self, host: str, name: str = "db") -> Vm:
         return self.fabric.vm_named(host, name)
 
@@ -84,7 +103,7 @@ class SmallFabric:
         labctl.kill_all(self.fabric.ground.lab_root)
 
 
-def _document(root: Path, east: list[int], west: int) -> dict[str, object]:
+def _document(root: Path, east: list[int], west: int, rate: int) -> dict[str, object]:
     def site(name: str, ports: list[int]) -> dict[str, object]:
         server = f"{name}-broker" if len(ports) > 1 else f"{name}-hv1"
         return {
@@ -118,7 +137,7 @@ def _document(root: Path, east: list[int], west: int) -> dict[str, object]:
                 "target": "west",
                 "network": "production",
                 "policy": "gold",
-                "lab": {"disks": [{"name": "os", "size": "8MiB"}], "transactions_per_second": 50},
+                "lab": {"disks": [{"name": "os", "size": "8MiB"}], "transactions_per_second": rate},
                 "hyperv": {"guest_user": ".\\operator", "guest_password": f"file:{root / 'guest-password'}"},
             }
         },

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from small_fabric import FAR_HOST, HOST, SmallFabric, quiet
+from small_fabric import FAR_HOST, HOST, SmallFabric, held, quiet
 
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
-from vault.domain import LATEST, Answering, GuestTransactions, PowerState, Severity
+from vault.domain import LATEST, PowerState, Severity
 
 pytestmark = pytest.mark.contract
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[SmallFabric]:
-    fabric = SmallFabric(tmp_path)
-    yield fabric
-    fabric.close()
-
-
-def held(answering: Answering) -> GuestTransactions:
-    assert answering.transactions is not None
-    return answering.transactions
 
 
 def test_planned_failover_and_failback_lose_nothing_and_a_test_touches_nothing(small: SmallFabric) -> None:
@@ -45,9 +30,7 @@ def test_planned_failover_and_failback_lose_nothing_and_a_test_touches_nothing(s
 
     assert small.east.shut_down("db", 30, quiet) is PowerState.OFF
     point = provider.send_last_changes(forward, quiet)
-    provider.fail_over(forward, point.id, quiet)
-    small.west.start("db")
-    found = held(small.west.wait_until_answering("db", 20, quiet))
+    found = small.recover(forward, point.id)
     assert (found.lost, found.damaged) == (0, 0)
     assert found.held_at_boot == found.acknowledged_at_boot > 0
     provider.commit(forward, point.id)
@@ -59,9 +42,7 @@ def test_planned_failover_and_failback_lose_nothing_and_a_test_touches_nothing(s
 
     assert small.west.shut_down("db", 30, quiet) is PowerState.OFF
     point = provider.send_last_changes(backward, quiet)
-    provider.fail_over(backward, point.id, quiet)
-    small.east.start("db")
-    found = held(small.east.wait_until_answering("db", 20, quiet))
+    found = small.recover(backward, point.id)
     assert (found.lost, found.damaged) == (0, 0)
     assert small.east.describe("db").network == "production"
 
@@ -72,9 +53,7 @@ def test_an_unplanned_failover_holds_what_its_recovery_point_has_and_is_turned_r
     small.hosts.fabric.go_down(HOST)
     acknowledged = small.acknowledged()
     points = provider.recovery_points(forward)
-    provider.fail_over(forward, points[-1].id, quiet)
-    small.west.start("db")
-    found = held(small.west.wait_until_answering("db", 20, quiet))
+    found = small.recover(forward, points[-1].id)
     assert 0 < found.held_at_boot <= acknowledged == found.acknowledged_at_boot
     assert found.damaged == 0
     provider.commit(forward, points[-1].id)

@@ -72,6 +72,10 @@ HOST_ERRORS: list[tuple[dict[str, Any], type[LeewardError]]] = [
         BadInput,
     ),
     ({"message": "could not connect to replica (0x80072EFD)", "identifier": "OperationFailed,X"}, Unreachable),
+    (
+        {"message": "no connection with the Replica server (0x00002EFD).", "identifier": "OperationFailed,X"},
+        Unreachable,
+    ),
     ({"message": "certificate expired (0x800B0101)", "identifier": "OperationFailed,X"}, AuthenticationRefused),
     ({"message": "not recognized", "identifier": "CommandNotFoundException"}, InvalidState),
     ({"message": "Something new", "identifier": "OperationFailed,X", "category": "NotSpecified"}, NotRecoverable),
