@@ -22,6 +22,7 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    ReplicationSince,
     RunType,
     Value,
 )
@@ -75,6 +76,8 @@ class ReadinessQuestion(Value):
     side: Literal["source", "target"]
     relationships: list[Relationship]
     point: str = LATEST
+    tested: list[str] = []
+    """Machines that are going to be tested and have a test copy already."""
     moving: list[str] = []
     """All machines of the run that is going to move them; empty: nothing is moved, or no run asks."""
 
@@ -147,14 +150,31 @@ class FailOver(Value):
 
 
 class StartTest(Value):
+    """``run_id``: the copy gets isolated networks of this run's own where the fabric can make them; empty: never."""
+
     relationship: Relationship
     choice: str
     name: str
+    run_id: str = ""
 
 
 class EndTest(Value):
     relationship: Relationship
     name: str
+    run_id: str = ""
+
+
+class ReplicationQuestion(Value):
+    """How did these machines, all replicated to ``site``, replicate between two moments?"""
+
+    site: str
+    relationships: list[Relationship]
+    since: AwareDatetime
+    until: AwareDatetime
+
+
+class ReplicationAnswer(Value):
+    machines: list[ReplicationSince]
 
 
 class CommitPoint(Value):
@@ -321,6 +341,7 @@ FIX_MOMENT = ActivityCall("fix_moment", PointQuestion, PointChosen)
 FAIL_OVER = ActivityCall("fail_over", FailOver, RecoveredMachine)
 CANCEL_FAILOVER = ActivityCall("cancel_failover", OfRelationship, Done)
 START_TEST = ActivityCall("start_test", StartTest, RecoveredMachine)
+MEASURE_REPLICATION = ActivityCall("measure_replication", ReplicationQuestion, ReplicationAnswer)
 END_TEST = ActivityCall("end_test", EndTest, Done)
 COMMIT = ActivityCall("commit", CommitPoint, Done)
 PREPARE_REVERSE = ActivityCall("prepare_reverse", OfRelationship, Done)

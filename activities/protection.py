@@ -12,7 +12,6 @@ from activities import contracts
 from activities.contracts import (
     CommitPoint,
     Done,
-    EndTest,
     FailOver,
     Findings,
     OfRelationship,
@@ -24,7 +23,6 @@ from activities.contracts import (
     Replicate,
     ReplicationPulse,
     ReplicationStopped,
-    StartTest,
     Waiting,
 )
 from activities.running import BlockingRunner, Running
@@ -61,6 +59,7 @@ class ProtectionActivities:
                 provider = self._adapters.provider(relationship)
                 check = provider.check_source if given.side == "source" else provider.check_target
                 findings += check(relationship)
+                findings += _has_a_copy(provider, relationship, given.tested)
                 findings += _left_behind(provider, relationship, given.moving)
                 findings += _cannot_be_set(provider, relationship) if given.side == "target" else []
                 if given.side == "target" and given.point != LATEST:
@@ -232,19 +231,6 @@ class ProtectionActivities:
         await self._run(lambda _: self._adapters.provider(given.relationship).cancel_failover(given.relationship))
         return Done()
 
-    @activity.defn(name=contracts.START_TEST.name)
-    async def start_test(self, given: StartTest) -> RecoveredMachine:
-        provider = self._adapters.provider(given.relationship)
-        return await self._run(
-            lambda run: provider.start_test(given.relationship, given.choice, given.name, run.report)
-        )
-
-    @activity.defn(name=contracts.END_TEST.name)
-    async def end_test(self, given: EndTest) -> Done:
-        provider = self._adapters.provider(given.relationship)
-        await self._run(lambda _: provider.end_test(given.relationship, given.name))
-        return Done()
-
     @activity.defn(name=contracts.COMMIT.name)
     async def commit(self, given: CommitPoint) -> Done:
         provider = self._adapters.provider(given.relationship)
@@ -283,6 +269,19 @@ def _cannot_be_set(provider: ReplicationProvider, relationship: Relationship) ->
             subject=relationship.machine,
             what=f"{', '.join(missing)} of recovered machines cannot be set at {relationship.target_site}",
             remedy="remove it from the machine's 'target' in the plan",
+        )
+    ]
+
+
+def _has_a_copy(provider: ReplicationProvider, relationship: Relationship, tested: list[str]) -> list[Finding]:
+    if relationship.machine not in tested or provider.capabilities.several_test_copies:
+        return []
+    return [
+        Finding(
+            severity=Severity.FAIL,
+            subject=relationship.machine,
+            what=f"has a test copy, and {relationship.target_site} cannot make a second one",
+            remedy="clean it up first: leeward plan cleanup PLAN",
         )
     ]
 

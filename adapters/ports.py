@@ -137,6 +137,20 @@ class CutsTogether(Protocol):
         Returns an empty text, or why the group cannot be cut now: then each machine has to be cut on its own."""
 
 
+@runtime_checkable
+class MakesTestNetworks(Protocol):
+    """What a fabric has that can make isolated networks (a :class:`Hypervisor` may be one): then the copies of one test
+    reach each other, and nothing of another test that runs at the same time."""
+
+    def make_test_network(self, like: str, run_id: str) -> str:
+        """Make the run's own network like the isolated network ``like``; its name. There already: it is kept.
+
+        Raises ``NotFound`` when there is no network ``like``, ``InvalidState`` when it is not isolated."""
+
+    def remove_test_networks(self, run_id: str) -> None:
+        """Remove the run's networks that no machine is on any more. There are none: nothing happens."""
+
+
 class Capabilities(Value):
     """What a kind of replication can do, as data: plans and policies are checked against it before a run."""
 
@@ -145,6 +159,8 @@ class Capabilities(Value):
     reverses_after_commit: bool = False
     """Reverse replication begins by itself after the commit (target Azure)."""
     app_consistent_points: bool = True
+    several_test_copies: bool = True
+    """A machine may have more than one test copy at a time."""
     target_settings: frozenset[str] = frozenset({"network"})
     """Which of :class:`~vault.domain.TargetSettings`, in ``relationship.target``, recovered machines get."""
     minimum_frequency_s: float = 1

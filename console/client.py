@@ -54,8 +54,6 @@ from workflows.model import (
 
 Answer = TypeVar("Answer")
 LOOK_EVERY_S = 0.4
-RPO_TURNS, RPO_SLACK_S = 2, 5
-"""A recovery point may be two turns of replication old, and the time that a turn takes."""
 LARGEST_PLAN_TEXT = 64 * 1024
 """Bytes of a plan's file that travel with a run: together with the plan itself they must fit into one payload."""
 
@@ -277,12 +275,14 @@ class Leeward:
         *,
         point: str = LATEST,
         source_unreachable: bool = False,
+        of_run: str | None = None,
+        note: str = "",
         file: bytes = b"",
     ) -> str:
         """Start a run of a plan; returns its run id. Raises ``InvalidState`` when the plan is running.
 
         ``file`` is the plan as it was reviewed, with what it includes: the run's report shows it, or its digest when it
-        is large.
+        is large. ``of_run``: clean up only what that test run made.
         """
         access = self.inventory.access
         why_not = access.refusal(self.operator, Action.RUN) if access is not None else None
@@ -296,6 +296,8 @@ class Leeward:
             requested_by=self.operator,
             point=point,
             source_unreachable=source_unreachable,
+            of_run=of_run,
+            note=note,
             timings=self.timings,
             access=self.inventory.access,
             webhooks=self.inventory.notifications,
@@ -454,14 +456,14 @@ class Leeward:
 
 def _rpo_finding(status: MachineStatus) -> Finding:
     """A recovery point that is older than two turns of replication is news."""
-    machine, allowed = status.state.name, RPO_TURNS * status.state.policy.frequency
+    machine = status.state.name
     rpo = status.rpo_s
     if rpo is None:
         return Finding(
             severity=Severity.FAIL, subject=machine, what="has no recovery point", remedy=f"leeward status {machine}"
         )
     what = f"RPO {rpo:.0f} s, replicates every {status.state.policy.frequency:g} s"
-    late = rpo > allowed + RPO_SLACK_S
+    late = rpo > status.state.relationship.late_after_s
     return Finding(
         severity=Severity.WARN if late else Severity.PASS,
         subject=machine,

@@ -155,7 +155,12 @@ def _now(status: MachineStatus) -> str:
             return f"{activity.name} waits for a worker"
     if status.state.health.level != "ok":
         return status.state.health.reason
-    return _progress(status) or ("test copy runs" if status.state.test else "")
+    return _progress(status) or _test_copies(status)
+
+
+def _test_copies(status: MachineStatus) -> str:
+    copies = [copy.machine for copy in status.state.tests]
+    return f"test cop{'ies run' if len(copies) > 1 else 'y runs'}: {', '.join(copies)}" if copies else ""
 
 
 def what_waits(cache: CacheFill) -> str:

@@ -54,9 +54,20 @@ def test(
     _start(plan, "test", Output(json), vault, data, detach, auto_approve, dry_run, point=recovery_point)
 
 
-def cleanup(plan: PlanFile, detach: Detach = False, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Remove the copies that a test failover started."""
-    _start(plan, "cleanup", Output(json), vault, data, detach)
+def cleanup(
+    plan: PlanFile,
+    test_run: Annotated[str | None, typer.Option("--run", help="Only what this test run of the plan made.")] = None,
+    note: Annotated[str, typer.Option("--note", help="What the test has shown; kept in the report.")] = "",
+    detach: Detach = False,
+    vault: Vault = None,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Remove the copies that test failovers of this plan started; those of other plans stay.
+
+    Example: leeward plan cleanup payments --run 20260314T020000-ab12 --note "orders came through"
+    """
+    _start(plan, "cleanup", Output(json), vault, data, detach, of_run=test_run, note=note)
 
 
 def failover(

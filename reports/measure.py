@@ -117,6 +117,14 @@ def _problems(run: RunRecord, machines: list[MachineMeasured]) -> Iterator[str]:
 def _remarks(run: RunRecord, plan: PlanRecord, took: float | None, rto_met: bool | None) -> Iterator[str]:
     if rto_met is False and took is not None and plan.rto_s is not None:
         yield f"recovery took {seconds(took)}, the objective is {seconds(plan.rto_s)}"
+    for one in run.replication:
+        if one.worst_age_s is None:
+            yield f"whether replication of {one.machine} was undisturbed is not known: {one.trouble}"
+        elif one.was_late:
+            yield (
+                f"replication of {one.machine} was late beside the test: its newest recovery point was up to "
+                f"{seconds(one.worst_age_s)} old, it should not be older than {seconds(one.late_after_s)}"
+            )
     for stage in run.stages:
         for row in stage.steps:
             if row.state in {"failed", "skipped", "cancelled"}:
@@ -126,6 +134,14 @@ def _remarks(run: RunRecord, plan: PlanRecord, took: float | None, rto_met: bool
 
 def _success(run: RunRecord, machines: list[MachineMeasured], took: float | None) -> str:
     if run.run_type not in RECOVERIES:
-        return f"the {run.run_type} run completed, every step done"
+        return f"the {run.run_type} run completed, every step done{_undisturbed(run)}"
     objective = f" in {seconds(took)}" if took is not None else ""
-    return f"{len(machines)} machine{'s' if len(machines) != 1 else ''} recovered{objective}, every step done"
+    done = f"{len(machines)} machine{'s' if len(machines) != 1 else ''} recovered{objective}, every step done"
+    return done + _undisturbed(run)
+
+
+def _undisturbed(run: RunRecord) -> str:
+    ages = [one.worst_age_s for one in run.replication if one.worst_age_s is not None]
+    if not ages:
+        return ""
+    return f"; replication undisturbed: no newest recovery point was ever older than {seconds(max(ages))}"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from vault.domain import Answering, MachineName, RecoveredMachine, RecoveryPoint, RunType, Value
+from vault.domain import Answering, MachineName, RecoveredMachine, RecoveryPoint, ReplicationSince, RunType, Value
 
 RECOVERIES: tuple[RunType, ...] = ("test", "planned", "unplanned", "failback")
 """Runs that recover machines; the others clean up, commit or reverse."""
@@ -80,6 +80,9 @@ class RunRecord(_Record):
     message: str = ""
     stages: list[StageRecord] = []
     decisions: list[DecisionRecord] = []
+    note: str = ""
+    replication: list[ReplicationSince] = []
+    """How production replicated beside a test, until its end or its clean-up."""
 
     @property
     def duration_s(self) -> float:

@@ -151,6 +151,11 @@ class Relationship(Value):
         because another member may have cut for it."""
         return self.frequency_s / LOOKS_OF_A_MEMBER if self.group else self.frequency_s
 
+    @property
+    def late_after_s(self) -> float:
+        """Older than this the newest recovery point should never be: two turns, and the time that a turn takes."""
+        return 2 * self.frequency_s + 5
+
     def reversed(self, target_network: str, test_network: str) -> Relationship:
         return self.model_copy(
             update={
@@ -238,6 +243,26 @@ class RecoveredMachine(Value):
     address: str | None = None
     committed: bool = False
     """The failover is final already: this kind of replication commits by itself (requirements §C.5)."""
+
+
+class ReplicationSince(Value):
+    """How replication went while something else did.
+
+    Attributes:
+        worst_age_s: the oldest that the newest recovery point ever was, in seconds, without the time that a point took
+            to be sent; None when it could not be measured.
+        late_after_s: what it should not exceed.
+        trouble: why it could not be measured.
+    """
+
+    machine: MachineName
+    worst_age_s: float | None = None
+    late_after_s: float
+    trouble: str = ""
+
+    @property
+    def was_late(self) -> bool:
+        return self.worst_age_s is None or self.worst_age_s > self.late_after_s
 
 
 class Answering(Value):

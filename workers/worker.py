@@ -24,6 +24,7 @@ from activities.protection import ProtectionActivities
 from activities.reports import ReportActivities
 from activities.running import BlockingRunner
 from activities.steps import StepActivities
+from activities.testing import TestingActivities
 from adapters.registry import Adapters
 from vault.errors import BadInput
 from vault.inventory import Inventory
@@ -147,6 +148,7 @@ def _activities(adapters: Adapters, runner: BlockingRunner, reports: Path) -> li
     holders = (
         ProtectionActivities(adapters, runner),
         MachineActivities(adapters, runner),
+        TestingActivities(adapters, runner),
         StepActivities(adapters, runner),
         ReportActivities(reports, runner),
         NotificationActivities(runner),

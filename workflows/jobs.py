@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio import workflow
@@ -40,9 +41,11 @@ def source_replication_queue(relationship: Relationship) -> str:
     return replication_queue(relationship.source_site)
 
 
-async def check_target(relationship: Relationship, timings: Timings, point: str = LATEST) -> list[Finding]:
+async def check_target(
+    relationship: Relationship, timings: Timings, point: str = LATEST, tested: Sequence[str] = ()
+) -> list[Finding]:
     question = ReadinessQuestion(
-        site=relationship.target_site, side="target", relationships=[relationship], point=point
+        site=relationship.target_site, side="target", relationships=[relationship], point=point, tested=list(tested)
     )
     answer = await call(
         contracts.CHECK_READINESS,

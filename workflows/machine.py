@@ -22,7 +22,9 @@ from workflows.attributes import attributes
 from workflows.calls import call, reason
 from workflows.machine_book import MachineBook
 from workflows.machine_replication import SteadyState
+from workflows.machine_tests import TestLane
 from workflows.model import (
+    CopyName,
     DescribeTo,
     Health,
     HeldJob,
@@ -34,14 +36,11 @@ from workflows.model import (
     MachineDescribed,
     MachineSettings,
     MachineState,
-    TestCopy,
 )
 from workflows.old_copy import TAKES_OVER, OldCopyWatch
 
 FOLLOWED_BY = {JobKind.ENABLE: JobKind.INITIAL_REPLICATION, JobKind.INITIAL_REPLICATION: JobKind.FINALIZE}
 """Jobs that go on by themselves, so that one ``leeward protect`` leads to a protected machine."""
-LEAVE_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
-"""Jobs after which nobody would know where the test copy is."""
 OVERTAKE_REPLICATION = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
 """Jobs that begin while replication comes to its end: a worker learns of that with its next heartbeat only, and an
 outage must not wait for it. What they send themselves waits for the replica's lock (activities/protection.py)."""
@@ -56,8 +55,8 @@ class MachineWorkflow:
         self._book = MachineBook(state)
         self._steady = SteadyState(self._book, lambda: self._waiting is not None, self._overtakes)
         self._old_copy = OldCopyWatch(self._book)
+        self._tests = TestLane(self._book, self._run_job)
         self._waiting: JobRequest | None = None
-        self._test_waiting: JobRequest | None = None
         self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._resume_asked = False
 
@@ -137,7 +136,7 @@ class MachineWorkflow:
             phase=self.state.phase,
             reversed=self.state.reversed,
             relationship=self.state.relationship,
-            test=self.state.test,
+            tests=self.state.tests,
             recovered=self.state.recovered,
             health=self.state.health,
             recovered_by=self.state.recovered_by,
@@ -162,7 +161,7 @@ class MachineWorkflow:
     @workflow.run
     async def run(self, _: MachineState) -> None:
         self._book.show()
-        test_lane = asyncio.create_task(self._test_lane())
+        test_lane = asyncio.create_task(self._tests.run())
         watching = asyncio.create_task(self._old_copy.run())
         while not self._is_over():
             await self._steady.let_end()
@@ -186,14 +185,6 @@ class MachineWorkflow:
         watching.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
 
-    async def _test_lane(self) -> None:
-        while True:
-            await workflow.wait_condition(lambda: self._test_waiting is not None)
-            wanted = self._test_waiting
-            if wanted is not None:
-                await self._run_job(wanted)
-            self._test_waiting = None
-
     def _overtakes(self) -> bool:
         return self._waiting is not None and self._waiting.kind in OVERTAKE_REPLICATION
 
@@ -212,8 +203,9 @@ class MachineWorkflow:
             self._book.enter(transition.during)
         if wanted.kind in TAKES_OVER:
             await self._old_copy.end_turn()
+        copies = self._tests.copies_for(wanted)
         try:
-            result = await self._run_child(wanted)
+            result = await self._run_child(wanted, copies)
         except FailureError as error:
             message = reason(error)
             if transition.during is not None:
@@ -222,7 +214,7 @@ class MachineWorkflow:
             self._judge_failure(wanted.kind, message)
             await self._reply(wanted, "failed", message)
             return
-        self._take_over(wanted, result)
+        self._take_over(wanted, copies, result)
         if transition.done is not None:
             committed = result.recovered is not None and result.recovered.committed
             self._book.enter(Phase.FAILED_OVER if committed else transition.done)
@@ -249,7 +241,7 @@ class MachineWorkflow:
         trouble = Health(level="warning", reason=result.trouble) if result.trouble else None
         self._book.set_health(trouble or self._old_copy.health())
 
-    async def _run_child(self, wanted: JobRequest) -> JobResult:
+    async def _run_child(self, wanted: JobRequest, copies: list[CopyName]) -> JobResult:
         state = self.state
         workflow_id = self._book.job_of(wanted.id)
         given = JobInput(
@@ -259,7 +251,7 @@ class MachineWorkflow:
             policy=state.policy,
             timings=state.timings,
             failed_over_to=state.failed_over_to,
-            test_machine=state.test.machine if state.test else None,
+            copies=copies if wanted.kind in BESIDE_REPLICATION else [],
         )
         child = await workflow.start_child_workflow(
             wanted.kind.value,
@@ -284,15 +276,12 @@ class MachineWorkflow:
         finally:
             del self._running[wanted.id]
 
-    def _take_over(self, wanted: JobRequest, result: JobResult) -> None:
+    def _take_over(self, wanted: JobRequest, copies: list[CopyName], result: JobResult) -> None:
         """What the finished job changed about the machine, beyond its phase."""
         if result.point is not None and wanted.kind not in BESIDE_REPLICATION:
             self._book.update(last_point=result.point)
-        if wanted.kind is JobKind.TEST_FAILOVER and result.recovered is not None:
-            made = result.recovered
-            self._book.update(test=TestCopy(machine=made.name, site=made.site, network=made.network, point=made.point))
-        elif wanted.kind is JobKind.CLEANUP_TEST:
-            self._book.update(test=None)
+        if wanted.kind in BESIDE_REPLICATION:
+            self._tests.take_over(wanted, copies, result)
         elif wanted.kind in {JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER}:
             self._book.update(failed_over_to=result.point, recovered=result.recovered_at)
             self._old_copy.begin(result)
@@ -307,25 +296,14 @@ class MachineWorkflow:
         why_not = refusal(self.state.name, self.state.phase, wanted.kind)
         if why_not is not None:
             return f"{why_not.what} — {why_not.remedy}"
-        busy = self._test_waiting if wanted.kind in BESIDE_REPLICATION else self._waiting
-        if busy is not None:
-            return f"machine '{self.state.name}' is about to run {busy.kind} — try again when it is done"
-        if wanted.kind is JobKind.TEST_FAILOVER and self.state.test is not None:
-            return (
-                f"machine '{self.state.name}' already has a test copy, {self.state.test.machine} — "
-                "clean it up first: leeward plan cleanup PLAN"
-            )
-        if wanted.kind in LEAVE_NO_TEST_COPY and self.state.test is not None:
-            return (
-                f"machine '{self.state.name}' has a test copy, {self.state.test.machine} — "
-                "clean it up first: leeward plan cleanup PLAN"
-            )
-        return None
+        if wanted.kind not in BESIDE_REPLICATION and self._waiting is not None:
+            return f"machine '{self.state.name}' is about to run {self._waiting.kind} — try again when it is done"
+        return self._tests.refusal(wanted)
 
     def _accept(self, wanted: JobRequest) -> None:
         self._book.accept(wanted)
         if wanted.kind in BESIDE_REPLICATION:
-            self._test_waiting = wanted
+            self._tests.put(wanted)
         else:
             self._waiting = wanted
 
@@ -390,7 +368,7 @@ class MachineWorkflow:
         return (
             self.state.phase in IDLE
             and self._waiting is None
-            and not (self._test_waiting or self._running or self._steady.is_ending)
+            and not (self._tests.is_busy or self._running or self._steady.is_ending)
         )
 
 

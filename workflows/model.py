@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from plans.context import MachineInRun, RunContext
 from plans.model import Plan
@@ -19,6 +19,7 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    ReplicationSince,
     RunType,
     TargetSettings,
     Value,
@@ -67,6 +68,10 @@ class JobRequest(Value):
     """False: the machine is made at the target and stays off."""
     target: TargetSettings | None = None
     """How the recovered machine is to be."""
+    run_id: str = ""
+    """The plan run that asks: a test copy is named after it."""
+    of_run: str | None = None
+    """Clean up what this run of the plan made; None: what any of its runs made, without a plan everything."""
     shut_down_timeout_s: float | None = None
     boot_timeout_s: float | None = None
 
@@ -94,6 +99,13 @@ class JobResult(Value):
         return self.recovered.model_copy(update={"address": self.answering.address})
 
 
+class CopyName(Value):
+    """A test copy, and the run whose networks it is on."""
+
+    machine: str
+    run_id: str = ""
+
+
 class JobInput(Value):
     """Input of every job workflow."""
 
@@ -105,7 +117,18 @@ class JobInput(Value):
     timings: Timings
     failed_over_to: RecoveryPoint | None = None
     """What commit commits to."""
-    test_machine: str | None = None
+    copies: list[CopyName] = []
+    """The test copies to clean up; for a test failover those that there are already."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_copy_of_old(cls, given: Any) -> Any:
+        """Jobs begun before there could be several copies have the name of the one."""
+        if isinstance(given, dict) and "test_machine" in given:
+            machine = given["test_machine"]
+            given = {key: value for key, value in given.items() if key != "test_machine"}
+            return {**given, "copies": [{"machine": machine}] if machine else []}
+        return given
 
 
 class JobEvent(Value):
@@ -147,6 +170,28 @@ class TestCopy(Value):
     site: str
     network: str
     point: RecoveryPoint
+    plan: str | None = None
+    run_id: str = ""
+    made: AwareDatetime | None = None
+
+    @property
+    def name(self) -> CopyName:
+        return CopyName(machine=self.machine, run_id=self.run_id)
+
+    def is_of(self, plan: str | None, run_id: str | None) -> bool:
+        """Whether a clean-up for a plan, or for one of its runs, means it."""
+        if run_id is not None:
+            return self.run_id == run_id
+        return plan is None or self.plan is None or self.plan == plan
+
+
+def _as_list_of_copies(given: Any) -> Any:
+    """Values of before there could be several test copies have ``test``: the one, or none."""
+    if isinstance(given, dict) and "test" in given:
+        one = given["test"]
+        given = {key: value for key, value in given.items() if key != "test"}
+        return {**given, "tests": [one] if one is not None else []}
+    return given
 
 
 class OldCopy(Value):
@@ -186,7 +231,7 @@ class MachineState(Value):
     health: Health = Health()
     halted: bool = False
     """Replication stopped by an error that is not recoverable; waits for the operator."""
-    test: TestCopy | None = None
+    tests: list[TestCopy] = []
     last_point: RecoveryPoint | None = None
     failed_over_to: RecoveryPoint | None = None
     recovered: RecoveredMachine | None = None
@@ -197,6 +242,8 @@ class MachineState(Value):
     jobs_started: int = 0
     jobs: list[JobRecord] = Field(default=[], max_length=20)
     seen_requests: list[str] = Field(default=[], max_length=50)
+
+    _load_old = model_validator(mode="before")(_as_list_of_copies)
 
     @property
     def relationship(self) -> Relationship:
@@ -257,10 +304,12 @@ class MachineDescribed(Value):
     phase: Phase
     reversed: bool
     relationship: Relationship
-    test: TestCopy | None = None
+    tests: list[TestCopy] = []
     recovered: RecoveredMachine | None = None
     health: Health
     recovered_by: str = ""
+
+    _load_old = model_validator(mode="before")(_as_list_of_copies)
 
     @property
     def active_site(self) -> str:
@@ -347,6 +396,10 @@ class PlanRequest(Value):
     """Who may steer the run; None: everybody."""
     webhooks: list[Webhook] = []
     limits: FailoverLimits = FailoverLimits()
+    of_run: str | None = None
+    """Clean-up: only what this run made."""
+    note: str = ""
+    """What whoever started it has to say; kept with the run."""
     plan_text: str = ""
     """The plan's file, for the report; empty when it is too large to travel."""
     plan_sha256: str = ""
@@ -365,6 +418,7 @@ class RunFacts(Value):
     timings: Timings
     variables: dict[str, Scalar]
     auto_approve: bool = False
+    of_run: str | None = None
     checked_at: AwareDatetime | None = None
     """When the run's readiness check found both sites ready for all of its machines."""
 
@@ -433,6 +487,10 @@ class Readiness(Value):
     machines: dict[str, MachineInRun] = {}
     already: dict[str, str] = {}
     """By machine: that another run has done it already."""
+    replicating: list[Relationship] = []
+    """A test and its clean-up: what replicates beside them …"""
+    tested_since: AwareDatetime | None = None
+    """… and since when the copies that are cleaned up have been there."""
     point: str | None = None
     """The one moment for all machines, when the run asked for the newest of a consistency group."""
 
@@ -460,6 +518,9 @@ class RunStatus(Value):
     message: str = ""
     stages: list[StageRow] = []
     decisions: list[Decision] = []
+    note: str = ""
+    replication: list[ReplicationSince] = []
+    """How production replicated beside a test, until its end or its clean-up."""
     report: str = ""
     """The report's HTML file on the control worker's host, or why there is none; empty until the run has ended."""
 

@@ -15,6 +15,7 @@ from plans.context import MachineInRun
 from plans.model import Plan, default_direction
 from plans.stages import Stage, StageKind, stages
 from vault.access import Action
+from vault.domain import Relationship
 from vault.notifications import Occasion
 from workflows.already import COMMITTED_BY_ITSELF
 from workflows.attributes import PHASE, attributes
@@ -43,11 +44,14 @@ from workflows.notifying import notify
 from workflows.reporting import write_report
 from workflows.run_table import RunTable
 from workflows.steering import why_not, why_not_steer
+from workflows.undisturbed import measure_replication
 
 NOT_FINISHED = "the plan run did not finish"
 TEMPORALS_CANCEL = Cancel(by="a cancellation request to Temporal")
 WRITES_REPORT = "write-report"
 """Patch: runs that began before there were reports end without one."""
+MEASURES_REPLICATION = "measure-replication"
+"""Patch: tests did not tell what they did to replication."""
 
 
 @workflow.defn(name="PlanRun")
@@ -66,6 +70,10 @@ class PlanRun:
         self._already: dict[str, str] = {}
         self._restored: dict[str, JobEvent] = {}
         self._machines: dict[str, MachineInRun] = {}
+        self._replicating: list[Relationship] = []
+        """What replicates beside a test …"""
+        self._tested_since = workflow.now()
+        """… and since when its copies have been there."""
 
     # -- what operators say --------------------------------------------------------------------------------------
 
@@ -194,6 +202,7 @@ class PlanRun:
             timings=given.timings,
             variables=given.plan.variables_in(given.run_type),
             auto_approve=given.auto_approve,
+            of_run=given.of_run,
         )
         readiness: Readiness = await workflow.execute_child_workflow(
             "PlanReadiness",
@@ -211,6 +220,8 @@ class PlanRun:
                 f"refused, nothing was changed: {'; '.join(readiness.problems)}", type="Refused", non_retryable=True
             )
         self._machines = dict(readiness.machines)
+        self._replicating = readiness.replicating
+        self._tested_since = readiness.tested_since or self._table.status.started
         self._already = dict(readiness.already)
         direction = readiness.direction or facts.direction
         self._table.update(direction=direction)
@@ -310,6 +321,9 @@ class PlanRun:
     async def _finish(self, state: RunState, message: str) -> RunStatus:
         """The run is over once its report is written, so that whoever waited for its end finds it."""
         self._ending = True
+        if self._replicating and workflow.patched(MEASURES_REPLICATION):
+            measured = await measure_replication(self._replicating, self._tested_since, self._given.timings)
+            self._table.update(replication=measured)
         end = {"state": state, "message": message, "finished": workflow.now()}
         if workflow.patched(WRITES_REPORT):
             end["report"] = await write_report(self._given, self._table.status.model_copy(update=end))

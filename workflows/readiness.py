@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
@@ -12,11 +13,11 @@ from activities.contracts import PointQuestion, ReadinessQuestion, site_queue
 from plans.context import MachineInRun
 from plans.steps import Direction
 from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
-from vault.lifecycle import JobKind, refusal
+from vault.lifecycle import JobKind, Phase, refusal
 from workflows.already import already_done
 from workflows.calls import call, reason
 from workflows.ids import machine_id
-from workflows.model import DescribeTo, MachineDescribed, Readiness, ReadinessInput, StageRow, StepRow
+from workflows.model import DescribeTo, MachineDescribed, Readiness, ReadinessInput, RunFacts, StageRow, StepRow
 
 MAIN_JOB: dict[RunType, JobKind] = {
     "test": JobKind.TEST_FAILOVER,
@@ -76,6 +77,8 @@ class PlanReadiness:
             findings=self._findings,
             machines={name: _where(described) for name, described in self._described.items()},
             already=self._already,
+            replicating=self._replicating(given.facts),
+            tested_since=self._tested_since(given.facts),
             point=point,
         )
 
@@ -106,9 +109,15 @@ class PlanReadiness:
                 self._note(Severity.PASS, machine, f"is {described.phase}")
             if described.health.level != "ok":
                 self._note(Severity.WARN, machine, described.health.reason, f"leeward status {machine}")
-            if given.facts.run_type == "test" and described.test is not None:
-                remedy = f"leeward plan cleanup {given.facts.plan}"
-                self._note(Severity.FAIL, machine, f"machine '{machine}' already has a test copy", remedy)
+        self._check_copies(given.facts)
+
+    def _check_copies(self, facts: RunFacts) -> None:
+        copies = [copy for described in self._described.values() for copy in described.tests]
+        if facts.run_type == "cleanup" and facts.of_run is not None:
+            runs = sorted({copy.run_id for copy in copies if copy.run_id})
+            if facts.of_run not in runs:
+                remedy = f"these have: {', '.join(runs) or 'none'}"
+                self._note(Severity.FAIL, facts.plan, f"no machine has a test copy of run {facts.of_run}", remedy)
 
     def _direction(self, given: ReadinessInput) -> Direction | None:
         """All machines of a run must go the same way, and the way its type says."""
@@ -160,7 +169,12 @@ class PlanReadiness:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]
                 question = ReadinessQuestion(
-                    site=site, side="target", relationships=there, point=given.facts.point, moving=moving
+                    site=site,
+                    side="target",
+                    relationships=there,
+                    point=given.facts.point,
+                    tested=self._tested(given.facts),
+                    moving=moving,
                 )
                 await self._check_site(given, question)
         if given.facts.run_type == "unplanned" and not given.facts.source_unreachable:
@@ -197,6 +211,20 @@ class PlanReadiness:
         for finding in answer.findings:
             if finding not in self._findings:
                 self._findings.append(finding)
+
+    def _tested(self, facts: RunFacts) -> list[str]:
+        tested = [name for name, described in self._described.items() if described.tests]
+        return tested if facts.run_type == "test" else []
+
+    def _tested_since(self, facts: RunFacts) -> datetime | None:
+        copies = [copy for described in self._described.values() for copy in described.tests]
+        made = [copy.made for copy in copies if copy.made is not None and copy.is_of(facts.plan, facts.of_run)]
+        return min(made, default=None) if facts.run_type == "cleanup" else None
+
+    def _replicating(self, facts: RunFacts) -> list[Relationship]:
+        if facts.run_type not in {"test", "cleanup"}:
+            return []
+        return [one.relationship for one in self._described.values() if one.phase is Phase.PROTECTED]
 
     @property
     def _problems(self) -> list[str]:

@@ -27,6 +27,7 @@ class RunTable:
             direction=default_direction(given.run_type),
             requested_by=given.requested_by,
             started=started,
+            note=given.note,
         )
 
     def update(self, **changes: object) -> None:

@@ -168,6 +168,8 @@ class MachineWork:
             plan=facts.plan,
             run_type=facts.run_type,
             reply_to=workflow.info().workflow_id,
+            run_id=facts.run_id,
+            of_run=facts.of_run,
             point=facts.point,
             source_unreachable=facts.source_unreachable,
             checked=facts.checked_at is not None and workflow.now() - facts.checked_at < CHECK_HOLDS_FOR,

@@ -68,7 +68,7 @@ BEING_DELETED = "leeward: this replica is being deleted"
 class HyperVReplicaProvider:
     """Implements :class:`adapters.ports.ReplicationProvider`. Every call looks at the state before it acts."""
 
-    capabilities = Capabilities(minimum_frequency_s=min(FREQUENCIES_S))
+    capabilities = Capabilities(minimum_frequency_s=min(FREQUENCIES_S), several_test_copies=False)
 
     def __init__(self, fabric_of: Callable[[str], HyperVHypervisor], inventory: Inventory) -> None:
         self._fabric_of = fabric_of

@@ -13,13 +13,14 @@ from adapters.lab.definition import MachineDefinition
 from adapters.lab.documents import locked_file
 from adapters.lab.faults import SiteFaults
 from adapters.lab.guest_state import FAILED, RUNNING
+from adapters.lab.isolation import TestNetworks
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.link import over_link
 from adapters.lab.maps import LabBlockMapDevice
 from adapters.lab.quiet import PATIENCE_S
 from adapters.lab.space import MIB, SiteSpace
 from adapters.lab.storage import load_state
-from adapters.ports import Beat, CutsTogether, GroupRhythm, ScriptResult, StreamFabric
+from adapters.ports import Beat, CutsTogether, GroupRhythm, MakesTestNetworks, ScriptResult, StreamFabric
 from adapters.san.ports import SanFabric
 from replication.bitmap import BitmapChangeSource
 from replication.cipher import SiteKey
@@ -34,6 +35,7 @@ from vault.domain import (
     Finding,
     GuestTransactions,
     MachineDescription,
+    NetworkKind,
     PowerState,
     RecoveryPoint,
     Severity,
@@ -45,7 +47,7 @@ _LOOK_AGAIN_S = 0.05
 _ROOM_WARNING = 256 * MIB
 
 
-class LabHypervisor(StreamFabric, SanFabric, CutsTogether):
+class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
     """One site of the lab. Machines survive this object and its process.
 
     Args:
@@ -78,6 +80,7 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether):
         self._resolve_secret = resolve_secret
         self._replica_stores = replica_stores or self.store_in_files
         self.faults = SiteFaults(lab_root, site)
+        self._test_networks = TestNetworks(self._folder)
         self._space = SiteSpace(self._folder, self._described.capacity, self.faults)
 
     # --- the fabric -------------------------------------------------------------------------------------------
@@ -119,7 +122,24 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether):
 
     def network_kind(self, network: str) -> str:
         self._log_in()
+        return self._kind_of(network)
+
+    def _kind_of(self, network: str) -> str:
+        if self._test_networks.has(network):
+            return NetworkKind.ISOLATED
         return making.network_kind(self._inventory, self.site, network)
+
+    def make_test_network(self, like: str, run_id: str) -> str:
+        self._log_in()
+        if making.network_kind(self._inventory, self.site, like) != NetworkKind.ISOLATED:
+            raise InvalidState(
+                f"network '{like}' is not isolated", where=f"site {self.site}", remedy="correct the network mapping"
+            )
+        return self._test_networks.make(like, run_id)
+
+    def remove_test_networks(self, run_id: str) -> None:
+        self._log_in()
+        self._test_networks.remove(run_id)
 
     def _registered(self, machine: str) -> MachineFolder:
         folder = self._folder.machine(machine)
@@ -269,7 +289,10 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether):
         self, machine: str, like: str, store: ReplicaStore, point: RecoveryPoint, network: str, report: Report
     ) -> MachineDescription:
         self._log_in()
-        definition = making.definition_like(self._inventory, self.site, machine, like, network, made_from=point.id)
+        kind = self._kind_of(network)
+        definition = making.definition_like(
+            self._inventory, self.site, machine, like, network, kind=kind, made_from=point.id
+        )
         with self._registering(machine) as folder:
             if folder.definition.exists():
                 making.require_same(MachineDefinition.load(folder), definition)
@@ -281,8 +304,9 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether):
         self, machine: str, like: str, volumes: dict[str, str], network: str, made_from: str
     ) -> MachineDescription:
         self._log_in()
+        kind = self._kind_of(network)
         definition = making.definition_like(
-            self._inventory, self.site, machine, like, network, made_from=made_from, volumes=volumes
+            self._inventory, self.site, machine, like, network, kind=kind, made_from=made_from, volumes=volumes
         )
         with self._registering(machine) as folder:
             if folder.definition.exists():

@@ -85,6 +85,14 @@ class SiteFolder:
     def faults(self) -> Path:
         return self.path / "faults.json"
 
+    @property
+    def test_networks(self) -> Path:
+        """Isolated networks that were made for tests."""
+        return self.path / "networks"
+
+    def test_network(self, name: str) -> Path:
+        return self.test_networks / f"{name}.json"
+
     def group(self, name: str) -> Path:
         return self.path / "groups" / f"{name}.json"
 

@@ -57,10 +57,12 @@ def definition_like(
     like: str,
     network: str,
     *,
+    kind: str | None = None,
     made_from: str | None = None,
     volumes: dict[str, str] | None = None,
 ) -> MachineDefinition:
-    """``volumes``: by disk, the volume of the site's array that it is; None: its disks are images in files."""
+    """``kind``: of a network that the inventory does not name; ``volumes``: by disk, the volume of the site's array
+    that it is; None: its disks are images in files."""
     settings = lab_settings(inventory, like)
     luns = _luns(inventory, site, volumes) if volumes is not None else {}
     return MachineDefinition(
@@ -68,7 +70,7 @@ def definition_like(
         site=site,
         identity=like,
         network=network,
-        network_kind=network_kind(inventory, site, network),
+        network_kind=kind or network_kind(inventory, site, network),
         disks=tuple(DiskDefinition(disk.name, disk.size, luns.get(disk.name, "")) for disk in settings.disks),
         transactions_per_second=settings.transactions_per_second,
         transaction_size=settings.transaction_size,

@@ -83,14 +83,19 @@ async def test_a_test_failover_leaves_production_and_replication_alone(house: Ho
             assert status.rpo_s is not None
             worst = max(worst, status.rpo_s)
         await asyncio.sleep(0.1)
-    assert (await house.end_of_run()).state == "completed"
+    ended = await house.end_of_run()
+    assert ended.state == "completed"
+    run_id = ended.run_id
+    measured = {one.machine: one.worst_age_s for one in ended.replication}
+    assert measured.keys() == set(house.machines)
+    assert all(age is not None and age <= worst + SLACK_S for age in measured.values()), measured
     assert worst < 3 * FREQUENCY_S + SLACK_S, f"the newest recovery point was {worst:.1f} s old"
     print(f"worst age of the newest recovery point during a test failover: {worst:.1f} s")
 
     rows = {(row.site, row.machine): row for row in labctl.status(house.settings.lab_root)}
     for machine in house.machines:
-        copy = rows[AWAY, f"{machine}-test"]
-        assert (copy.power, copy.network) == (PowerState.RUNNING, "isolated")
+        copy = rows[AWAY, f"{machine}-test-{run_id[-4:]}"]
+        assert (copy.power, copy.network) == (PowerState.RUNNING, f"isolated-{run_id}")
         assert copy.transactions is not None
         assert copy.transactions.damaged == 0
         assert copy.transactions.held_at_boot > 0
@@ -104,7 +109,7 @@ async def test_a_test_failover_leaves_production_and_replication_alone(house: Ho
     assert not list(house.lab.site(AWAY).machines.glob("**/*.raw"))
     for machine in house.machines:
         state = await house.state(machine)
-        assert (state.phase, state.test, state.health.level) == (Phase.PROTECTED, None, "ok")
+        assert (state.phase, state.tests, state.health.level) == (Phase.PROTECTED, [], "ok")
 
 
 async def test_ctrl_c_ends_the_watching_and_not_the_run(house: House) -> None:

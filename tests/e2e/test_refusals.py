@@ -203,7 +203,7 @@ async def test_a_second_run_of_a_plan_that_is_running(protected: House) -> None:
 async def test_nothing_that_was_refused_has_left_a_trace(protected: House) -> None:
     for machine in protected.machines:
         state = await protected.state(machine)
-        assert (state.phase, state.reversed, state.test) == (Phase.PROTECTED, False, None)
+        assert (state.phase, state.reversed, state.tests) == (Phase.PROTECTED, False, [])
         assert [copy.path.parts[-3] for copy in protected.copies(machine)] == [HOME]
 
 

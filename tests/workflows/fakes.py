@@ -54,6 +54,10 @@ class World:
         self.caches: dict[str, CacheFill] = {}
         """What ``keep_changes`` answers; machines that are not here have no cache."""
         self.most_copies_on_production: dict[str, int] = defaultdict(int)
+        self.now: Callable[[], datetime] | None = None
+        """The time of new recovery points; without it a minute after the one before."""
+        self.test_networks: list[str] | None = None
+        """Those that were made for runs and are there; None: the fabrics cannot make any."""
         self._outcomes: dict[tuple[str, str], deque[Exception | None]] = defaultdict(deque)
         self._always: dict[tuple[str, str], Exception] = {}
         self._gates: dict[tuple[str, str], threading.Event] = {}
@@ -102,7 +106,7 @@ class World:
     # -- what adapters.registry.Adapters offers -------------------------------------------------------------------
 
     def hypervisor(self, site: str) -> FakeHypervisor:
-        return FakeHypervisor(self, site)
+        return FakeHypervisor(self, site) if self.test_networks is None else FakeWithNetworks(self, site)
 
     def provider(self, relationship: Relationship) -> FakeProvider:
         return FakeProvider(self)
@@ -130,9 +134,8 @@ class World:
         with self._lock:
             points = self.points[machine]
             sequence = points[-1].sequence + 1 if points else 1
-            point = RecoveryPoint(
-                id=f"{machine}-p{sequence}", sequence=sequence, time=EPOCH + timedelta(minutes=sequence)
-            )
+            moment = self.now() if self.now is not None else EPOCH + timedelta(minutes=sequence)
+            point = RecoveryPoint(id=f"{machine}-p{sequence}", sequence=sequence, time=moment)
             points.append(point)
             return point
 
@@ -187,6 +190,19 @@ class FakeHypervisor:
     ) -> ScriptResult:
         self._world.enter("run_in_guest", machine, self.site, detail=" ".join(command))
         return ScriptResult(exit_code=0, output="done in guest\n")
+
+
+class FakeWithNetworks(FakeHypervisor):
+    def make_test_network(self, like: str, run_id: str) -> str:
+        assert self._world.test_networks is not None
+        name = f"{like}-{run_id}"
+        if name not in self._world.test_networks:
+            self._world.test_networks.append(name)
+        return name
+
+    def remove_test_networks(self, run_id: str) -> None:
+        assert self._world.test_networks is not None
+        self._world.test_networks = [name for name in self._world.test_networks if not name.endswith(run_id)]
 
 
 class FakeProvider:

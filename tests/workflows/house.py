@@ -27,6 +27,7 @@ from activities.machines import MachineActivities
 from activities.protection import ProtectionActivities
 from activities.running import BlockingRunner
 from activities.steps import StepActivities
+from activities.testing import TestingActivities
 from plans.model import Plan
 from vault.domain import PowerState, Relationship
 from vault.inventory import Policy
@@ -335,7 +336,8 @@ async def replay(histories: Sequence[WorkflowHistory], runner: WorkflowRunner | 
 
 
 def activity_methods(world: World, runner: BlockingRunner) -> list[Any]:
-    holders = (ProtectionActivities(world, runner), MachineActivities(world, runner), StepActivities(world, runner))
+    kinds = (ProtectionActivities, MachineActivities, TestingActivities, StepActivities)
+    holders = [kind(world, runner) for kind in kinds]  # type: ignore[arg-type]
     return [
         method
         for holder in holders

@@ -332,8 +332,8 @@ async def test_a_test_failover_runs_beside_replication(house: House) -> None:
     gate.set()
     await house.ended("db", accepted.job_id)
     state = await house.state("db")
-    assert state.test is not None
-    assert (state.phase, state.test.machine, state.test.network) == (Phase.PROTECTED, "db-test", "isolated")
+    (copy,) = state.tests
+    assert (state.phase, copy.machine, copy.network) == (Phase.PROTECTED, "db-test", "isolated")
     assert {call.attempt for call in house.world.of("replicate_once")} == {1}
     assert house.world.runs_at("db") == {"primary"}
 
@@ -342,7 +342,7 @@ async def test_a_test_failover_runs_beside_replication(house: House) -> None:
     assert "already has a test copy, db-test" in str(refusal.value.cause)
 
     await house.job("db", JobKind.CLEANUP_TEST)
-    assert (await house.state("db")).test is None
+    assert (await house.state("db")).tests == []
     assert house.world.of("end_test")[0].detail == "db-test"
     assert house.world.runs_at("db-test") == set()
 
@@ -354,7 +354,7 @@ async def test_a_failed_test_failover_cleans_up(house: House) -> None:
     assert record.state == "failed"
     assert house.world.of("end_test")[0].detail == "db-test"
     state = await house.state("db")
-    assert (state.test, state.phase, state.health.level) == (None, Phase.PROTECTED, "warning")
+    assert (state.tests, state.phase, state.health.level) == ([], Phase.PROTECTED, "warning")
     assert (await house.job("db", JobKind.TEST_FAILOVER)).state == "done"
     assert (await house.state("db")).health.level == "ok"
 
@@ -396,7 +396,7 @@ async def test_continuing_as_new_keeps_everything(monkeypatch: pytest.MonkeyPatc
         await house.until(continued, "the machine continues as new")
         after: MachineState = await house.state("db")
         assert [job.request_id for job in after.jobs] == ["test-1", "resync-1"]
-        assert (after.test, after.jobs_started, after.phase) == (before.test, 2, Phase.PROTECTED)
+        assert (after.tests, after.jobs_started, after.phase) == (before.tests, 2, Phase.PROTECTED)
         again = await house.ask("db", JobKind.RESYNCHRONIZE, id="resync-1")
         assert again.job_id == after.jobs[-1].id
         await house.until(lambda: len(house.world.of("replicate_once")) == 2, "replication goes on")

@@ -60,9 +60,9 @@ async def test_the_moment_is_fixed_when_the_run_begins(house: House) -> None:
     assert {call.detail for call in house.world.of("start_test")} == {fixed}
     for machine in MEMBERS:
         state = await house.state(machine)
-        assert state.test is not None and state.test.point.id == f"{machine}-g1"
-    web = (await house.state("web")).test
-    assert web is not None and web.point.group == ""
+        assert [copy.point.id for copy in state.tests] == [f"{machine}-g1"]
+    (web,) = (await house.state("web")).tests
+    assert web.point.group == ""
 
 
 async def test_without_a_common_moment_nothing_is_changed(house: House) -> None:

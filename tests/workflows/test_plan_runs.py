@@ -352,7 +352,8 @@ async def test_a_script_runs_on_the_recovered_machine(house: House) -> None:
     status = await house.run_ends(await house.plan(plan(group), "test"))
     assert status.state == "completed"
     call = house.world.of("run_in_guest")[0]
-    assert (call.machine, call.site, call.detail) == ("db-test", "recovery", "sh -eu -c echo db-test")
+    copy = f"db-test-{status.run_id[-6:]}"
+    assert (call.machine, call.site, call.detail) == (copy, "recovery", f"sh -eu -c echo {copy}")
 
 
 # -- cancelling --------------------------------------------------------------------------------------------------

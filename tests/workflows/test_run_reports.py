@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ async def reporting_house(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Asyn
 
     monkeypatch.setattr(harness, "activity_methods", with_reports)
     async with open_house(monkeypatch) as opened:
+        opened.world.now = lambda: datetime.now(UTC)
         yield opened
 
 
@@ -72,7 +74,10 @@ async def test_a_run_leaves_a_verified_report_of_what_it_did(reporting_house: Ho
     verify_report(Path(final.report), folder, [])
     assert report.measured.verdict == "passed"
     assert report.measured.rto_met is True
-    assert {machine.recovered_as for machine in report.measured.machines} == {"web-1-test", "web-2-test"}
+    assert {machine.recovered_as for machine in report.measured.machines} == {
+        f"{name}-test-{final.run_id[-6:]}" for name in PLAN.machines
+    }
+    assert "replication undisturbed" in report.measured.sentences[0]
     assert [(decision.by, decision.action, decision.note) for decision in report.run.decisions] == [
         ("ada", "approve", "seen")
     ]

@@ -238,7 +238,7 @@ async def test_an_exercise_tests_approves_and_cleans_up_by_itself(house: House) 
     assert (result.test.state, result.cleanup.state) == ("completed", "completed")
     rows = {row.id: row for stage in result.test.stages for row in stage.steps}
     assert rows[STEP].detail == "approved by the schedule's policy"
-    assert (await house.state("db")).test is None
+    assert (await house.state("db")).tests == []
 
 
 async def test_a_failed_exercise_fails_and_still_cleans_up(house: House) -> None:
@@ -248,7 +248,7 @@ async def test_a_failed_exercise_fails_and_still_cleans_up(house: House) -> None
         await asyncio.wait_for(handle.result(), 30)
     assert isinstance(failed.value.cause, ApplicationError)
     assert "stopped at 'recover all'" in failed.value.cause.message
-    assert (await house.state("db")).test is None
+    assert (await house.state("db")).tests == []
 
 
 async def test_an_exercise_gives_way_to_a_run_of_the_plan(house: House) -> None:
