@@ -64,6 +64,9 @@ class OfRelationship(Value):
 
 class Findings(Value):
     findings: list[Finding]
+    replica_servers: dict[str, str] = {}
+    """Where the target's fabric places the replicas of the machines that nothing stands in the way of, when it chooses
+    that itself."""
 
 
 class ReadinessQuestion(Value):

@@ -27,7 +27,7 @@ from activities.contracts import (
 )
 from activities.running import BlockingRunner, Running
 from activities.turns import Turns, when_free
-from adapters.ports import MovesTogether, ReplicationProvider
+from adapters.ports import MovesTogether, PlacesReplicas, ReplicationProvider
 from adapters.registry import Adapters
 from replication.groups import moment_choice
 from replication.ports import Report
@@ -52,21 +52,25 @@ class ProtectionActivities:
 
     @activity.defn(name=contracts.CHECK_READINESS.name)
     async def check_readiness(self, given: ReadinessQuestion) -> Findings:
-        def call(running: Running) -> list[Finding]:
-            findings = self._adapters.hypervisor(given.site).check()
+        def call(running: Running) -> Findings:
+            findings, placed = self._adapters.hypervisor(given.site).check(), {}
             for relationship in given.relationships:
                 running.beat(f"checking {relationship.machine}")
                 provider = self._adapters.provider(relationship)
                 check = provider.check_source if given.side == "source" else provider.check_target
-                findings += check(relationship)
+                found = check(relationship)
+                findings += found
                 findings += _has_a_copy(provider, relationship, given.tested)
                 findings += _left_behind(provider, relationship, given.moving)
                 findings += _cannot_be_set(provider, relationship) if given.side == "target" else []
                 if given.side == "target" and given.point != LATEST:
                     findings.append(_point_finding(provider, relationship, given.point))
-            return findings
+                failed = any(finding.severity is Severity.FAIL for finding in found)
+                if given.side == "target" and isinstance(provider, PlacesReplicas) and not failed:
+                    placed[relationship.machine] = provider.place_replica(relationship)
+            return Findings(findings=findings, replica_servers=placed)
 
-        return Findings(findings=await self._run(call))
+        return await self._run(call)
 
     @activity.defn(name=contracts.ENABLE.name)
     async def enable_replication(self, given: OfRelationship) -> Done:

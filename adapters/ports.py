@@ -151,6 +151,18 @@ class MakesTestNetworks(Protocol):
         """Remove the run's networks that no machine is on any more. There are none: nothing happens."""
 
 
+@runtime_checkable
+class PlacesReplicas(Protocol):
+    """What a kind of replication has whose target may choose the host for a replica (a :class:`ReplicationProvider` may
+    be one)."""
+
+    def place_replica(self, relationship: Relationship) -> str:
+        """[target] The name by which the source reaches the host, or what stands for several of them; empty: there is
+        nothing to choose. Changes nothing; a replica that is there already stays where it is.
+
+        Raises ``InvalidState`` naming each host and why it cannot take the replica."""
+
+
 class Capabilities(Value):
     """What a kind of replication can do, as data: plans and policies are checked against it before a run."""
 

@@ -135,6 +135,9 @@ class Relationship(Value):
     group: str = ""
     """The consistency group that the machine belongs to; empty: none."""
     group_members: list[MachineName] = []
+    replica_server: str = ""
+    """The target's host that takes the replica, under the name by which the source reaches it, when the target's fabric
+    chose it (:class:`adapters.ports.PlacesReplicas`); empty: the inventory says it."""
     target: TargetSettings = TargetSettings()
     """What the run at hand wants of the recovered machine; the two networks above are already as it says."""
 

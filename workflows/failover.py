@@ -20,8 +20,10 @@ from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation,
 from workflows.ids import machine_id
 from workflows.jobs import (
     Story,
+    ask_target,
     check_source,
     check_target,
+    placed,
     refuse_on_failures,
     shut_down,
     source_replication_queue,
@@ -219,7 +221,9 @@ class ReverseReplication:
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
         story, forward, backward = Story(), given.relationship, given.reverse
-        findings = await check_source(backward, given.timings) + await check_target(backward, given.timings)
+        findings = await check_source(backward, given.timings)
+        ready = await ask_target(backward, given.timings)
+        findings += ready.findings
         refuse_on_failures(findings, f"reverse replication of '{backward.machine}'")
         await shut_down(backward.target_site, given, once=False)
         story.tell(f"old copy at {backward.target_site} is off: seen")
@@ -233,7 +237,7 @@ class ReverseReplication:
         story.tell(f"old copy at {backward.target_site} retired; its disks are the base of the new replica")
         await call(
             contracts.ENABLE,
-            OfRelationship(relationship=backward),
+            OfRelationship(relationship=placed(backward, ready)),
             queue=source_replication_queue(backward),
             summary=f"track changes at {backward.source_site}",
             timings=given.timings,

@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from activities import contracts
-from activities.contracts import ReadinessQuestion, ShutDown, StartMachine, replication_queue, site_queue
+from activities.contracts import Findings, ReadinessQuestion, ShutDown, StartMachine, replication_queue, site_queue
 from vault.domain import LATEST, Answering, Finding, PowerState, RecoveredMachine, Relationship, Severity
 from vault.errors import InvalidState
 from workflows.calls import call, reason, refused
@@ -44,10 +44,16 @@ def source_replication_queue(relationship: Relationship) -> str:
 async def check_target(
     relationship: Relationship, timings: Timings, point: str = LATEST, tested: Sequence[str] = ()
 ) -> list[Finding]:
+    return (await ask_target(relationship, timings, point, tested)).findings
+
+
+async def ask_target(
+    relationship: Relationship, timings: Timings, point: str = LATEST, tested: Sequence[str] = ()
+) -> Findings:
     question = ReadinessQuestion(
         site=relationship.target_site, side="target", relationships=[relationship], point=point, tested=list(tested)
     )
-    answer = await call(
+    return await call(
         contracts.CHECK_READINESS,
         question,
         queue=target_site_queue(relationship),
@@ -56,7 +62,6 @@ async def check_target(
         once=True,
         site_must_answer=True,
     )
-    return answer.findings
 
 
 async def check_source(relationship: Relationship, timings: Timings) -> list[Finding]:
@@ -71,6 +76,11 @@ async def check_source(relationship: Relationship, timings: Timings) -> list[Fin
         site_must_answer=True,
     )
     return answer.findings
+
+
+def placed(relationship: Relationship, ready: Findings) -> Relationship:
+    """With the host that the target's fabric chose for the replica, if it chooses one."""
+    return relationship.model_copy(update={"replica_server": ready.replica_servers.get(relationship.machine, "")})
 
 
 def refuse_on_failures(findings: list[Finding], doing: str) -> None:

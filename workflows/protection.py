@@ -12,8 +12,9 @@ from vault.lifecycle import JobKind
 from workflows.calls import LONG_TRANSFER, call
 from workflows.jobs import (
     Story,
+    ask_target,
     check_source,
-    check_target,
+    placed,
     refuse_on_failures,
     source_replication_queue,
     source_site_queue,
@@ -29,14 +30,16 @@ class EnableProtection:
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
-        findings = await check_source(relationship, given.timings) + await check_target(relationship, given.timings)
+        findings = await check_source(relationship, given.timings)
+        ready = await ask_target(relationship, given.timings)
+        findings += ready.findings
         refuse_on_failures(findings, f"protecting '{relationship.machine}'")
         story.tell(
             f"{len(findings)} prerequisites checked at {relationship.source_site} and {relationship.target_site}"
         )
         await call(
             contracts.ENABLE,
-            OfRelationship(relationship=relationship),
+            OfRelationship(relationship=placed(relationship, ready)),
             queue=source_replication_queue(relationship),
             summary=f"create the relationship {relationship.source_site} → {relationship.target_site}",
             timings=given.timings,

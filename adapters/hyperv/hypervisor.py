@@ -207,11 +207,15 @@ class HyperVHypervisor(StreamSource):
         """Connect all network adapters of a recovered machine, or of a test copy. May be repeated."""
         self.hosts.run(host, CONNECT_NETWORK, ConnectNetwork(vm_id=vm_id, switch=self.switch(network)))
 
-    def replica_server(self, relationship: Relationship, vm: VirtualMachine | None = None) -> str:
-        """The name that the primary server connects to, when this site is the target; ``vm`` is the source's machine.
+    def replica_server(self, relationship: Relationship) -> str:
+        """The name that primary servers connect to, when this site is the target.
 
         Raises ``LeewardError`` when no host of the site can take the replica."""
-        return settings.replica_server(settings.site(self.inventory, self.site), vm)
+        return settings.replica_server(settings.site(self.inventory, self.site))
+
+    def place_replica(self, relationship: Relationship) -> str:
+        """See :class:`adapters.ports.PlacesReplicas`: without VMM the inventory says which host takes replicas."""
+        return ""
 
     def readiness(self, relationship: Relationship) -> list[Finding]:
         """What a system that manages the hosts knows against a failover from, or to, this site."""

@@ -84,14 +84,16 @@ class HyperVReplicaProvider:
         fabric = self._fabric_of(relationship.target_site)
         return [*readiness.of_target(fabric, self._inventory, relationship), *fabric.readiness(relationship)]
 
+    def place_replica(self, relationship: Relationship) -> str:
+        return self._fabric_of(relationship.target_site).place_replica(relationship)
+
     def enable(self, relationship: Relationship) -> None:
         """After a failover the relationship is there already, and is turned round."""
         fabric, there = self._source(relationship)
         role, standing = place(there)
         if role is Role.SOURCE:
             return
-        server = self._fabric_of(relationship.target_site).replica_server(relationship, there.vm)
-        wanted = settings.of(self._inventory, relationship, there.vm, fabric.hosts.facts(there.host), server)
+        wanted = settings.of(self._inventory, relationship, there.vm, fabric.hosts.facts(there.host))
         if role is Role.NONE:
             excluded = fabric.settings(relationship.machine).excluded_disks
             fabric.hosts.run(there.host, ENABLE_REPLICATION, settings.enabling(wanted, excluded))

@@ -11,19 +11,18 @@ from vault.hyperv import MOST_RECOVERY_POINTS, HyperVSite
 from vault.inventory import Inventory
 
 
-def of(
-    inventory: Inventory, relationship: Relationship, vm: VirtualMachine, host: HostFacts, server: str
-) -> ReplicationSettings:
-    """The settings with which ``vm`` on ``host``, at the source site, is replicated to ``server`` at the target site.
+def of(inventory: Inventory, relationship: Relationship, vm: VirtualMachine, host: HostFacts) -> ReplicationSettings:
+    """The settings with which ``vm`` on ``host``, at the source site, is replicated to the target site.
 
-    Raises ``BadInput`` when a certificate is wanted and neither the inventory nor the host names one."""
+    Raises ``BadInput`` when a certificate is wanted and neither the inventory nor the host names one, or when nobody
+    says which host takes the replica."""
     source, target = site(inventory, relationship.source_site), site(inventory, relationship.target_site)
     app_consistent_h = round((relationship.app_consistent_every_s or 0) / 3600)
     certificates = target.replica.authentication == "certificate"
     authentication: Authentication = "Certificate" if certificates else "Kerberos"
     return ReplicationSettings(
         vm_id=vm.id,
-        replica_server=server,
+        replica_server=relationship.replica_server or replica_server(target, vm),
         replica_port=target.replica.listens_on,
         authentication=authentication,
         certificate_thumbprint=_thumbprint(source, host) if certificates else None,
@@ -52,6 +51,8 @@ def replica_server(target: HyperVSite, vm: VirtualMachine | None = None) -> str:
         return target.replica.server
     if vm is not None and vm.replication is not None and ROLES[vm.replication.mode] is Role.TARGET:
         return vm.replication.primary_server
+    if not target.hosts:
+        raise BadInput("no host of the target is known", remedy="set 'hosts', or 'server' below 'replica' of its site")
     return host_name(target.hosts[0])
 
 

@@ -7,18 +7,18 @@ where a replica is placed, what a VM network is, which cloud a machine belongs t
 from __future__ import annotations
 
 from adapters.hyperv import settings
-from adapters.hyperv.facts import VirtualMachine
 from adapters.hyperv.hypervisor import HyperVHypervisor
-from adapters.hyperv.states import ROLES, Role
 from adapters.vmm import readiness
 from adapters.vmm.facts import ManagedMachine, VmNetwork
 from adapters.vmm.hosts import VmmHosts
 from adapters.vmm.operations import ConnectMachine
 from adapters.vmm.placement import place
 from vault.clouds import cloud_of
-from vault.domain import Finding, MachineDescription, Relationship
-from vault.errors import InvalidState, NotFound
+from vault.domain import Finding, MachineDescription, Relationship, Severity
+from vault.errors import InvalidState, LeewardError, NotFound
 from vault.inventory import Inventory
+
+NAME_THEM = "see that the VMM server runs, or name the hosts below 'hyperv' of the site"
 
 
 class VmmHypervisor(HyperVHypervisor):
@@ -32,7 +32,15 @@ class VmmHypervisor(HyperVHypervisor):
     # --- the fabric -------------------------------------------------------------------------------------------
 
     def check(self) -> list[Finding]:
-        return [*readiness.of_server(self), *super().check()]
+        """What VMM says against the site is a warning here, whether the site is a source or a target now: what counts
+        for a machine is in :meth:`readiness`."""
+        try:
+            of_hosts = super().check()
+        except LeewardError as unknown:
+            what = f"its hosts are not known: {unknown.what}"
+            failed = Finding(severity=Severity.FAIL, subject=f"site {self.site}", what=what, remedy=NAME_THEM)
+            of_hosts = [failed]
+        return [*readiness.of_server(self), *of_hosts]
 
     def describe(self, machine: str) -> MachineDescription:
         there = self.find(machine)
@@ -72,23 +80,21 @@ class VmmHypervisor(HyperVHypervisor):
 
     # --- replicas ---------------------------------------------------------------------------------------------
 
-    def replica_server(self, relationship: Relationship, vm: VirtualMachine | None = None) -> str:
-        """The broker that the inventory names; else the host that the machine came from, or where its replica is
-        already; else a host of its cloud (:func:`adapters.vmm.placement.place`)."""
+    def place_replica(self, relationship: Relationship) -> str:
+        """The broker that the inventory names; else the host that has the machine already, as its replica or because
+        it came from there; else a host of its cloud (:func:`adapters.vmm.placement.place`)."""
         site = settings.site(self.inventory, self.site)
         if site.replica.server:
             return site.replica.server
-        if vm is not None and vm.replication is not None and ROLES[vm.replication.mode] is Role.TARGET:
-            return vm.replication.primary_server
         hosts = self.server.hosts_of(self.cloud(relationship.machine))
         ours = [host for host in hosts if self.managed.called(host) is not None]
         there = {one.host for one in self.server.machines([self.vm_name(relationship.machine)])}
         kept = next((host for host in ours if host.name in there), None)
-        if kept is not None:
-            return kept.name
-        size = sum(disk.size for disk in vm.disks) if vm is not None else 0
         network = self.vm_network(relationship.target_network)
-        return place(ours, network, size=size, where=self.server.where).name
+        return (kept or place(ours, network, where=self.server.where)).name
+
+    def replica_server(self, relationship: Relationship) -> str:
+        return self.place_replica(relationship)
 
     def connect(self, host: str, vm_id: str, relationship: Relationship, network: str) -> None:
         """VMM connects the machine to the VM network and puts it into its cloud, once it has seen it on the host."""

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.vmm.facts import CapabilityProfile, Cloud, ManagedHost, VmNetwork
 from adapters.vmm.placement import place
-from vault.errors import InvalidState, NoSpace
+from vault.errors import InvalidState
 
 pytestmark = pytest.mark.unit
 
@@ -34,11 +34,11 @@ def host(name: str, **changes: Any) -> ManagedHost:
     return ManagedHost.model_validate(fields | changes)
 
 
-def test_the_host_with_most_memory_left_takes_the_replica_and_a_healthy_one_before_all() -> None:
-    ailing = host("hv0", state="NeedsAttention", available_memory=99 * GIB)
-    hosts = [ailing, host("hv1"), host("hv2", available_memory=16 * GIB), host("hv3", available_memory=16 * GIB)]
-    assert place(hosts, NETWORK, size=GIB, where="vmm").name == "hv2"
-    assert place([ailing], NETWORK, size=GIB, where="vmm").name == "hv0"
+def test_the_host_with_most_storage_left_takes_the_replica_and_a_healthy_one_before_all() -> None:
+    ailing = host("hv0", state="NeedsAttention", available_storage=999 * GIB)
+    hosts = [ailing, host("hv1"), host("hv3", available_storage=200 * GIB), host("hv2", available_storage=200 * GIB)]
+    assert place(hosts, NETWORK, where="vmm").name == "hv2"
+    assert place([ailing], NETWORK, where="vmm").name == "hv0"
 
 
 @pytest.mark.parametrize(
@@ -49,25 +49,19 @@ def test_the_host_with_most_memory_left_takes_the_replica_and_a_healthy_one_befo
         ({"maintenance": True}, "in maintenance mode"),
         ({"available_for_placement": False}, "VMM may not place machines on it"),
         ({"logical_networks": ["Storage"]}, "logical network 'Frontend' of VM network 'Production VMs' is not on it"),
+        ({"available_storage": 9 * GIB}, r"only 9\.0 GiB are free on it"),
     ],
 )
 def test_a_host_that_can_take_no_replica_is_passed_over(change: dict[str, Any], reason: str) -> None:
-    unfit = host("hv1", available_memory=64 * GIB, **change)
-    assert place([unfit, host("hv2")], NETWORK, size=GIB, where="vmm").name == "hv2"
+    unfit = host("hv1", **{"available_storage": 999 * GIB} | change)
+    assert place([unfit, host("hv2")], NETWORK, where="vmm").name == "hv2"
     with pytest.raises(InvalidState, match=f"hv1: .*{reason}"):
-        place([unfit], NETWORK, size=GIB, where="vmm")
-
-
-def test_space_may_come_back_so_its_lack_is_tried_again() -> None:
-    small = host("hv1", available_storage=10 * GIB)
-    assert place([small, host("hv2", available_memory=1)], NETWORK, size=20 * GIB, where="vmm").name == "hv2"
-    with pytest.raises(NoSpace, match=r"hv1: 10\.0 GiB are free, 20\.0 GiB are needed"):
-        place([small], NETWORK, size=20 * GIB, where="vmm")
+        place([unfit], NETWORK, where="vmm")
 
 
 def test_a_cloud_without_hosts_is_no_place() -> None:
     with pytest.raises(InvalidState, match="it has no hosts"):
-        place([], NETWORK, size=GIB, where="vmm")
+        place([], NETWORK, where="vmm")
 
 
 def test_a_cloud_has_the_hosts_of_its_groups_and_of_those_below() -> None:

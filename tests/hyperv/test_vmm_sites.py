@@ -9,12 +9,12 @@ import pytest
 from fake_fabric import Mode, State, Vm
 from vmm_pair import ID, Pair, quiet
 
-from adapters.hyperv.facts import VirtualDisk
+from adapters.hyperv.facts import VirtualDisk, Volume
 from adapters.hyperv.provider import HyperVReplicaProvider
 from adapters.hyperv.states import VmState
 from adapters.vmm.discovery import discover
 from simulation.vmm.estate import Estate
-from vault.domain import LATEST, Finding, PowerState, Severity
+from vault.domain import LATEST, Finding, PowerState, Relationship, Severity
 from vault.errors import Busy, InvalidState, NotFound, Unreachable
 
 pytestmark = pytest.mark.unit
@@ -269,30 +269,33 @@ def looking_anew(pair: Pair) -> HyperVReplicaProvider:
     return HyperVReplicaProvider({site: pair.fabric(site) for site in pair.fabrics}.__getitem__, pair.inventory)
 
 
+def placed(pair: Pair, relationship: Relationship) -> Relationship:
+    """As the job does after it asked the target."""
+    server = pair.provider.place_replica(relationship)
+    return relationship.model_copy(update={"replica_server": server})
+
+
 def protected(pair: Pair) -> Pair:
-    pair.provider.enable(pair.forward)
+    pair.provider.enable(placed(pair, pair.forward))
     pair.provider.copy_initial(pair.forward, quiet)
     return pair
 
 
-def test_a_replica_is_placed_on_the_host_that_vmm_has_room_on(pair: Pair) -> None:
-    pair.vmm["west"].estate.hosts["hv3.example"] = (
-        pair.vmm["west"].estate.hosts["hv3.example"].model_copy(update={"available_memory": 2**30})
-    )
+def test_a_replica_is_placed_on_the_host_with_room_and_stays_there(pair: Pair) -> None:
+    hv4 = pair.world.hosts["hv4"]
+    hv4.facts = hv4.facts.model_copy(update={"volumes": [Volume(path="D:\\", free=2**42, size=2**43)]})
     protected(pair)
     assert pair.world.settings[-1].replica_server == "hv4.example"
-    assert ID in pair.world.hosts["hv4"].vms
-    # It stays there, whatever host has more room now.
-    pair.vmm["west"].estate.hosts["hv4.example"] = pair.vmm["west"].estate.hosts["hv3.example"]
-    assert pair.fabrics["west"].replica_server(pair.forward) == "hv4.example"
+    assert ID in hv4.vms
+    hv4.facts = hv4.facts.model_copy(update={"volumes": [Volume(path="D:\\", free=2**36, size=2**43)]})
+    assert pair.fabric("west").place_replica(pair.forward) == "hv4.example"
 
 
-def test_nothing_is_begun_when_no_host_can_take_the_replica(pair: Pair) -> None:
+def test_protection_is_refused_when_no_host_can_take_the_replica(pair: Pair) -> None:
     for name, host in pair.vmm["west"].estate.hosts.items():
         pair.vmm["west"].estate.hosts[name] = host.model_copy(update={"maintenance": True})
     with pytest.raises(InvalidState, match=r"hv3\.example: it is in maintenance mode; hv4\.example: it is in"):
-        pair.provider.enable(pair.forward)
-    assert pair.world.hosts["hv1"].vms[ID].mode is Mode.NONE
+        pair.fabrics["west"].place_replica(pair.forward)
     assert any("maintenance mode" in finding for finding in _told(pair.provider.check_target(pair.forward)))
 
 
@@ -311,7 +314,7 @@ def test_a_failed_over_machine_is_on_the_mapped_vm_network_and_in_the_mapped_clo
     pair.provider.commit(pair.forward, point.id)
     west.start("db")
     pair.provider.prepare_reverse(pair.backward)
-    pair.provider.enable(pair.backward)
+    pair.provider.enable(placed(pair, pair.backward))
     pair.provider.copy_initial(pair.backward, quiet)
     assert pair.world.settings[-1].replica_server == "hv1.example"
     west.shut_down("db", 60, quiet)
@@ -349,5 +352,5 @@ def test_a_broker_that_the_inventory_names_places_by_itself(pair: Pair) -> None:
     pair.inventory.sites["west"] = pair.inventory.sites["west"].model_copy(
         update={"hyperv": settings.model_copy(update={"replica": replica})}
     )
-    assert pair.fabrics["west"].replica_server(pair.forward) == "broker.west.example"
+    assert pair.fabrics["west"].place_replica(pair.forward) == "broker.west.example"
     assert pair.calls() == {}
