@@ -37,6 +37,7 @@ from workflows.ids import machine_id, machine_of, plan_id
 from workflows.model import (
     Cancel,
     Decision,
+    GiveWay,
     JobAccepted,
     JobRequest,
     JobResult,
@@ -54,6 +55,9 @@ from workflows.model import (
 
 Answer = TypeVar("Answer")
 LOOK_EVERY_S = 0.4
+FAILOVERS = frozenset({"planned", "unplanned", "failback"})
+"""Runs that a test of the same plan gives way to."""
+TESTS_END_WITHIN_S = 60.0
 LARGEST_PLAN_TEXT = 64 * 1024
 """Bytes of a plan's file that travel with a run: together with the plan itself they must fit into one payload."""
 
@@ -279,7 +283,9 @@ class Leeward:
         note: str = "",
         file: bytes = b"",
     ) -> str:
-        """Start a run of a plan; returns its run id. Raises ``InvalidState`` when the plan is running.
+        """Start a run of a plan; returns its run id. A failover ends a test of the plan that is going on.
+
+        Raises ``InvalidState`` when the plan is running for another reason.
 
         ``file`` is the plan as it was reviewed, with what it includes: the run's report shows it, or its digest when it
         is large. ``of_run``: clean up only what that test run made.
@@ -305,6 +311,17 @@ class Leeward:
             plan_text=file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
             plan_sha256=hashlib.sha256(file).hexdigest() if file else "",
         )
+        while not await self._started(request):
+            if run_type not in FAILOVERS or not await self._test_gives_way(plan.name, run_type):
+                raise InvalidState(
+                    f"plan '{plan.name}' is running already; nothing was started",
+                    remedy=f"watch it with: leeward plan watch {plan.name}",
+                )
+        return run_id
+
+    async def _started(self, request: PlanRequest) -> bool:
+        """False: a run of the plan is going on."""
+        plan, run_type = request.plan, request.run_type
         try:
             await self.client.start_workflow(
                 "PlanRun",
@@ -315,14 +332,30 @@ class Leeward:
                 static_summary=f"{run_type} of {plan.name}, asked by {self.operator}",
                 task_timeout=timedelta(seconds=self.timings.decision_s),
             )
-        except WorkflowAlreadyStartedError as error:
-            raise InvalidState(
-                f"plan '{plan.name}' is running already; nothing was started",
-                remedy=f"watch it with: leeward plan watch {plan.name}",
-            ) from error
+        except WorkflowAlreadyStartedError:
+            return False
         except RPCError as error:
             raise _translated(error, plan.name) from error
-        return run_id
+        return True
+
+    async def _test_gives_way(self, plan: str, run_type: RunType) -> bool:
+        """End a test or a clean-up of the plan that is going on; False: what is going on is a run of another kind."""
+        status = await self.run_status(plan)
+        if status.run_type not in {"test", "cleanup"}:
+            return False
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        if status.finished is None:
+            with contextlib.suppress(InvalidState, NotFound):  # it has ended meanwhile, or is about to
+                await _asked(handle.execute_update("give_way", GiveWay(by=self.operator, run_type=run_type)))
+        try:
+            with contextlib.suppress(WorkflowFailureError):
+                await asyncio.wait_for(handle.result(), TESTS_END_WITHIN_S)
+        except TimeoutError as error:
+            raise InvalidState(
+                f"the {status.run_type} run of '{plan}' does not end for the failover; nothing was started",
+                remedy=f"end it: leeward plan cancel {plan}, then try again",
+            ) from error
+        return True
 
     async def readiness(self, plan: Plan, run_type: RunType) -> list[Finding]:
         """Everything a run of this type would need, looked at now: machines, their RPO, sites, networks, space."""

@@ -53,11 +53,11 @@ class MachineWorkflow:
     @workflow.init
     def __init__(self, state: MachineState) -> None:
         self._book = MachineBook(state)
+        self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._steady = SteadyState(self._book, lambda: self._waiting is not None, self._overtakes)
         self._old_copy = OldCopyWatch(self._book)
-        self._tests = TestLane(self._book, self._run_job)
+        self._tests = TestLane(self._book, self._run_job, self._running)
         self._waiting: JobRequest | None = None
-        self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._resume_asked = False
 
     @property
@@ -207,11 +207,13 @@ class MachineWorkflow:
         try:
             result = await self._run_child(wanted, copies)
         except FailureError as error:
-            message = reason(error)
+            overtaken = self._tests.overtaken(wanted.id)
+            message = overtaken or reason(error)
             if transition.during is not None:
                 self._book.enter(transition.failed or came_from)
             self._book.record(wanted.id, state="failed", message=message)
-            self._judge_failure(wanted.kind, message)
+            if overtaken is None:
+                self._judge_failure(wanted.kind, message)
             await self._reply(wanted, "failed", message)
             return
         self._take_over(wanted, copies, result)
@@ -306,6 +308,8 @@ class MachineWorkflow:
             self._tests.put(wanted)
         else:
             self._waiting = wanted
+        if wanted.kind in OVERTAKE_REPLICATION:
+            self._tests.give_way(wanted)
 
     def _take_waiting(self) -> JobRequest:
         wanted, self._waiting = self._waiting, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from temporalio import workflow
@@ -15,6 +15,8 @@ from workflows.testing import test_machine_name
 
 NEED_NO_TEST_COPY = frozenset({JobKind.REVERSE, JobKind.DISABLE})
 """Jobs after which nobody would know where the test copies are."""
+GIVES_WAY = "tests-give-way"
+"""Patch: failovers left test copies to the operator."""
 
 
 class TestLane:
@@ -22,25 +24,79 @@ class TestLane:
 
     __test__ = False
 
-    def __init__(self, book: MachineBook, run_job: Callable[[JobRequest], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        book: MachineBook,
+        run_job: Callable[[JobRequest], Coroutine[Any, Any, None]],
+        children: Mapping[str, workflow.ChildWorkflowHandle[Any, JobResult]],
+    ) -> None:
+        """``children``: by request, the job that runs."""
         self._book = book
         self._run_job = run_job
+        self._children = children
         self._waiting: list[JobRequest] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._tests: set[str] = set()
+        """Requests for test failovers that have not ended."""
+        self._overtaken: dict[str, str] = {}
+        """Those of them that a failover ends, with the sentence that says so."""
 
     @property
     def is_busy(self) -> bool:
         return bool(self._waiting or self._running)
 
     def put(self, wanted: JobRequest) -> None:
+        if wanted.kind is JobKind.TEST_FAILOVER:
+            self._tests.add(wanted.id)
         self._waiting.append(wanted)
 
     async def run(self) -> None:
         while True:
             await workflow.wait_condition(lambda: bool(self._waiting))
-            job = asyncio.create_task(self._run_job(self._waiting.pop(0)))
-            self._running.add(job)
-            job.add_done_callback(self._running.discard)
+            self._go(self._do(self._waiting.pop(0)))
+
+    def _go(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _do(self, wanted: JobRequest) -> None:
+        try:
+            await self._run_job(wanted)
+        finally:
+            self._tests.discard(wanted.id)
+
+    def give_way(self, to: JobRequest) -> None:
+        """A failover of the machine begins, and waits for nothing here: tests end, and their copies are removed.
+
+        They are isolated, so that the recovered machine may run beside them until that is done."""
+        if not (self._tests or self._book.state.tests) or not workflow.patched(GIVES_WAY):
+            return
+        sentence = f"a failover took over, asked by {to.requested_by}"
+        self._overtaken |= dict.fromkeys(self._tests, sentence)
+        self._book.tell(f"{sentence}: tests end and their copies are removed")
+        self._go(self._end_tests(to))
+
+    def overtaken(self, request_id: str) -> str | None:
+        return self._overtaken.get(request_id)
+
+    async def _end_tests(self, to: JobRequest) -> None:
+        for request_id in sorted(self._overtaken):
+            await self._cancel(request_id)
+        await workflow.wait_condition(lambda: not self._tests & self._overtaken.keys())
+        self._overtaken.clear()
+        if self._book.state.tests:
+            clean_up = JobRequest(
+                id=f"{to.id}/tests-end", kind=JobKind.CLEANUP_TEST, requested_by=f"failover ({to.requested_by})"
+            )
+            self._book.accept(clean_up)
+            self.put(clean_up)
+
+    async def _cancel(self, request_id: str) -> None:
+        """A job that was accepted a moment ago may not have begun."""
+        await workflow.wait_condition(lambda: request_id in self._children or request_id not in self._tests)
+        if request_id in self._tests:
+            self._children[request_id].cancel()
 
     def refusal(self, wanted: JobRequest) -> str | None:
         """Why a job may not be accepted because of the copies that there are; None when it may."""

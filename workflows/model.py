@@ -331,6 +331,13 @@ class Cancel(Value):
     note: str = ""
 
 
+class GiveWay(Value):
+    """A test or a clean-up ends at once, because a failover of the plan is wanted."""
+
+    by: str
+    run_type: RunType
+
+
 class Pause(Value):
     """Begin no further step until resumed; what runs is finished."""
 
@@ -499,6 +506,8 @@ class StageNews(Value):
     """What changed in a stage's table, sent to the run: ``row.steps`` has the changed rows only."""
 
     row: StageRow
+    run_id: str = ""
+    """Whose stage it is: another run of the plan may have begun meanwhile."""
 
 
 RunState = Literal["running", "waiting", "paused", "completed", "failed", "refused", "cancelled"]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import ApplicationError, ChildWorkflowError
 from temporalio.workflow import ParentClosePolicy
 
 from activities.contracts import Notification
@@ -20,11 +20,11 @@ from vault.notifications import Occasion
 from workflows.already import COMMITTED_BY_ITSELF
 from workflows.attributes import PHASE, attributes
 from workflows.calls import is_cancellation, reason
-from workflows.ids import machine_id, stage_id
+from workflows.ids import stage_id
 from workflows.model import (
     Cancel,
     Decision,
-    HeldJob,
+    GiveWay,
     JobEvent,
     Pause,
     PlanRequest,
@@ -41,12 +41,14 @@ from workflows.model import (
     StepRow,
 )
 from workflows.notifying import notify
-from workflows.reporting import write_report
+from workflows.putting_back import HeldMachines
+from workflows.reporting import QUICK_REPORT, REPORT, write_report
 from workflows.run_table import RunTable
 from workflows.steering import why_not, why_not_steer
 from workflows.undisturbed import measure_replication
 
-NOT_FINISHED = "the plan run did not finish"
+GIVE_WAY = frozenset({"test", "cleanup"})
+"""Runs that end at once when a failover of their plan is wanted."""
 TEMPORALS_CANCEL = Cancel(by="a cancellation request to Temporal")
 WRITES_REPORT = "write-report"
 """Patch: runs that began before there were reports end without one."""
@@ -61,14 +63,16 @@ class PlanRun:
         self._given = given
         self._table = RunTable(given, workflow.now())
         self._current: workflow.ChildWorkflowHandle[StageInput, StageResult] | None = None
+        self._checking: workflow.ChildWorkflowHandle[ReadinessInput, Readiness] | None = None
         self._cancelled: Cancel | None = None
+        self._gave_way = ""
+        """The sentence that says so, when this run ends for a failover."""
         self._paused = False
         self._told: set[str] = set()
         self._telling: list[asyncio.Task[None]] = []
         self._ending = False
-        self._held: dict[str, str] = {}
+        self._held = HeldMachines()
         self._already: dict[str, str] = {}
-        self._restored: dict[str, JobEvent] = {}
         self._machines: dict[str, MachineInRun] = {}
         self._replicating: list[Relationship] = []
         """What replicates beside a test …"""
@@ -116,6 +120,29 @@ class PlanRun:
             _refuse("the run is over, its report is being written")
 
     @workflow.update
+    async def give_way(self, wanted: GiveWay) -> Decision:
+        """A failover of the plan is wanted: a test or a clean-up ends at once, the machines remove their copies."""
+        why = f"a failover of {self._given.plan.name} took over"
+        decision = Decision(action="cancel", by=wanted.by, note=f"{why} ({wanted.run_type})", at=workflow.now())
+        self._table.decide(decision)
+        self._gave_way = f"cancelled: {why}, asked by {wanted.by}"
+        self._cancelled = self._cancelled or Cancel(by=wanted.by)
+        if self._checking is not None:
+            self._checking.cancel()
+        if self._current is not None:
+            await self._current.signal("give_way")
+        return decision
+
+    @give_way.validator
+    def _may_give_way(self, wanted: GiveWay) -> None:
+        access, run_type = self._given.access, self._given.run_type
+        _refuse(access.refusal(wanted.by, Action.RUN) if access is not None else None)
+        if run_type not in GIVE_WAY:
+            _refuse(f"a {run_type} run of {self._given.plan.name} is going on, it gives way to nobody")
+        if self._ending:
+            _refuse("the run is over, its report is being written")
+
+    @workflow.update
     async def pause(self, pause: Pause) -> Decision:
         """Begin no further step until resumed."""
         return await self._set_paused(True, pause)
@@ -149,11 +176,13 @@ class PlanRun:
 
     @workflow.signal
     def stage_news(self, news: StageNews) -> None:
+        if news.run_id and news.run_id != self._given.run_id:
+            return
         self._put(self._table.merged(news.row))
 
     @workflow.signal
     def job_event(self, event: JobEvent) -> None:
-        self._restored[event.machine] = event
+        self._held.take_answer(event)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -179,7 +208,9 @@ class PlanRun:
         return await self._conclude()
 
     async def _conclude(self, trouble: str | None = None) -> RunStatus:
-        put_back = await self._restore_held()
+        put_back = await self._held.put_back(self._given.plan.machines)
+        if self._gave_way:
+            return await self._finish("cancelled", self._gave_way)
         if self._cancelled is not None:
             note = f" ({self._cancelled.note})" if self._cancelled.note else ""
             return await self._finish("cancelled", f"cancelled by {self._cancelled.by}{note}{put_back}")
@@ -204,7 +235,7 @@ class PlanRun:
             auto_approve=given.auto_approve,
             of_run=given.of_run,
         )
-        readiness: Readiness = await workflow.execute_child_workflow(
+        self._checking = await workflow.start_child_workflow(
             "PlanReadiness",
             ReadinessInput(facts=facts, machines=given.plan.machines, targets=given.plan.targets_in(given.run_type)),
             result_type=Readiness,
@@ -213,6 +244,12 @@ class PlanRun:
             static_summary=f"is everything ready for {given.run_type} of {given.plan.name}?",
             task_timeout=timedelta(seconds=given.timings.decision_s),
         )
+        if self._gave_way:
+            self._checking.cancel()
+        try:
+            readiness = await self._checking
+        finally:
+            self._checking = None
         self._put(readiness.row)
         if readiness.problems:
             await self._finish("refused", "; ".join(readiness.problems))
@@ -241,7 +278,7 @@ class PlanRun:
                 plan_on_failure=plan.on_failure,
                 group_on_failure=group.on_failure if group else None,
                 machines=self._machines,
-                held=self._held,
+                held=self._held.requests,
                 already=self._already,
                 paused=self._paused,
                 machines_at_once=plan.limits.machines_at_once,
@@ -256,7 +293,7 @@ class PlanRun:
             task_timeout=timedelta(seconds=facts.timings.decision_s),
         )
         if self._cancelled is not None:
-            await self._current.signal("cancel")
+            await self._current.signal("give_way" if self._gave_way else "cancel")
         if self._paused:
             await self._current.signal("pause")
         try:
@@ -267,9 +304,8 @@ class PlanRun:
         self._machines |= result.machines
         self._already |= result.already
         if stage.kind is StageKind.RECOVER:
-            started = {row.machine for row in result.row.steps if row.result is not None}
-            self._held = {machine: held for machine, held in self._held.items() if machine not in started}
-        self._held |= result.held
+            self._held.started(row.machine for row in result.row.steps if row.result is not None)
+        self._held.requests |= result.held
         return result
 
     def _limited_sites(self, stage: Stage, facts: RunFacts) -> dict[str, str]:
@@ -289,44 +325,19 @@ class PlanRun:
             await stage.signal("cancel")
             return await stage
 
-    async def _restore_held(self) -> str:
-        """Compensation: machines that were shut down but not started at the target run at their source again.
-
-        They start in the plan's order, so that a database is up before its applications.
-        """
-        if not self._held:
-            return ""
-        back: list[str] = []
-        troubles: list[str] = []
-        for machine in [machine for machine in self._given.plan.machines if machine in self._held]:
-            trouble = await self._restore(machine)
-            if trouble is None:
-                back.append(machine)
-            else:
-                troubles.append(f"; '{machine}' could not be put back: {trouble}")
-        self._held = {}
-        return (f"; put back at their source: {', '.join(back)}" if back else "") + "".join(troubles)
-
-    async def _restore(self, machine: str) -> str | None:
-        """None when the machine runs at its source again, else what happened instead."""
-        word = HeldJob(request_id=self._held[machine], reply_to=workflow.info().workflow_id, reason=NOT_FINISHED)
-        try:
-            await workflow.get_external_workflow_handle(machine_id(machine)).signal("abandon", word)
-        except FailureError as error:
-            return reason(error)
-        await workflow.wait_condition(lambda: machine in self._restored)
-        event = self._restored[machine]
-        return None if event.message == NOT_FINISHED else event.message or f"it is {event.phase}"
-
     async def _finish(self, state: RunState, message: str) -> RunStatus:
         """The run is over once its report is written, so that whoever waited for its end finds it."""
         self._ending = True
-        if self._replicating and workflow.patched(MEASURES_REPLICATION):
+        if self._replicating and not self._gave_way and workflow.patched(MEASURES_REPLICATION):
             measured = await measure_replication(self._replicating, self._tested_since, self._given.timings)
             self._table.update(replication=measured)
         end = {"state": state, "message": message, "finished": workflow.now()}
         if workflow.patched(WRITES_REPORT):
-            end["report"] = await write_report(self._given, self._table.status.model_copy(update=end))
+            end["report"] = await write_report(
+                self._given,
+                self._table.status.model_copy(update=end),
+                within=QUICK_REPORT if self._gave_way else REPORT,
+            )
         self._table.update(**end)
         self._tell(Occasion.FINISHED, message, None)
         await asyncio.gather(*self._telling)

@@ -29,6 +29,8 @@ class StageProgress:
         self.events: dict[str, list[JobEvent]] = {}
         self.steered: dict[str, Steer] = {}
         self.cancelled = False
+        self.gave_way = False
+        """A failover of the plan is wanted: nothing is waited for."""
         self.paused = given.paused
         self.changed: set[str] = set()
         """Rows whose change the run was not told yet."""
@@ -56,7 +58,7 @@ class StageProgress:
         """What changed since the last time."""
         steps = [row for row_id, row in self.rows.items() if row_id in self.changed]
         self.changed.clear()
-        return StageNews(row=self.row.model_copy(update={"steps": steps}))
+        return StageNews(row=self.row.model_copy(update={"steps": steps}), run_id=self.given.facts.run_id)
 
     @property
     def context(self) -> RunContext:
@@ -68,6 +70,11 @@ class StageProgress:
             if self.rows[row_id].state in {"pending", "running", "waiting"}:
                 self.set(row_id, state="cancelled", finished=workflow.now())
             raise RunEnds("cancelled by the operator")
+
+    def cancel_what_is_open(self) -> None:
+        for row_id, row in self.rows.items():
+            if row.state in {"pending", "running", "waiting"}:
+                self.set(row_id, state="cancelled", waits=False, finished=workflow.now())
 
     async def pause(self, seconds: float, row_id: str, summary: str) -> None:
         """Let time pass; an operator's cancel ends it at once."""

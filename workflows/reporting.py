@@ -17,7 +17,9 @@ from workflows.model import PlanRequest, RunStatus
 
 PART_BYTES = 128 * 1024
 """Rows that one payload carries, as JSON: half of what Temporal warns at."""
-AT_MOST = timedelta(minutes=5)
+REPORT = timedelta(minutes=5)
+QUICK_REPORT = timedelta(seconds=10)
+"""For a run that holds up another one."""
 A_FEW_TIMES = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     backoff_coefficient=2,
@@ -28,7 +30,7 @@ A_FEW_TIMES = RetryPolicy(
 """A report is worth a little waiting; a recovered plan is not held up by a full disk."""
 
 
-async def write_report(given: PlanRequest, status: RunStatus) -> str:
+async def write_report(given: PlanRequest, status: RunStatus, *, within: timedelta = REPORT) -> str:
     """Write the report of a finished run; returns where it is, or why there is none. Never fails the run."""
     run = RunRecord.model_validate(status.model_dump(exclude={"report"}))
     plan = PlanRecord(sha256=given.plan_sha256, text=given.plan_text, rto_s=given.plan.rto)
@@ -37,12 +39,14 @@ async def write_report(given: PlanRequest, status: RunStatus) -> str:
         if len(parts) > 1:
             for number, stages in enumerate(parts):
                 part = ReportPart(plan=run.plan, run_id=run.run_id, number=number, stages=stages)
-                await _activity(contracts.KEEP_REPORT_PART, part, f"facts for the report, {number + 1} of {len(parts)}")
+                summary = f"facts for the report, {number + 1} of {len(parts)}"
+                await _activity(contracts.KEEP_REPORT_PART, part, summary, within)
             run = run.model_copy(update={"stages": []})
         written = await _activity(
             contracts.WRITE_REPORT,
             WriteReport(run=run, plan=plan, parts=len(parts) if len(parts) > 1 else 0),
             f"report of {run.run_type} run {run.run_id}",
+            within,
         )
     except ActivityError as error:
         workflow.logger.warning("no report of run %s: %s", run.run_id, reason(error))
@@ -51,7 +55,10 @@ async def write_report(given: PlanRequest, status: RunStatus) -> str:
 
 
 async def _activity(
-    what: contracts.ActivityCall[contracts.Input, contracts.Output], given: contracts.Input, summary: str
+    what: contracts.ActivityCall[contracts.Input, contracts.Output],
+    given: contracts.Input,
+    summary: str,
+    within: timedelta,
 ) -> contracts.Output:
     result: contracts.Output = await workflow.execute_activity(
         what.name,
@@ -60,7 +67,7 @@ async def _activity(
         task_queue=CONTROL_QUEUE,
         summary=summary,
         heartbeat_timeout=timedelta(minutes=1),
-        schedule_to_close_timeout=AT_MOST,
+        schedule_to_close_timeout=within,
         retry_policy=A_FEW_TIMES,
     )
     return result

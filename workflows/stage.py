@@ -24,6 +24,8 @@ from workflows.stage_machines import MachineWork
 from workflows.steps import StepWork
 
 NEWS_AT_MOST_EVERY = timedelta(milliseconds=500)
+SAFE_END = timedelta(seconds=5)
+"""A stage that gives way waits so long for steps to come to their safe end."""
 ROWS_TOLD_AT_ONCE = 25
 """A stage with more rows tells its news less often: all of a large plan's news together stay a short history."""
 
@@ -77,6 +79,10 @@ class PlanStage:
         self._progress.cancelled = True
 
     @workflow.signal
+    def give_way(self) -> None:
+        self._progress.gave_way = True
+
+    @workflow.signal
     def pause(self) -> None:
         self._progress.paused = True
 
@@ -88,20 +94,11 @@ class PlanStage:
 
     @workflow.run
     async def run(self, given: StageInput) -> StageResult:
-        news = asyncio.create_task(self._send_news())
         progress = self._progress
+        work = asyncio.create_task(self._work(given))
+        news = asyncio.create_task(self._send_news())
         progress.changed.update(progress.rows)
-        state = "done"
-        try:
-            for step in given.stage.before:
-                await self._step(step)
-            for wave in given.stage.waves:
-                await self._wave(wave)
-            for step in given.stage.after:
-                await self._step(step)
-        except RunEnds as end:
-            state = "cancelled" if progress.cancelled else "failed"
-            workflow.logger.info("stage ends early: %s", end)
+        state = await self._state_after(work)
         progress.row = progress.row.model_copy(update={"state": state, "finished": workflow.now()})
         news.cancel()
         self._show()
@@ -110,6 +107,35 @@ class PlanStage:
         machines = {name: where for name, where in progress.machines.items() if name in mine}
         already = {name: words for name, words in progress.already.items() if name in mine}
         return StageResult(row=progress.table, machines=machines, held=progress.held, already=already)
+
+    async def _state_after(self, work: asyncio.Task[None]) -> str:
+        """How the stage ended: by its work, or before that, because it has to give way."""
+        progress = self._progress
+        try:
+            await workflow.wait_condition(lambda: work.done() or progress.gave_way)
+        except asyncio.CancelledError:
+            work.cancel()
+            await workflow.wait([work])
+            raise
+        if not work.done():
+            work.cancel()
+            await workflow.wait([work], timeout=SAFE_END.total_seconds())
+            progress.cancel_what_is_open()
+            return "cancelled"
+        try:
+            await work
+        except RunEnds as end:
+            workflow.logger.info("stage ends early: %s", end)
+            return "cancelled" if progress.cancelled else "failed"
+        return "done"
+
+    async def _work(self, given: StageInput) -> None:
+        for step in given.stage.before:
+            await self._step(step)
+        for wave in given.stage.waves:
+            await self._wave(wave)
+        for step in given.stage.after:
+            await self._step(step)
 
     async def _wave(self, wave: list[PlanMachine]) -> None:
         """All machines of a wave side by side; the first one that ends the run lets the others finish first."""
