@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adapters.hyperv.operations import OPERATIONS
-from simulation.hyperv import failovers, machines, refusal, relationships
+from simulation.hyperv import failovers, machines, refusal, relationships, tracking
 from simulation.hyperv.fabric import Fabric, Handler, Here
 from simulation.hyperv.refusal import Refusal
 from simulation.winrm.answering import Failure, Request, Result
 from vault.errors import LeewardError
 
-HANDLERS: dict[str, Handler] = {**machines.OPERATIONS, **relationships.OPERATIONS, **failovers.OPERATIONS}
+HANDLERS: dict[str, Handler] = {
+    **machines.OPERATIONS,
+    **relationships.OPERATIONS,
+    **failovers.OPERATIONS,
+    **tracking.OPERATIONS,
+}
 Fault = Callable[[Request], Failure | None]
 """Asked before every operation; a failure is answered instead of it."""
 

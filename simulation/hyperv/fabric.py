@@ -71,7 +71,8 @@ class Fabric:
         self.ground = Ground(root, inventory)
         self.time_scale = time_scale
         self.lock = threading.RLock()
-        self._path = root / "hyperv" / "fabric.json"
+        self._folder = root / "hyperv"
+        self._path = self._folder / "fabric.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self.state = FabricState.load(self._path) or FabricState()
         for name, site in inventory.sites.items():
@@ -128,6 +129,10 @@ class Fabric:
         """The host's virtual switches, and the network of its site that each is."""
         networks = self.inventory.sites[host.site].networks
         return {network.switch or name: name for name, network in networks.items()}
+
+    def disk_folder(self, site: str) -> Path:
+        """What the hosts of a site call :data:`FOLDER`, for those that read virtual disks near them."""
+        return self._folder / "disks" / site
 
     def guest_login(self, vm: Vm) -> tuple[str, str] | None:
         """The account that the machine's guest knows: what the inventory says of the machine it is (a copy of)."""

@@ -15,6 +15,7 @@ from adapters.lab.faults import Fault, SiteFaults, link_guard
 from adapters.lab.guest_state import RUNNING
 from adapters.lab.hypervisor import LabHypervisor, transactions
 from adapters.lab.layout import LabLayout, MachineFolder
+from adapters.lab.maps import LabBlockMapDevice
 from adapters.lab.space import allocated_bytes
 from adapters.ports import Beat, ReplicationProvider, ScriptResult
 from adapters.registry import Adapters
@@ -106,6 +107,10 @@ class Ground:
         """A network of the site for machines that are connected to no switch."""
         networks = self.inventory.sites[site].networks
         return next(name for name, network in networks.items() if network.kind is NetworkKind.ISOLATED)
+
+    def block_maps(self, site: str, machine: str) -> LabBlockMapDevice:
+        """Which blocks of the machine's disks were written, and snapshots of them."""
+        return LabBlockMapDevice(self._folder(site, machine))
 
     # --- guests -----------------------------------------------------------------------------------------------
 

@@ -65,6 +65,32 @@ class Replication(BaseModel):
     missed: int = 0
 
 
+class TrackedPoint(BaseModel):
+    """A reference point: what was written later is marked with a later generation than this in the lab's block maps.
+
+    ``disks``: the tracking id of each disk, by its instance id."""
+
+    generation: int
+    application_consistent: bool
+    disks: dict[str, str]
+
+
+class FrozenDisks(BaseModel):
+    """A recovery checkpoint. ``snapshot`` is the lab's; ``files``: by controller, what the disks held then."""
+
+    snapshot: str
+    files: dict[str, str]
+
+
+class ChangeTracking(BaseModel):
+    points: dict[str, TrackedPoint] = {}
+    checkpoints: dict[str, FrozenDisks] = {}
+    items: dict[str, str] = {}
+    """Pairs that leeward keeps with the machine."""
+    files: int = 0
+    """How many files were made for checkpoints."""
+
+
 class Vm(BaseModel):
     """``machine`` is its folder at the lab site, which stays when the machine is renamed or moved."""
 
@@ -77,6 +103,7 @@ class Vm(BaseModel):
     disks: list[VirtualDisk] = []
     services: list[IntegrationService] = []
     replication: Replication | None = None
+    tracking: ChangeTracking = ChangeTracking()
     starts_with_host: bool = False
     """It ran when its host went down (``AutomaticStartAction`` StartIfRunning, the default)."""
 
