@@ -266,8 +266,11 @@ class TrackedDisk(Value):
     """``SCSI 0:1``: the same for the machine and all of its checkpoints."""
     instance_id: str
     path: str
-    """The file that is written now; with a checkpoint, one that leans on ``base_path``."""
+    """The file that is written now."""
+    parent_path: str = ""
+    """The file of the newest checkpoint, which that one leans on; empty: there is no checkpoint."""
     base_path: str = ""
+    """The file at the bottom, which leans on none."""
     size: int = 0
     file_size: int = 0
     pass_through: bool = False

@@ -60,6 +60,9 @@ _CHANGES_ARE_UNKNOWN = (NotRecoverable, BadInput, InvalidState)
 CHECKPOINT_PREFIX = "leeward-"
 CHECKPOINT_S = 900.0
 """Making or removing a checkpoint; quiescing a guest may take minutes."""
+LARGE_PART, LEAST_LARGE = 0.5, 2**30
+"""How large the files beside the disks may grow while a cut waits, as a part of the disks (requirements §C.4), and a
+size that is never too large."""
 SEEN_FOR_S = 10.0
 """What was seen of a machine serves that long, unless this object changed it: a look takes a second or two."""
 
@@ -100,11 +103,29 @@ class ResilientChangeTracking(BlockMapDevice):
         state, known = record.state, {point.id for point in self._look().reference_points}
         if state.active and record.references.get(state.released) not in known:
             return replace(state, resync_required=True)
+        if state.cuts and not state.seed and self._held is None and self._is_too_large():
+            return self._given_up()
+        return state
+
+    def _is_too_large(self) -> bool:
+        size = sum(disk.size for disk in self._tracked_disks())
+        return self.space() >= max(LEAST_LARGE, size * LARGE_PART)
+
+    def _given_up(self) -> MapState:
+        """Cuts that wait are given up before their checkpoints fill the host's volume, and with it the machine's disks.
+
+        A first copy keeps its checkpoint, however long it takes: without it, it would never end."""
+        with self.quiet():
+            state = replace(self.load(), resync_required=True, cuts=(), snapshots=())
+            logger.warning("%s: the files of its checkpoints grew to %d bytes, they go", self._where, self.space())
+            self.save(state)
         return state
 
     def space(self) -> int:
-        """The files that grow beside the disks while a checkpoint is there."""
-        return sum(disk.file_size for disk in self._tracked_disks() if disk.path != disk.base_path)
+        """The files that grow beside the disks while a checkpoint of ours is the newest one."""
+        checkpoints = [one for one in self._look().checkpoints if one.name.startswith(CHECKPOINT_PREFIX)]
+        ours = {disk.path.casefold() for one in checkpoints for disk in one.disks}
+        return sum(disk.file_size for disk in self._tracked_disks() if disk.parent_path.casefold() in ours)
 
     def changed(self, disk: str, since: int, snapshot: str) -> Iterator[tuple[int, int]]:
         tracked = self._disk(disk)

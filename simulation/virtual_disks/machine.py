@@ -90,6 +90,7 @@ class MachineDisks:
                 controller=disk.controller,
                 instance_id=self._instance(disk.controller, "D"),
                 path=self._path(disk.chain[-1]),
+                parent_path=self._path(disk.chain[-2]) if len(disk.chain) > 1 else "",
                 base_path=self._path(disk.chain[0]),
                 size=disk.size,
                 file_size=(self.folder / disk.chain[-1]).stat().st_size,

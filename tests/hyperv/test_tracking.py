@@ -282,6 +282,37 @@ def test_space_is_what_grows_beside_the_disks(host: TrackedHost, store: LocalRep
     source.cut()
     host.write(FIRST, 0, b"a" * MIB)
     assert host.source().tracking().log_bytes >= MIB
+    host.disks.create_checkpoint("backup", application_consistent=False)
+    assert host.source().tracking().log_bytes == 0
+
+
+@pytest.mark.parametrize(("part", "given_up"), [(0.4, False), (0.5, True)])
+def test_a_cut_that_waits_too_long_is_given_up_before_it_fills_the_host(
+    host: TrackedHost, store: LocalReplicaStore, monkeypatch: pytest.MonkeyPatch, part: float, given_up: bool
+) -> None:
+    protected(host, store)
+    host.write(FIRST, 0, b"waits---" * 64)
+    host.source().cut()
+    look = host.disks.read_tracking
+
+    def grown() -> Any:
+        seen = look()
+        large = 64 * 2**30
+        disks = [disk.model_copy(update={"size": large, "file_size": int(large * part)}) for disk in seen.disks]
+        return seen.model_copy(update={"disks": disks}) if seen.checkpoints else seen
+
+    monkeypatch.setattr(host.disks, "read_tracking", grown)
+    tracking = host.source().tracking()
+    assert tracking.resync_required == given_up
+    assert len(host.disks.read_tracking().checkpoints) == (0 if given_up else 1)
+    monkeypatch.setattr(host.disks, "read_tracking", look)
+    if given_up:
+        assert host.source().pending() == []
+        with pytest.raises(ResynchronizationRequired):
+            replicate(host, store)
+        stream.resynchronize(host.source(), store, no_report)
+    replicate(host, store)
+    assert newest(store, host) == host.content
 
 
 # --- the record ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ $disks = @(Get-VMHardDiskDrive -VM $vm | ForEach-Object {
         $file = Get-VHD -Path $_.Path
         $found.size = [long] $file.Size
         $found.file_size = [long] $file.FileSize
+        $found.parent_path = [string] $file.ParentPath
         while ($file.ParentPath) { $file = Get-VHD -Path $file.ParentPath }
         $found.base_path = [string] $file.Path
     }

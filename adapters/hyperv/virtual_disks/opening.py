@@ -82,7 +82,9 @@ def _paths_of_parent(path: str, child: VhdLayer | VhdxLayer) -> list[str]:
 
 
 def _plain(path: str) -> str:
-    return path.removeprefix("\\\\?\\")
+    """Without the prefix that turns off Windows' parsing: ``\\\\?\\D:\\x`` and ``\\\\?\\UNC\\server\\share\\x``."""
+    plain = path.removeprefix("\\\\?\\")
+    return "\\\\" + plain[4:] if plain != path and plain.upper().startswith("UNC\\") else plain
 
 
 def _check_is_parent(child: VhdLayer | VhdxLayer, parent: VhdLayer | VhdxLayer) -> None:
