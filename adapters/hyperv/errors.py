@@ -69,7 +69,7 @@ FAULTS: dict[int, Meaning] = {
     0x80338047: Meaning(BadInput, "raise MaxEnvelopeSizekb on the host to 500 or more", WSMERROR),
     0x80338048: Meaning(BadInput, "raise MaxEnvelopeSizekb on the host to 500 or more", WSMERROR),
     **_all(
-        [0x8033803F, *range(0x803381A5, 0x803381A9), 0x803381AB, *range(0x803381E4, 0x803381E3)],
+        [0x8033803F, *range(0x803381A5, 0x803381A9), 0x803381AB, *range(0x803381E4, 0x803381EA)],
         Meaning(Busy, QUOTA, WSMERROR),
     ),
 }

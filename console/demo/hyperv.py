@@ -65,3 +65,10 @@ def end(settings: Settings) -> None:
 
     process.stop(settings.data)
     labctl.kill_all(settings.lab_root)
+
+
+def ended_by(settings: Settings) -> str:
+    return (
+        f"python -m simulation.hyperv --root {settings.data} --stop; "
+        f"leeward lab down --vault {settings.vault} --data {settings.data}"
+    )

@@ -58,7 +58,7 @@ async def run_demo(scenario: Scenario, folder: Path | None, json_file: Path | No
         json_file.write_text(result.model_dump_json(indent=2, exclude={"phases": {"__all__": {"run"}}}) + "\n")
     if keep:
         where = f"--vault {settings.vault} --data {settings.data}"
-        output.say(f"still running: {engine.ui}   stop it with: leeward down {where}; leeward lab down {where}")
+        output.say(f"still running: {engine.ui}   stop it with: leeward down {where}; {scenario.ended_by(settings)}")
     return 1 if result.problems else 0
 
 

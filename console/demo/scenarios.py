@@ -22,6 +22,8 @@ class Scenario(NamedTuple):
     """Bring fabric and machines to life; the ``site/machine`` that run."""
     end: Callable[[Settings], None]
     """End all that ``begin`` started, and every guest. Repeatable, and possible when nothing was begun."""
+    ended_by: Callable[[Settings], str]
+    """The command that does so by hand."""
 
 
 def _lab_inventory(_: Path) -> str:
@@ -44,17 +46,20 @@ def _end_lab(settings: Settings) -> None:
     labctl.kill_all(settings.lab_root)
 
 
-SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario("lab", "two lab sites, leeward's own replication", _lab_inventory, _plan, _begin_lab, _end_lab),
-        Scenario(
-            "hyperv",
-            "two simulated Hyper-V sites, Hyper-V Replica between their hosts",
-            hyperv.inventory,
-            _plan,
-            hyperv.begin,
-            hyperv.end,
-        ),
-    )
-}
+def _lab_ended_by(settings: Settings) -> str:
+    return f"leeward lab down --vault {settings.vault} --data {settings.data}"
+
+
+LAB = Scenario(
+    "lab", "two lab sites, leeward's own replication", _lab_inventory, _plan, _begin_lab, _end_lab, _lab_ended_by
+)
+HYPERV = Scenario(
+    "hyperv",
+    "two simulated Hyper-V sites, Hyper-V Replica between their hosts",
+    hyperv.inventory,
+    _plan,
+    hyperv.begin,
+    hyperv.end,
+    hyperv.ended_by,
+)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (LAB, HYPERV)}

@@ -1,7 +1,8 @@
 """A simulated Hyper-V fabric as a process: ``python -m simulation.hyperv --root DIR --inventory FILE``.
 
-It serves all hosts of the inventory's Hyper-V sites, makes and starts their machines, and ends with SIGTERM; its guests
-run on. What it remembers is in ``DIR/hyperv``, the machines are those of the lab in ``DIR/lab``.
+It serves all hosts of the inventory's Hyper-V sites, makes and starts their machines, and ends with SIGTERM or by
+``--stop`` from another shell; its guests run on. What it remembers is in ``DIR/hyperv``, the machines are those of the
+lab in ``DIR/lab``.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from vault.loading import load_inventory
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m simulation.hyperv", description=__doc__)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--inventory", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--inventory", type=Path)
+    what.add_argument("--stop", action="store_true")
     parser.add_argument("--time-scale", type=float, default=1.0)
     given = parser.parse_args(arguments)
+    if given.stop:
+        return 0 if process.stop(given.root) else 1
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ from vault.errors import Busy, LeewardError, ResynchronizationRequired, Unreacha
 
 if TYPE_CHECKING:
     from simulation.hyperv.fabric import Fabric
+
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.05
 AT_ONCE = 4
@@ -60,12 +63,18 @@ class Ends(NamedTuple):
         return self.primary.replication, self.replica.replication
 
 
+def _told(done: Future[None]) -> None:
+    if (error := done.exception()) is not None:
+        logger.error("a transfer ended with an error that it should not have", exc_info=error)
+
+
 class Transfers:
     """One thread looks what is due; a few do it."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
         self._turns: dict[str, _Turn] = {}
+        self._counting = threading.Lock()
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="simulated replication")
         self._looking = threading.Thread(target=self._look, name="simulated replication", daemon=True)
@@ -80,10 +89,17 @@ class Transfers:
     def held(self, vm_id: str) -> Iterator[None]:
         """No transfer of the machine runs inside, and no other operation that changes its replication."""
         turn = self._turn(vm_id)
-        turn.wanted += 1
-        with turn.lock:
-            turn.wanted -= 1
+        with self._counting:
+            turn.wanted += 1
+        try:
+            turn.lock.acquire()
+        finally:
+            with self._counting:
+                turn.wanted -= 1
+        try:
             yield
+        finally:
+            turn.lock.release()
 
     def percent(self, vm_id: str) -> int | None:
         return self._turn(vm_id).percent
@@ -119,7 +135,7 @@ class Transfers:
             for host, vm in found:
                 turn = self._turn(vm.id)
                 if turn.due <= now and not turn.wanted and turn.lock.acquire(blocking=False):
-                    self._threads.submit(self._transfer, turn, host, vm)
+                    self._threads.submit(self._transfer, turn, host, vm).add_done_callback(_told)
 
     def _transfer(self, turn: _Turn, host: Host, vm: Vm) -> None:
         assert vm.replication is not None

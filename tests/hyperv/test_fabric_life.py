@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+
 import pytest
 from small_fabric import FAR_HOST, HOST, SmallFabric, held, quiet
 
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
+from simulation.hyperv import process
 from vault.domain import LATEST, PowerState, Severity
 
 pytestmark = pytest.mark.contract
@@ -23,7 +28,7 @@ def test_planned_failover_and_failback_lose_nothing_and_a_test_touches_nothing(s
     copy = held(small.west.wait_until_answering("db-test", 20, quiet))
     assert (tested.network, copy.damaged) == ("isolated", 0)
     assert copy.held_at_boot > 0
-    assert small.west.run_in_guest("db-test", ["/bin/sh", "-c", "echo $MACHINE"], {}, 20, quiet).exit_code == 0
+    assert small.west.run_in_guest("db-test", ["/bin/sh", "-c", "echo $MACHINE"], {}, 20, quiet).output == "db-test\n"
     provider.end_test(forward, "db-test")
     assert [vm.name for vm in small.fabric.state.hosts[FAR_HOST].vms.values()] == ["db"]
     small.wait_for(lambda: small.acknowledged() > before)
@@ -78,3 +83,24 @@ def test_the_fabric_remembers_everything_when_its_process_ends(small: SmallFabri
     assert found == remembered
     assert again.fabric.start_all() == ["east/db"]
     assert small.provider.recovery_points(small.forward)
+
+
+def test_the_fabric_as_a_process_survives_being_killed(small: SmallFabric) -> None:
+    small.protect()
+    vm_id = small.vm(HOST).id
+    small.hosts.close()
+    try:
+        assert process.start(small.root, small.vault, time_scale=1.0) == ["east/db"]
+        os.kill(process_id(small), signal.SIGKILL)
+        small.wait_for(lambda: not process.stop(small.root))
+        assert process.start(small.root, small.vault, time_scale=1.0) == ["east/db"]
+        small.work_anew()
+        assert small.east.find("db").vm.id == vm_id
+        assert small.provider.recovery_points(small.forward)
+    finally:
+        process.stop(small.root)
+    assert not process.stop(small.root)
+
+
+def process_id(small: SmallFabric) -> int:
+    return int(json.loads((small.root / "hyperv" / "process.json").read_text())["body"]["pid"])

@@ -109,6 +109,20 @@ def test_a_cut_link_costs_cycles_and_heals_by_itself(small: SmallFabric) -> None
     assert small.recover(small.forward, point.id).lost == 0
 
 
+def test_a_failover_beside_a_running_source_stops_its_replication_and_can_be_taken_back(small: SmallFabric) -> None:
+    small.protect()
+    point = small.provider.recovery_points(small.forward)[-1]
+    recovered = small.provider.fail_over(small.forward, point.id, quiet)
+    small.wait_for(lambda: small.vm(HOST).state is State.ERROR)
+    assert recovered.point.time == small.vm(FAR_HOST).replication.last
+    assert small.west.describe("db").power is PowerState.OFF
+    small.provider.cancel_failover(small.forward)
+    assert small.vm(FAR_HOST).state is State.REPLICATING
+    with pytest.raises(Unreachable, match="it was resumed"):
+        small.provider.replicate_once(small.forward, quiet, app_consistent=False)
+    small.wait_for(lambda: small.vm(FAR_HOST).replication.last > point.time)
+
+
 def test_a_log_past_half_of_the_disk_asks_for_a_resynchronization(tmp_path: Path) -> None:
     small = SmallFabric(tmp_path, rate=2000)
     try:
