@@ -353,7 +353,8 @@ def _name_of(controller: str) -> str:
 def _is_of(one: str, other: str) -> bool:
     """Whether two WMI instance ids are of the same place: ``Microsoft:<machine or checkpoint>\\<controller>\\<number>
     \\<location>\\<D: the drive, L: what is in it>``."""
-    return one.casefold().split("\\")[1:4] == other.casefold().split("\\")[1:4]
+    place = one.casefold().split("\\")[1:4]
+    return len(place) == 3 and place == other.casefold().split("\\")[1:4]
 
 
 def _no_beat(_: str) -> None:

@@ -315,6 +315,23 @@ def test_a_cut_that_waits_too_long_is_given_up_before_it_fills_the_host(
     assert newest(store, host) == host.content
 
 
+def test_a_disk_that_the_reference_point_does_not_have_asks_for_a_resynchronization(
+    host: TrackedHost, store: LocalReplicaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected(host, store)
+    look = host.disks.read_tracking
+
+    def nameless() -> Any:
+        seen = look()
+        points = [point.model_copy(update={"disks": {"?": "rct:0"}}) for point in seen.reference_points]
+        disks = [disk.model_copy(update={"instance_id": "?"}) for disk in seen.disks]
+        return seen.model_copy(update={"reference_points": points, "disks": disks})
+
+    monkeypatch.setattr(host.disks, "read_tracking", nameless)
+    with pytest.raises(ResynchronizationRequired, match="does not have it"):
+        replicate(host, store)
+
+
 # --- the record ---------------------------------------------------------------------------------------------------
 
 CUTS = tuple(MapCut(n, n, f"leeward-{n:016x}", 10**18, "crash-consistent", "") for n in range(1, 9))
