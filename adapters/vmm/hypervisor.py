@@ -88,10 +88,11 @@ class VmmHypervisor(HyperVHypervisor):
             return site.replica.server
         hosts = self.server.hosts_of(self.cloud(relationship.machine))
         ours = [host for host in hosts if self.managed.called(host) is not None]
-        there = {one.host for one in self.server.machines([self.vm_name(relationship.machine)])}
+        machines, name = self.server.machines(), self.vm_name(relationship.machine).casefold()
+        there = {one.host for one in machines if one.name.casefold() == name}
         kept = next((host for host in ours if host.name in there), None)
         network = self.vm_network(relationship.target_network)
-        return (kept or place(ours, network, where=self.server.where)).name
+        return (kept or place(ours, network, machines, where=self.server.where)).name
 
     def replica_server(self, relationship: Relationship) -> str:
         return self.place_replica(relationship)

@@ -1,4 +1,5 @@
-"""The demo on two simulated Hyper-V sites: the lab's inventory with another fabric, and the hosts that serve it."""
+"""The demo on two simulated Hyper-V sites, with VMM and without: the lab's inventory with another fabric, and the hosts
+that serve it."""
 
 from __future__ import annotations
 
@@ -11,15 +12,39 @@ from adapters.lab import labctl
 from vault.inventory import Inventory
 from workers.settings import Settings
 
-USER, GUEST_USER = "LAB\\leeward", ".\\leeward"
+USER, VMM_USER, GUEST_USER = "LAB\\leeward", "LAB\\vmm-operator", ".\\leeward"
 CYCLE_SCALE = 0.2
 """A replication frequency of 30 s takes 6 s, an hour between recovery points 12 minutes."""
 POLICY = {"frequency": "30s", "app_consistent_every": "1h"}
 """What Hyper-V Replica can do at the least."""
 
 
+CLOUDS = {"primary": "Gold", "recovery": "Recovery"}
+VM_NETWORKS = {"production": "Production VMs", "isolated": "Isolated VMs"}
+HOSTS_OF_A_SITE_WITH_VMM = 2
+
+
 def inventory(folder: Path) -> str:
     """The lab's inventory, with hosts on free ports of 127.0.0.1 and passwords in files below ``folder``."""
+    return json.dumps(_inventory(folder), indent=2) + "\n"
+
+
+def inventory_with_vmm(folder: Path) -> str:
+    """The same with two hosts a site, and a VMM server at each that places replicas and connects networks."""
+    from simulation.arrays.settings import free_ports
+
+    document = _inventory(folder)
+    for name, site in document["sites"].items():
+        *hosts, vmm = (f"127.0.0.1:{port}" for port in free_ports(HOSTS_OF_A_SITE_WITH_VMM + 1))
+        site["hyperv"] |= {"hosts": hosts, "replica": {}}
+        password = _secret(folder, f"{name}-vmm")
+        site["vmm"] = {"server": vmm, "cloud": CLOUDS[name], "user": VMM_USER, "credentials": password}
+        for network, described in site["networks"].items():
+            described["vm_network"] = VM_NETWORKS[network]
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _inventory(folder: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML
 
     from simulation.arrays.settings import free_ports
@@ -43,7 +68,7 @@ def inventory(folder: Path) -> str:
     guest_password = _secret(folder, "guest")
     for machine in document["machines"].values():
         machine["hyperv"] = {"guest_user": GUEST_USER, "guest_password": guest_password}
-    return json.dumps(document, indent=2) + "\n"
+    return document
 
 
 def _secret(folder: Path, name: str) -> str:

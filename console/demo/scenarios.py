@@ -62,4 +62,9 @@ HYPERV = Scenario(
     hyperv.end,
     hyperv.ended_by,
 )
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (LAB, HYPERV)}
+HYPERV_VMM = HYPERV._replace(
+    name="hyperv-vmm",
+    title="two simulated Hyper-V sites with a VMM server each, Hyper-V Replica between their hosts",
+    inventory=hyperv.inventory_with_vmm,
+)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (LAB, HYPERV, HYPERV_VMM)}

@@ -1,8 +1,8 @@
 """A simulated Hyper-V fabric as a process: ``python -m simulation.hyperv --root DIR --inventory FILE``.
 
-It serves all hosts of the inventory's Hyper-V sites, makes and starts their machines, and ends with SIGTERM or by
-``--stop`` from another shell; its guests run on. What it remembers is in ``DIR/hyperv``, the machines are those of the
-lab in ``DIR/lab``.
+It serves all hosts of the inventory's Hyper-V sites and their VMM servers, makes and starts their machines, and ends
+with SIGTERM or by ``--stop`` from another shell; its guests run on. What it remembers is in ``DIR/hyperv``, the
+machines are those of the lab in ``DIR/lab``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from simulation.hyperv import process
 from simulation.hyperv.hosts import Hosts
+from simulation.vmm.servers import VmmServers
 from vault.loading import load_inventory
 
 
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with Hosts(given.root, load_inventory(given.inventory), time_scale=given.time_scale) as hosts:
+    inventory = load_inventory(given.inventory)
+    with Hosts(given.root, inventory, time_scale=given.time_scale) as hosts, VmmServers(hosts, inventory):
         running = hosts.fabric.start_all()
         process.tell_ready(given.root, running)
         ended.wait()

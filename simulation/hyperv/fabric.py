@@ -82,7 +82,8 @@ class Fabric:
 
     def _add_hosts(self, name: str, site: Site) -> None:
         assert site.hyperv is not None
-        clustered = len(site.hyperv.hosts) > 1
+        # Hosts that VMM manages stand alone, so that it has a choice where to place a replica.
+        clustered = len(site.hyperv.hosts) > 1 and site.vmm is None
         for host in host_names(name, site):
             self.state.hosts.setdefault(
                 host,

@@ -30,7 +30,7 @@ EVERYTHING = Retention(count=2880, hours=24 * 366)
 
 def as_lab(inventory: Inventory) -> Inventory:
     """The same sites and machines with the lab as their fabric."""
-    lab = {"fabric": "lab", "hyperv": None, "credentials": None}
+    lab = {"fabric": "lab", "hyperv": None, "vmm": None, "credentials": None}
     sites = {name: site.model_copy(update=lab) for name, site in inventory.sites.items()}
     return inventory.model_copy(update={"sites": sites})
 

@@ -28,12 +28,12 @@ class Hosts:
         self.dispatch = Dispatch(self.fabric)
         self.servers: dict[str, WinRMServer] = {}
         self._latency_s = latency_s
-        certificate = certificate_of(root)
+        self.certificate = certificate_of(root)
         for name, site in inventory.sites.items():
             if site.hyperv is not None:
-                self._serve(name, site, certificate)
+                self._serve(name, site)
 
-    def _serve(self, site_name: str, site: Site, certificate: ServerCertificate) -> None:
+    def _serve(self, site_name: str, site: Site) -> None:
         assert site.hyperv is not None
         account = Account(site.hyperv.user or "", secrets.resolve(site.credentials or ""))
         for name, address in zip(host_names(site_name, site), site.hyperv.hosts, strict=True):
@@ -44,15 +44,15 @@ class Hosts:
                 self.dispatch,
                 [account],
                 host=name,
-                certificate=certificate,
+                certificate=self.certificate,
                 port=int(port),
                 latency_s=self._latency_s,
             )
-            server.disturb = partial(self._death, site_name)
+            server.disturb = partial(self.death, site_name)
             self.servers[name] = server
 
-    def _death(self, site: str, _number: int, _verb: str) -> Disturbance | None:
-        """A host whose lab site is dead answers nothing."""
+    def death(self, site: str, _number: int, _verb: str) -> Disturbance | None:
+        """For a server of a site: when the lab site is dead it answers nothing."""
         return Cut.BEFORE if self.fabric.ground.is_dead(site) else None
 
     def reboot(self, host: str) -> None:
