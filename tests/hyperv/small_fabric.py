@@ -44,8 +44,7 @@ class SmallFabric:
         self.vault = root / "leeward.yaml"
         (root / "password").write_text(PASSWORD)
         (root / "guest-password").write_text(GUEST_PASSWORD)
-        ports = free_ports(east_hosts + 1)
-        self.vault.write_text(json.dumps(_document(root, ports[:-1], ports[-1], rate)))
+        self.vault.write_text(json.dumps(self.document(root, east_hosts, rate)))
         self.inventory: Inventory = load_inventory(self.vault)
         self.hosts = Hosts(root, self.inventory, time_scale=TIME_SCALE)
         self.fabric = self.hosts.fabric
@@ -53,6 +52,11 @@ class SmallFabric:
         self.forward: Relationship = self.inventory.relationship("db")
         self.backward = self.forward.reversed("production", "isolated")
         self.work_anew()
+
+    def document(self, root: Path, east_hosts: int, rate: int) -> dict[str, object]:
+        """What the inventory says."""
+        *east, west = free_ports(east_hosts + 1)
+        return _document(root, east, west, rate)
 
     def work_anew(self) -> None:
         """As a worker that was started just now."""
