@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillRunning
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from adapters.hyperv import settings
 from adapters.hyperv.disk_folders import located
-from adapters.hyperv.facts import GuestStatus, HostFacts, VirtualMachine, Volume
+from adapters.hyperv.facts import HostFacts, VirtualMachine, Volume
+from adapters.hyperv.guests import answers, transactions
 from adapters.hyperv.hosts import CALL_S, HyperVHosts, Located
 from adapters.hyperv.operations import (
     CANCEL_FAILOVER,
@@ -39,7 +39,6 @@ from vault.domain import (
     Answering,
     Disk,
     Finding,
-    GuestTransactions,
     MachineDescription,
     PowerState,
     Relationship,
@@ -61,15 +60,9 @@ from vault.inventory import Inventory
 LOOK_AGAIN_S = 2.0
 ASK_AGAIN_S = 10.0
 """Between two requests to shut down: while a guest boots, nobody in it hears them."""
-ONE_CONNECTION_S = 3.0
 REMOVING_S = 600.0
 OUTPUT_KEPT = 64 * 1024
 ROOM_WARNING = 10 * 2**30
-
-ADDRESS = "leeward.address"
-TRANSACTIONS = "leeward.transactions"
-"""What software in a guest may publish by data exchange: where it answers, as ``host:port``, and as JSON the
-transactions that it holds (:class:`vault.domain.GuestTransactions`). Then a failover's loss is measured."""
 
 
 class HyperVHypervisor(StreamSource):
@@ -292,7 +285,7 @@ class HyperVHypervisor(StreamSource):
                 raise InvalidState(
                     f"machine '{machine}' is off", where=f"host {there.host}", remedy="look at its console, start it"
                 )
-            missing, address = _answers(status, port)
+            missing, address = answers(status, port)
             if not missing:
                 break
             if self.hosts.clock() - started > timeout_s:
@@ -308,7 +301,7 @@ class HyperVHypervisor(StreamSource):
             site=self.site,
             address=address,
             waited_s=self.hosts.clock() - started,
-            transactions=_transactions(status, there.host),
+            transactions=transactions(status, there.host),
         )
 
     def run_in_guest(
@@ -366,46 +359,6 @@ class HyperVHypervisor(StreamSource):
             )
         self._turned_off(machine)
         self.hosts.run_job(there.host, REMOVE_VM, OfVm(vm_id=there.vm.id), lambda _: None, REMOVING_S)
-
-
-def _answers(status: GuestStatus, port: int | None) -> tuple[str, str]:
-    """``(what is missing until the guest answers, where it answers)``."""
-    if address := status.published.get(ADDRESS):
-        host, _, number = address.rpartition(":")
-        return ("" if _accepts(host, int(number)) else f"{address} does not accept connections"), address
-    if not status.heartbeat.startswith("Ok"):
-        return f"heartbeat {status.heartbeat or 'unknown'}", ""
-    addresses = sorted(status.addresses, key=lambda address: ":" in address)
-    if not addresses:
-        return "it has no address yet", ""
-    if port is None:
-        return "", addresses[0]
-    for host in addresses:
-        if _accepts(host, port):
-            return "", f"{host}:{port}"
-    return f"port {port} does not accept connections on {', '.join(addresses)}", ""
-
-
-def _accepts(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=ONE_CONNECTION_S).close()
-    except OSError:
-        return False
-    return True
-
-
-def _transactions(status: GuestStatus, host: str) -> GuestTransactions | None:
-    published = status.published.get(TRANSACTIONS)
-    if published is None:
-        return None
-    try:
-        return GuestTransactions.model_validate_json(published)
-    except ValidationError:
-        raise InvalidState(
-            f"what the guest publishes as '{TRANSACTIONS}' cannot be read",
-            where=f"host {host}",
-            remedy="correct the software in the guest, or let it publish nothing",
-        ) from None
 
 
 def _file_name(path: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from adapters.hyperv.hypervisor import ADDRESS, TRANSACTIONS
+from adapters.hyperv.guests import ADDRESS, TRANSACTIONS
 from adapters.hyperv.states import VmState
 from adapters.lab import guest_client
 from adapters.lab.definition import MachineDefinition
