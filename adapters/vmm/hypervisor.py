@@ -12,7 +12,7 @@ from adapters.vmm import readiness
 from adapters.vmm.facts import ManagedMachine, VmNetwork
 from adapters.vmm.hosts import VmmHosts
 from adapters.vmm.operations import ConnectMachine
-from adapters.vmm.placement import place
+from adapters.vmm.placement import OnTheirWay
 from vault.clouds import cloud_of
 from vault.domain import Finding, MachineDescription, Relationship, Severity
 from vault.errors import InvalidState, LeewardError, NotFound
@@ -28,6 +28,7 @@ class VmmHypervisor(HyperVHypervisor):
         super().__init__(hosts, inventory)
         self.server = hosts.server
         self.managed = hosts
+        self._on_their_way = OnTheirWay()
 
     # --- the fabric -------------------------------------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class VmmHypervisor(HyperVHypervisor):
 
     def place_replica(self, relationship: Relationship) -> str:
         """The broker that the inventory names; else the host that has the machine already, as its replica or because
-        it came from there; else a host of its cloud (:func:`adapters.vmm.placement.place`)."""
+        it came from there; else a host of its cloud (:mod:`adapters.vmm.placement`)."""
         site = settings.site(self.inventory, self.site)
         if site.replica.server:
             return site.replica.server
@@ -90,9 +91,9 @@ class VmmHypervisor(HyperVHypervisor):
         ours = [host for host in hosts if self.managed.called(host) is not None]
         machines, name = self.server.machines(), self.vm_name(relationship.machine).casefold()
         there = {one.host for one in machines if one.name.casefold() == name}
-        kept = next((host for host in ours if host.name in there), None)
+        kept = next((host.name for host in ours if host.name in there), None)
         network = self.vm_network(relationship.target_network)
-        return (kept or place(ours, network, machines, where=self.server.where)).name
+        return kept or self._on_their_way.place(name, ours, network, machines, where=self.server.where).name
 
     def replica_server(self, relationship: Relationship) -> str:
         return self.place_replica(relationship)

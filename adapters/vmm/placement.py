@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from adapters.vmm.facts import HYPER_V, ManagedHost, ManagedMachine, VmNetwork
 from vault.errors import InvalidState
@@ -11,28 +13,76 @@ from vault.errors import InvalidState
 LEAST_FREE = 10 * 2**30
 """A host with less storage takes no replica. How large one will be is known to the source only."""
 
+ON_ITS_WAY_S = 600.0
+"""For so long a placed replica counts at its host although VMM does not see it there yet."""
+
+
+class OnTheirWay:
+    """Replicas that were placed, and are not seen by VMM yet: those that are placed at once do not all go to one host.
+    Thread-safe; ``clock`` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._placed: dict[str, tuple[float, str]] = {}
+        self._lock = threading.Lock()
+
+    def place(
+        self,
+        machine: str,
+        hosts: Sequence[ManagedHost],
+        network: VmNetwork,
+        machines: Sequence[ManagedMachine],
+        *,
+        where: str,
+    ) -> ManagedHost:
+        """As :func:`place`; asked again for the same machine, the same host, as long as that can take it."""
+        with self._lock:
+            seen, now = {one.name.casefold() for one in machines}, self._clock()
+            self._placed = {
+                name: (moment, host)
+                for name, (moment, host) in self._placed.items()
+                if name not in seen and now - moment < ON_ITS_WAY_S
+            }
+            _, before = self._placed.pop(machine, (now, ""))
+            again = next((host for host in hosts if host.name == before and not obstacle(host, network)), None)
+            others = [host for _, host in self._placed.values()]
+            chosen = again or place(hosts, network, machines, others, where=where)
+            self._placed[machine] = (now, chosen.name)
+            return chosen
+
 
 def place(
-    hosts: Iterable[ManagedHost], network: VmNetwork, machines: Iterable[ManagedMachine], *, where: str
+    hosts: Sequence[ManagedHost],
+    network: VmNetwork,
+    machines: Iterable[ManagedMachine],
+    on_their_way: Iterable[str],
+    *,
+    where: str,
 ) -> ManagedHost:
-    """The host for a replica that will be connected to ``network``: a healthy one before all, then the one with most
-    storage left once the dynamic disks of all ``machines`` on it have grown to their sizes. That spreads replicas, of
-    which new ones are still small.
+    """The host for a replica that will be connected to ``network``.
+
+    A healthy one before all; then the one with most storage left, once the dynamic disks of all ``machines`` on it have
+    grown to their sizes, for each replica that is ``on_their_way`` to it (the names of their hosts) and the new one.
 
     Raises ``InvalidState`` when no host can take it, and says of each why not."""
-    hosts = list(hosts)
     fit = [host for host in hosts if not obstacle(host, network)]
+    if not fit:
+        reasons = (f"{host.name}: {obstacle(host, network)}" for host in sorted(hosts, key=lambda host: host.name))
+        raise InvalidState(
+            f"no host of the cloud can take the replica: {'; '.join(reasons) or 'it has no hosts'}",
+            where=where,
+            remedy="correct one of them in VMM, or add a host to the cloud",
+        )
     promised: Counter[str] = Counter()
     for machine in machines:
         promised[machine.host] += sum(max(0, disk.size - disk.file_size) for disk in machine.disks)
-    if fit:
-        return min(fit, key=lambda host: (host.state != "OK", promised[host.name] - host.available_storage, host.name))
-    reasons = (f"{host.name}: {obstacle(host, network)}" for host in sorted(hosts, key=lambda host: host.name))
-    raise InvalidState(
-        f"no host of the cloud can take the replica: {'; '.join(reasons) or 'it has no hosts'}",
-        where=where,
-        remedy="correct one of them in VMM, or add a host to the cloud",
-    )
+    sharing = Counter(on_their_way)
+
+    def preference(host: ManagedHost) -> tuple[bool, float, str]:
+        left = max(0, host.available_storage - promised[host.name])
+        return host.state != "OK", -left / (sharing[host.name] + 1), host.name
+
+    return min(fit, key=preference)
 
 
 def obstacle(host: ManagedHost, network: VmNetwork) -> str:
