@@ -27,7 +27,10 @@ LOAD_BETWEEN_PHASES_S = 2.0
 class Phases:
     """Runs the phases of one demo on one plan."""
 
-    def __init__(self, leeward: Leeward, plan: Plan, lab_root: Path, tell: Tell) -> None:
+    def __init__(
+        self, leeward: Leeward, plan: Plan, lab_root: Path, tell: Tell, *, loses_nothing: bool = False
+    ) -> None:
+        self._loses_nothing = loses_nothing
         self._leeward = leeward
         self._plan = plan
         self._lab = LabLayout(lab_root)
@@ -45,7 +48,9 @@ class Phases:
         yield await self._run("commit failback", "commit")
         yield await self._run("protect again", "reverse")
         self._kill_the_primary_host()
-        yield await self._run("unplanned failover", "unplanned", source_unreachable=True)
+        yield await self._run(
+            "unplanned failover", "unplanned", nothing_may_be_lost=self._loses_nothing, source_unreachable=True
+        )
 
     async def protect(self) -> PhaseResult:
         began, clock = datetime.now(UTC), time.monotonic()

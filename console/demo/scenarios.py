@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapters.lab import labctl
-from console.demo import hyperv
+from console.demo import hyperv, san
 from vault.inventory import Inventory
 from workers.settings import Settings
 
@@ -24,6 +24,8 @@ class Scenario(NamedTuple):
     """End all that ``begin`` started, and every guest. Repeatable, and possible when nothing was begun."""
     ended_by: Callable[[Settings], str]
     """The command that does so by hand."""
+    loses_nothing: bool = False
+    """Not even an unplanned failover may lose a transaction."""
 
 
 def _lab_inventory(_: Path) -> str:
@@ -67,4 +69,14 @@ HYPERV_VMM = HYPERV._replace(
     title="two simulated Hyper-V sites with a VMM server each, Hyper-V Replica between their hosts",
     inventory=hyperv.inventory_with_vmm,
 )
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (LAB, HYPERV, HYPERV_VMM)}
+SAN = Scenario(
+    "san",
+    "two lab sites, volumes mirrored synchronously by two simulated arrays (SMI-S)",
+    san.inventory,
+    _plan,
+    san.begin,
+    san.end,
+    san.ended_by,
+    loses_nothing=True,
+)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (LAB, HYPERV, HYPERV_VMM, SAN)}

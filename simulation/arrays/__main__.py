@@ -1,25 +1,31 @@
-"""An array as a process: ``python -m simulation.arrays SETTINGS``, a JSON file as :class:`ArraySettings`.
+"""An array as a process: ``python -m simulation.arrays FOLDER [--stop]``, with its :class:`ArraySettings` in the folder.
 
-Its death is real: with ``lab_root`` it dies when the lab site's host does.
+Its death is real: it dies when the host of its lab site does.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
+import time
 from pathlib import Path
 
 from adapters.lab.faults import Fault, SiteFaults, link_guard
 from simulation.arrays.array import Array
 from simulation.arrays.cim_server import CimServer
+from simulation.arrays.process import stop, tell_ready
 from simulation.arrays.settings import ArraySettings
 
 LOOK_AGAIN_S = 0.05
+DIED = 9
 
 
-def main(arguments: list[str]) -> int:
-    settings = ArraySettings.model_validate_json(Path(arguments[0]).read_text())
+def main(arguments: list[str]) -> None:
+    folder = Path(arguments[0])
+    if "--stop" in arguments:
+        stop(folder)
+        return
+    settings = ArraySettings.load(folder)
     faults = SiteFaults(settings.lab_root, settings.site)
     guard = link_guard(settings.lab_root, settings.site, settings.peer_site)
     array = Array(
@@ -30,16 +36,17 @@ def main(arguments: list[str]) -> int:
         data_port=settings.data_port,
     )
     array.create_pool(settings.pool, settings.pool_size)
+    existing = {volume.name for volume in array.state.volumes.values()}
+    for wanted in settings.volumes:
+        if wanted.name not in existing:
+            array.expose([array.create_volume(wanted.name, settings.pool, wanted.size).id], wanted.host)
     array.connect(settings.peer, settings.peer_link_port)
     CimServer(array, settings.folder, user=settings.user, password=settings.password, port=settings.cim_port)
-    settings.ready.touch()
-    parent = os.getppid()
-    while os.getppid() == parent:
-        if Fault.HOST_DEAD in faults.active():
-            os._exit(9)
-        threading.Event().wait(LOOK_AGAIN_S)
-    return 0
+    tell_ready(settings.folder)
+    while Fault.HOST_DEAD not in faults.active():
+        time.sleep(LOOK_AGAIN_S)
+    os._exit(DIED)  # at once: whatever its threads are about to do, they do not
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

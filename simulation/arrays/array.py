@@ -31,10 +31,19 @@ class Array:
         name: the array's name, unique among its peers.
         guard: asked at everything that crosses the replication link.
         link_port, data_port: 0 takes free ports.
+        link_tolerance_s: so long a write waits for a link that fails before the group goes on without its target. An
+            array that dies together with its link has then acknowledged nothing that only it had.
     """
 
     def __init__(
-        self, folder: Path, name: str, *, guard: Guard = _connected, link_port: int = 0, data_port: int = 0
+        self,
+        folder: Path,
+        name: str,
+        *,
+        guard: Guard = _connected,
+        link_port: int = 0,
+        data_port: int = 0,
+        link_tolerance_s: float = 1.0,
     ) -> None:
         self.name = name
         self._document = folder / "array.json"
@@ -42,6 +51,7 @@ class Array:
         self.state = ArrayState.load(self._document)
         self.jobs = Jobs()
         self.guard = guard
+        self.link_tolerance_s = link_tolerance_s
         self._lock = threading.RLock()
         self._writers: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self.mirror = Mirror(self)

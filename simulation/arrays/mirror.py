@@ -37,6 +37,8 @@ class Mirror:
         self._array = array
         self._peers: dict[str, Peer] = {}
         self._heard: dict[str, datetime] = {}
+        self._failing_since: dict[str, float] = {}
+        """By group: when its link began to fail (monotonic)."""
         self._closed = threading.Event()
         threading.Thread(target=self._beat, daemon=True, name="array heartbeat").start()
 
@@ -88,8 +90,8 @@ class Mirror:
         try:
             self.call(group, "write", data, volume=target, offset=offset)
         except LinkDown:
-            self._lost(group, datetime.now(UTC))
-            return not group.blocks_on_failure
+            return self._is_lost(group) and not group.blocks_on_failure
+        self._failing_since.pop(group.id, None)
         if holds_writes:
             self.enter(group, CopyState.SYNCHRONIZED)
         return True
@@ -129,7 +131,16 @@ class Mirror:
         self.call(group, "enter", state=int(state), in_sync_until=until)
         self.enter(group, state, in_sync_until=in_sync_until)
 
-    def _lost(self, group: Group, moment: datetime) -> None:
+    def _is_lost(self, group: Group) -> bool:
+        """At the active side, under the group's lock: has the link failed for longer than is tolerated? Until then
+        nothing is acknowledged, so the target is a copy of the moment at which that is decided."""
+        since = self._failing_since.setdefault(group.id, time.monotonic())
+        if time.monotonic() - since < self._array.link_tolerance_s:
+            return False
+        self._lose(group, datetime.now(UTC))
+        return True
+
+    def _lose(self, group: Group, moment: datetime) -> None:
         """The link is gone. The target is a copy of ``moment``, unless writes wait for it."""
         if group.state not in MIRRORING:
             return
@@ -146,11 +157,15 @@ class Mirror:
             seen = self.call(group, "ping", generation=group.generation).head
         except LinkDown:
             with self._array.writer(group.id):
-                self._lost(group, datetime.now(UTC) if group.active else self._heard.get(group.id, datetime.now(UTC)))
+                if group.active:
+                    self._is_lost(group)
+                else:
+                    self._lose(group, self._heard.get(group.id, datetime.now(UTC)))
         except ArrayRefusal:
             return  # the other side is being set up or taken down
         else:
             self._heard[group.id] = datetime.now(UTC)
+            self._failing_since.pop(group.id, None)
             if seen["generation"] > group.generation:
                 self._yield_to_the_other(group, seen["generation"])
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
-import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from vault.errors import Unreachable
-
 GIB = 2**30
-STARTS_WITHIN_S = 20.0
+DOCUMENT = "settings.json"
+
+
+class VolumeSettings(BaseModel):
+    """A volume that the array has from the start, and the host that sees it."""
+
+    name: str
+    size: int
+    host: str
 
 
 class ArraySettings(BaseModel):
@@ -32,6 +35,21 @@ class ArraySettings(BaseModel):
     password: str
     pool: str = "gold"
     pool_size: int = 4 * GIB
+    volumes: list[VolumeSettings] = []
+
+    def save(self) -> None:
+        """In the array's folder, readable by its owner only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.document.touch(mode=0o600)
+        self.document.write_text(self.model_dump_json())
+
+    @classmethod
+    def load(cls, folder: Path) -> ArraySettings:
+        return cls.model_validate_json((folder / DOCUMENT).read_text())
+
+    @property
+    def document(self) -> Path:
+        return self.folder / DOCUMENT
 
     @property
     def url(self) -> str:
@@ -44,10 +62,6 @@ class ArraySettings(BaseModel):
     @property
     def certificate(self) -> Path:
         return self.folder / "server.pem"
-
-    @property
-    def ready(self) -> Path:
-        return self.folder / "ready"
 
 
 def pair(folder: Path, lab_root: Path, sites: tuple[str, str], password: str) -> dict[str, ArraySettings]:
@@ -77,24 +91,3 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in sockets]
-
-
-def start(settings: ArraySettings) -> subprocess.Popen[bytes]:
-    """The array's process; it ends with its parent. Raises ``Unreachable`` when it does not come up."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    settings.ready.unlink(missing_ok=True)
-    document = settings.folder / "settings.json"
-    document.touch(mode=0o600)
-    document.write_text(settings.model_dump_json())
-    with (settings.folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "simulation.arrays", str(document)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    deadline = time.monotonic() + STARTS_WITHIN_S
-    while not settings.ready.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            process.wait()
-            raise Unreachable(f"the simulated array {settings.name} did not start", where=str(settings.folder / "log"))
-        time.sleep(0.02)
-    return process

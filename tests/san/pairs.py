@@ -17,6 +17,7 @@ from vault.errors import Unreachable
 
 MIB = 2**20
 POOL = "gold"
+TOLERANCE_S = 0.2
 
 
 class Link:
@@ -63,7 +64,7 @@ class ArrayPair(NamedTuple):
 @contextmanager
 def arrays(folder: Path) -> Iterator[ArrayPair]:
     link = Link()
-    east, west = Array(folder / "east", "east", guard=link), Array(folder / "west", "west", guard=link)
+    east, west = (Array(folder / name, name, guard=link, link_tolerance_s=TOLERANCE_S) for name in ("east", "west"))
     east.connect("west", west.link.port)
     west.connect("east", east.link.port)
     for array in (east, west):

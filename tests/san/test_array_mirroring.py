@@ -181,3 +181,23 @@ def test_a_volume_belongs_to_one_replicated_group(pair: ArrayPair) -> None:
     with pytest.raises(ArrayRefusal) as refused:
         pair.east.create_group("other", [log.id])
     assert refused.value.code is ReturnValue.IN_USE
+
+
+def test_a_write_is_not_acknowledged_alone_before_the_link_has_failed_for_the_tolerated_time(pair: ArrayPair) -> None:
+    """An array that dies together with its link then has nothing that the other one misses."""
+    group, (log,) = pair.mirrored("log")
+    pair.east.link_tolerance_s = 60.0
+    pair.link.is_cut = True
+    acknowledged = threading.Event()
+
+    def write() -> None:
+        pair.east.write(log.id, 0, b"x" * 4096)
+        acknowledged.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    assert not acknowledged.wait(0.5)
+    assert group.state is CopyState.SYNCHRONIZED
+    assert pair.both_hold(group)
+    pair.link.is_cut = False
+    assert acknowledged.wait(5)
+    assert pair.both_hold(group)
