@@ -1,4 +1,4 @@
-"""An array as a process: ``python -m simulation.arrays FOLDER [--stop]``, with its :class:`ArraySettings` in the folder.
+"""An array as a process: ``python -m simulation.arrays FOLDER [--stop]``; the folder has its :class:`ArraySettings`.
 
 Its death is real: it dies when the host of its lab site does.
 """
