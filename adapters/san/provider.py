@@ -171,6 +171,8 @@ class ArrayProvider:
             if points.is_planned(choice):
                 point = points.read(choice)
                 array.expose(volumes, hosts)
+                if self._point_of_earlier_try(fabric, machine) != point and not _runs(fabric, machine):
+                    fabric.remove(machine)  # what an earlier run left; its volumes stay
                 self._register(fabric, relationship, machine, self._by_name(machine), point, test=False)
                 if all(_is_registered(fabric, member) for member in self._places.members(machine)):
                     self._move(array, group, telling(report))
@@ -229,8 +231,9 @@ class ArrayProvider:
             if earlier is not None:
                 return RecoveredMachine(name=name, site=site, network=relationship.test_network, point=earlier)
             array, group, volumes = self._replica(machine, site)
-            if group.is_active:
-                raise self._active_elsewhere(group, array, machine)
+            moving = [member for member in self._places.members(machine) if _is_registered(fabric, member)]
+            if moving or group.is_active:
+                raise self._is_moving(group, array, moving or self._places.members(machine))
             self.resolve_point(relationship, choice)
             copies = self._clone_names(machine, name)
             array.delete_volumes(list(copies.values()))
@@ -327,6 +330,14 @@ class ArrayProvider:
         except NotFound:
             return None
         return points.read(made_from) if made_from else None
+
+    @staticmethod
+    def _is_moving(group: Group, array: Array, moving: list[str]) -> InvalidState:
+        return InvalidState(
+            f"group '{group.name}' is being failed over with {', '.join(moving)}",
+            where=f"array {array.name}",
+            remedy="wait until that is done and reversed; then test it",
+        )
 
     def _active_elsewhere(self, group: Group, array: Array, machine: str) -> InvalidState:
         return InvalidState(

@@ -58,7 +58,7 @@ class CimServer:
         """The methods of all authenticated requests."""
         self._methods = CimMethods(array)
         self._listener = _Listener(self, port)
-        threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True, name="CIM server").start()
+        threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True, name="CIM server").start()
 
     @property
     def url(self) -> str:

@@ -68,7 +68,7 @@ class LinkListener(socketserver.ThreadingTCPServer):
         self.guard = guard
         self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Connection)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True, name="array link").start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True, name="array link").start()
 
     @property
     def port(self) -> int:

@@ -43,7 +43,7 @@ class NbdServer(socketserver.ThreadingTCPServer):
         self.array = array
         self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Connection)
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True, name="array data").start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True, name="array data").start()
 
     @property
     def port(self) -> int:

@@ -1,0 +1,88 @@
+"""What the inventory may say about arrays, and the mistakes in it, each at its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vault.errors import InputErrors
+from vault.loading import load_inventory
+
+pytestmark = pytest.mark.unit
+
+STORAGE = """\
+    storage:
+      kind: smis
+      url: https://array.example.com:5989
+      user: leeward
+      password: env:ARRAY_PASSWORD
+      array: ARRAY-1
+      pool: "ARRAY-1:gold"
+      initiators: [host-1]
+      portal: array.example.com:10809
+"""
+SAN = "    san: {group: payments, volumes: {log: db-log}}\n"
+
+
+def inventory(*, primary: str = STORAGE, recovery: str = STORAGE, san: str = SAN, more: str = "") -> str:
+    networks = "    networks: {production: {kind: production}, isolated: {kind: isolated}}\n"
+    return (
+        "version: 1\nsites:\n"
+        f"  primary:\n    fabric: lab\n{networks}{primary}"
+        f"  recovery:\n    fabric: lab\n{networks}{recovery}"
+        "policies:\n  gold: {frequency: 5s}\n"
+        "network_mappings:\n"
+        "  - {source: primary/production, target: recovery/production, test: recovery/isolated,"
+        " source_test: primary/isolated}\n"
+        "machines:\n  db:\n    site: primary\n    target: recovery\n    network: production\n    policy: gold\n"
+        "    lab: {disks: [{name: log, size: 1MiB}]}\n"
+        f"{san}{more}"
+    )
+
+
+def load(tmp_path: Path, **parts: str) -> Any:
+    path = tmp_path / "leeward.yaml"
+    path.write_text(inventory(**parts))
+    return load_inventory(path)
+
+
+def test_a_machine_on_an_array(tmp_path: Path) -> None:
+    found = load(tmp_path)
+    assert found.machines["db"].san.volumes == {"log": "db-log"}
+    assert found.sites["primary"].storage.when_link_is_lost == "go on"
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"recovery": ""}, "machine 'db' is on an array, but site 'recovery' has no 'storage'"),
+        ({"san": "    san: {group: payments, volumes: {system: db-log}}\n"}, "machine 'db' has the disks log"),
+        ({"primary": STORAGE.replace("      portal: array.example.com:10809\n", "")}, "has no 'portal'"),
+        ({"primary": STORAGE.replace("env:ARRAY_PASSWORD", "hunter2")}, "is not a reference to a secret"),
+        ({"primary": STORAGE.replace("https://", "http://")}, "'url'"),
+        (
+            {
+                "more": "  web:\n    site: recovery\n    target: primary\n    network: production\n    policy: gold\n"
+                "    lab: {disks: [{name: log, size: 1MiB}]}\n"
+                "    san: {group: payments, volumes: {log: web-log}}\n"
+            },
+            "machine 'web' is in group 'payments' with 'db', which has other sites",
+        ),
+        (
+            {
+                "more": "  web:\n    site: primary\n    target: recovery\n    network: production\n    policy: gold\n"
+                "    lab: {disks: [{name: log, size: 1MiB}]}\n"
+                "consistency_groups: {shop: [db, web]}\n"
+            },
+            "machine 'db' is in consistency group 'shop', but an array keeps only one point",
+        ),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, parts: dict[str, str], told: str) -> None:
+    with pytest.raises(InputErrors) as refused:
+        load(tmp_path, **parts)
+    assert told in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    assert all(error.where.startswith(str(tmp_path)) or ":" in error.where for error in refused.value.errors)
