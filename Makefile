@@ -35,10 +35,10 @@ test: lint unit ## Everything a change must pass: lint, then all tests
 # With CI set, pytest spends minutes on the difference of two disk images that a failed comparison would show.
 PYTEST := env -u CI -u BUILD_NUMBER $(BIN)/pytest
 
-# Tests that kill processes or measure recovery times get the machine to themselves, after the others.
+# Tests that start whole engines come after the others: those of one file share an engine, two files run side by side.
 unit: $(READY) $(AZURITE)
 	$(PYTEST) -n $(JOBS) -m "not e2e and not chaos" --durations=15
-	$(PYTEST) -m "e2e or chaos" --durations=15
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "e2e or chaos" --durations=15
 
 lint: $(READY) ## Style, types and the direction of imports
 	$(BIN)/ruff check .
