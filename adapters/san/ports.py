@@ -75,8 +75,8 @@ class Group(Value):
         return self.is_source != (self.state is GroupState.FAILED_OVER)
 
 
-class Array(Protocol):
-    """One site's array. All calls block, are thread-safe and may be repeated.
+class GroupControl(Protocol):
+    """What every dialect can: look at groups, and move and resume them. All calls block and may be repeated.
 
     Raises:
         Unreachable: it, or its peer where it has to be asked, does not answer.
@@ -87,18 +87,32 @@ class Array(Protocol):
     name: str
 
     def check(self) -> list[Finding]:
-        """Raises nothing but what the module's errors say; what can be said of an array that answers."""
+        """What can be said of an array that answers."""
 
     def supports(self) -> frozenset[Step]:
         """As the array itself says."""
+
+    def groups(self) -> list[Group]: ...
+
+    def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
+        """Make the target's side the active one; the source's side stops first. ``force``: also without its answer,
+        and when the target is a copy of an earlier moment. Raises ``Unreachable`` when the source does not answer."""
+
+    def reverse(self, group: Group, watch: Watch) -> None:
+        """After a failover: mirror from here to the old source; returns once the copy is under way."""
+
+    def resume(self, group: Group, watch: Watch) -> None:
+        """Make the target equal again; returns once the copy is under way."""
+
+
+class Array(GroupControl, Protocol):
+    """One site's array with all that protecting machines on it needs. Thread-safe."""
 
     def free_space(self) -> int:
         """Bytes that are free in the pool that replicas of other sites are made in."""
 
     def volumes(self, names: Sequence[str]) -> list[Volume]:
         """Raises ``NotFound`` naming the ones that are not there."""
-
-    def groups(self) -> list[Group]: ...
 
     def create_group(self, name: str, volumes: Sequence[Volume]) -> Group: ...
 
@@ -107,18 +121,8 @@ class Array(Protocol):
 
         ``hold_writes``: writes of hosts wait while the other array cannot be written."""
 
-    def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
-        """Make the target's side the active one; the source's side stops first. ``force``: also without its answer,
-        and when the target is a copy of an earlier moment. Raises ``Unreachable`` when the source does not answer."""
-
     def fail_back(self, group: Group, watch: Watch) -> None:
         """Give the source what was written at the target since the failover, and make it the active side again."""
-
-    def reverse(self, group: Group, watch: Watch) -> None:
-        """After a failover: mirror from here to the old source; returns once the copy is under way."""
-
-    def resume(self, group: Group, watch: Watch) -> None:
-        """Make the target equal again; returns once the copy is under way."""
 
     def split(self, group: Group) -> None:
         """End the mirroring, the target stays as it is; also when the other array does not answer."""

@@ -21,6 +21,7 @@ class Job:
     error_code: int = 0
     error: str = ""
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Jobs:
@@ -50,3 +51,5 @@ class Jobs:
             job.error_code, job.error, job.state = int(ReturnValue.FAILED), str(error), JobState.EXCEPTION
         else:
             job.percent, job.state = 100, JobState.COMPLETED
+        finally:
+            job.ended.set()

@@ -10,7 +10,10 @@ import pytest
 
 from adapters.lab.faults import Fault, SiteFaults
 from adapters.lab.network import overlaps
+from adapters.registry import Adapters
+from adapters.san.provider import ArrayProvider
 from adapters.smis.values import CopyState
+from adapters.stream import StreamProvider
 from tests.san.house import EAST, WEST, House, house, quiet, silent
 from tests.san.pairs import until_state
 from vault.domain import LATEST, Answering, PowerState
@@ -128,6 +131,13 @@ def test_a_machine_of_a_moved_group_cannot_go_back_alone(san: House) -> None:
     plan_failover(san)
     with pytest.raises(InvalidState, match="where db, web of it already runs"):
         san.provider.cancel_failover(san.relationship("web"))
+
+
+def test_a_machine_that_is_not_on_the_array_is_replicated_by_leeward_beside_it(san: House) -> None:
+    assert isinstance(san.adapters.provider(san.relationship("db")), ArrayProvider)
+    beside = san.inventory.machines["web"].model_copy(update={"san": None})
+    mixed = san.inventory.model_copy(update={"machines": {**san.inventory.machines, "web": beside}})
+    assert isinstance(Adapters(mixed, san.lab_root).provider(mixed.relationship("web")), StreamProvider)
 
 
 def test_the_old_side_cannot_be_started_beside_the_new_one(san: House) -> None:

@@ -1,0 +1,1 @@
+"""Arrays that speak Swordfish, SNIA's extension of Redfish: the second dialect behind the port of arrays."""

@@ -1,0 +1,138 @@
+"""An array by Swordfish, behind :class:`adapters.san.ports.GroupControl`: discover, status, planned failover, reverse.
+
+Swordfish has no failover of its own: ReverseReplicationRelationship makes the target the source, and the mirror goes on
+from there. So a group is never "failed over" here, and reversing it again finds it done.
+"""
+
+from __future__ import annotations
+
+from adapters.san.ports import Group, GroupState, Step, Volume, Watch
+from adapters.swordfish import resources
+from adapters.swordfish.client import SwordfishClient
+from adapters.swordfish.resources import Collection, ConsistencyGroup, ReplicaRole, ReplicaState, ServiceRoot, Storage
+from vault.domain import Finding, Severity
+from vault.errors import InvalidState, NotFound
+
+ROOT = "/redfish/v1"
+STATES = {
+    ReplicaState.INITIALIZED: GroupState.COPYING,
+    ReplicaState.PREPARED: GroupState.COPYING,
+    ReplicaState.UNSYNCHRONIZED: GroupState.COPYING,
+    ReplicaState.SYNCHRONIZED: GroupState.SYNCHRONIZED,
+    ReplicaState.BROKEN: GroupState.LINK_LOST,
+    ReplicaState.SUSPENDED: GroupState.SUSPENDED,
+    ReplicaState.INACTIVE: GroupState.SUSPENDED,
+    ReplicaState.FRACTURED: GroupState.SPLIT,
+    ReplicaState.SPLIT: GroupState.SPLIT,
+    ReplicaState.FAILEDOVER: GroupState.FAILED_OVER,
+}
+
+
+class SwordfishArray:
+    """Implements :class:`adapters.san.ports.GroupControl` for the storage ``name`` of a service."""
+
+    def __init__(self, name: str, client: SwordfishClient) -> None:
+        self.name = name
+        self._client = client
+
+    def check(self) -> list[Finding]:
+        missing = sorted({Step.FAIL_OVER, Step.RESUME} - self.supports())
+        if missing:
+            what = f"a replicated group of it cannot {', '.join(missing)}"
+            remedy = "look at the groups' actions on the array"
+            return [Finding(severity=Severity.FAIL, subject=f"array {self.name}", what=what, remedy=remedy)]
+        return [Finding(severity=Severity.PASS, subject=f"array {self.name}", what="answers")]
+
+    def supports(self) -> frozenset[Step]:
+        """What every replicated group offers as an action."""
+        offered = [_steps(group) for group in self._groups() if group.replica is not None]
+        return frozenset.intersection(*offered) if offered else frozenset()
+
+    def groups(self) -> list[Group]:
+        volumes = {link.path: self._client.get(link.path, resources.Volume) for link in self._volume_links()}
+        return [_group(group, volumes) for group in self._groups()]
+
+    def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
+        if force:
+            raise InvalidState(
+                f"Swordfish cannot make the target of group '{group.name}' active without its source",
+                where=f"array {self.name}",
+                remedy="do it with the array's own tools",
+            )
+        found = self._find(group)
+        if found.replica is not None and found.replica.role is ReplicaRole.SOURCE:
+            return
+        self._act(found, "failing over", found.actions.reverse, watch)
+
+    def reverse(self, group: Group, watch: Watch) -> None:
+        self.fail_over(group, watch)
+
+    def resume(self, group: Group, watch: Watch) -> None:
+        found = self._find(group)
+        if found.replica is None or found.replica.state is not ReplicaState.SYNCHRONIZED:
+            self._act(found, "resuming", found.actions.resume, watch)
+
+    def _act(self, group: ConsistencyGroup, doing: str, action: resources.ActionTarget | None, watch: Watch) -> None:
+        if action is None:
+            raise InvalidState(
+                f"{doing}: group '{group.name}' does not offer that now",
+                where=f"array {self.name}",
+                remedy="look at the group on the array",
+            )
+        body: dict[str, str] = {}
+        if group.targets:
+            body["TargetConsistencyGroup"] = group.targets[0].path
+        self._client.act(f"{doing} group '{group.name}'", action.target, body, watch)
+
+    def _find(self, group: Group) -> ConsistencyGroup:
+        for found in self._groups():
+            if found.id == group.id:
+                return found
+        raise NotFound(f"there is no group '{group.name}'", where=f"array {self.name}", remedy="look at the array")
+
+    def _groups(self) -> list[ConsistencyGroup]:
+        links = self._client.get(self._storage().consistency_groups.path, Collection).members
+        return [self._client.get(link.path, ConsistencyGroup) for link in links]
+
+    def _volume_links(self) -> list[resources.Link]:
+        return self._client.get(self._storage().volumes.path, Collection).members
+
+    def _storage(self) -> Storage:
+        root = self._client.get(ROOT, ServiceRoot)
+        found = [
+            self._client.get(link.path, Storage) for link in self._client.get(root.storage.path, Collection).members
+        ]
+        for one in found:
+            if one.name == self.name:
+                return one
+        known = ", ".join(one.name for one in found) or "none"
+        raise NotFound(
+            f"there is no storage '{self.name}'", where=self._client.where, remedy=f"the service has: {known}"
+        )
+
+
+def _steps(group: ConsistencyGroup) -> frozenset[Step]:
+    found = {Step.FAIL_OVER, Step.REVERSE} if group.actions.reverse is not None else set()
+    return frozenset(found | ({Step.RESUME} if group.actions.resume is not None else set()))
+
+
+def _group(found: ConsistencyGroup, volumes: dict[str, resources.Volume]) -> Group:
+    group = Group(
+        id=found.id,
+        name=found.name,
+        volumes=[
+            Volume(id=volume.id, name=volume.name, size=volume.capacity)
+            for volume in (volumes[link.path] for link in found.volumes)
+        ],
+        state=GroupState.LOCAL,
+    )
+    if found.replica is None:
+        return group
+    return group.model_copy(
+        update={
+            "state": STATES.get(found.replica.state, GroupState.OTHER),
+            "is_source": found.replica.role is ReplicaRole.SOURCE,
+            "percent": found.replica.percent,
+            "whole_at": found.replica.when_synchronized,
+        }
+    )

@@ -1,0 +1,245 @@
+"""The Swordfish service of an array: resources as JSON over HTTPS with basic authentication, actions as tasks."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from adapters.smis.values import CopyState, JobState, Operation
+from simulation.arrays.array import Array
+from simulation.arrays.jobs import Job
+from simulation.arrays.operations import modify
+from simulation.arrays.refusal import ArrayRefusal, LinkDown
+from simulation.arrays.state import Group
+from simulation.winrm.certificate import make_certificate
+
+ROOT = "/redfish/v1"
+STATES = {
+    CopyState.INITIALIZED: "Initialized",
+    CopyState.UNSYNCHRONIZED: "Unsynchronized",
+    CopyState.SYNCHRONIZED: "Synchronized",
+    CopyState.BROKEN: "Broken",
+    CopyState.SPLIT: "Split",
+    CopyState.SUSPENDED: "Suspended",
+    CopyState.FAILED_OVER: "Failedover",
+}
+TASKS = {JobState.RUNNING: "Running", JobState.COMPLETED: "Completed", JobState.EXCEPTION: "Exception"}
+Action = Callable[[Array, Group], Job | None]
+
+
+class Answer(NamedTuple):
+    status: int
+    body: dict[str, Any]
+    location: str = ""
+
+
+class SwordfishServer:
+    """Listens on 127.0.0.1 until :meth:`close`."""
+
+    def __init__(self, array: Array, certificates: Path, *, user: str, password: str) -> None:
+        self.array = array
+        self.certificate = make_certificate(certificates)
+        self.login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._storage = f"{ROOT}/Storage/{array.name}"
+        self._listener = _Listener(self)
+        threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True, name="Swordfish").start()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._listener.server_address[1]}"
+
+    def close(self) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()
+        for connection in list(self._listener.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Answer:
+        body = self._resources().get(path)
+        return Answer(200, {"@odata.id": path, **body}) if body is not None else _problem(404, f"there is no {path}")
+
+    def post(self, path: str) -> Answer:
+        for group in self._replicated():
+            for name, action in ACTIONS.items():
+                if path == self._action(group, name):
+                    return self._act(group, action)
+        return _problem(404, f"there is no action {path}")
+
+    def _act(self, group: Group, action: Action) -> Answer:
+        try:
+            job = action(self.array, group)
+        except LinkDown as lost:
+            return _problem(503, lost.what)
+        except ArrayRefusal as refusal:
+            return _problem(409, refusal.what)
+        if job is None:
+            return Answer(204, {})
+        path = f"{ROOT}/TaskService/Tasks/{job.id}"
+        return Answer(202, self.get(path).body, location=path)
+
+    # --- resources --------------------------------------------------------------------------------------------
+
+    def _resources(self) -> dict[str, dict[str, Any]]:
+        state, storage = self.array.state, self._storage
+        volumes = {f"{storage}/Volumes/{volume.id}": volume for volume in list(state.volumes.values())}
+        groups = {self._group_path(group): group for group in list(state.groups.values())}
+        tasks = {f"{ROOT}/TaskService/Tasks/{job.id}": job for job in list(self.array.jobs.all.values())}
+        return {
+            ROOT: {"Id": "RootService", "Name": "array", "Storage": _link(f"{ROOT}/Storage")},
+            f"{ROOT}/Storage": {"Members": [_link(storage)]},
+            storage: {
+                "Id": self.array.name,
+                "Name": self.array.name,
+                "Volumes": _link(f"{storage}/Volumes"),
+                "ConsistencyGroups": _link(f"{storage}/ConsistencyGroups"),
+            },
+            f"{storage}/Volumes": {"Members": [_link(path) for path in volumes]},
+            f"{storage}/ConsistencyGroups": {"Members": [_link(path) for path in groups]},
+            **{
+                path: {"Id": volume.id, "Name": volume.name, "CapacityBytes": volume.size}
+                for path, volume in volumes.items()
+            },
+            **{path: self._group(group) for path, group in groups.items()},
+            **{path: _task(job) for path, job in tasks.items()},
+        }
+
+    def _group(self, group: Group) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "Id": group.id,
+            "Name": group.name,
+            "Volumes": [_link(f"{self._storage}/Volumes/{volume}") for volume in group.volumes],
+        }
+        if group.peer:
+            whole_at = group.in_sync_until or datetime.now(UTC)
+            body["ReplicaInfo"] = {
+                "ReplicaState": STATES[group.state],
+                "ReplicaRole": "Source" if group.is_source else "Target",
+                "ReplicaType": "Mirror",
+                "ReplicaUpdateMode": "Synchronous",
+                "PercentSynced": 100 if group.state is CopyState.SYNCHRONIZED else 0,
+                "FailedCopyStopsHostIO": group.blocks_on_failure,
+                "WhenSynchronized": whole_at.isoformat() if group.target_is_whole else None,
+            }
+            body["ReplicaTargets"] = [_link(f"{ROOT}/Storage/{group.peer}/ConsistencyGroups/{group.peer_group}")]
+            body["Actions"] = {f"#ConsistencyGroup.{name}": {"target": self._action(group, name)} for name in ACTIONS}
+        return body
+
+    def _replicated(self) -> list[Group]:
+        return [group for group in list(self.array.state.groups.values()) if group.peer]
+
+    def _group_path(self, group: Group) -> str:
+        return f"{self._storage}/ConsistencyGroups/{group.id}"
+
+    def _action(self, group: Group, name: str) -> str:
+        return f"{self._group_path(group)}/Actions/ConsistencyGroup.{name}"
+
+
+def _link(path: str) -> dict[str, str]:
+    return {"@odata.id": path}
+
+
+def _problem(status: int, message: str) -> Answer:
+    return Answer(status, {"error": {"code": "Base.1.0.GeneralError", "message": message}})
+
+
+def _task(job: Job) -> dict[str, Any]:
+    return {
+        "Id": job.id,
+        "Name": job.name,
+        "TaskState": TASKS[job.state],
+        "PercentComplete": job.percent,
+        "Messages": [{"MessageId": "Base.1.0.GeneralError", "Message": job.error}] if job.error else [],
+    }
+
+
+def _reverse(array: Array, group: Group) -> Job | None:
+    """The target becomes the source, and mirrors to the old one from then on; the old one stops first."""
+    if group.is_source:
+        return None
+
+    def work(job: Job) -> None:
+        for operation in (Operation.FAILOVER, Operation.REVERSE_ROLES):
+            part = modify(array, group, operation, force=False)
+            while part is not None and part.state is JobState.RUNNING:
+                job.percent = part.percent
+                part.ended.wait(0.05)
+            if part is not None and part.state is not JobState.COMPLETED:
+                raise ArrayRefusal(part.error)
+
+    return array.jobs.start(f"reverse group {group.name}", work)
+
+
+ACTIONS: dict[str, Action] = {
+    "ReverseReplicationRelationship": _reverse,
+    "ResumeReplication": lambda array, group: modify(array, group, Operation.RESUME, force=False),
+    "SuspendReplication": lambda array, group: modify(array, group, Operation.SUSPEND, force=False),
+    "SplitReplication": lambda array, group: modify(array, group, Operation.SPLIT, force=False),
+}
+"""Actions of ConsistencyGroup v1."""
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, server: SwordfishServer) -> None:
+        self.swordfish = server
+        self.connections: set[socket.socket] = set()
+        self._tls = server.certificate.context()
+        super().__init__(("127.0.0.1", 0), _Connection)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        with contextlib.suppress(OSError, ssl.SSLError), self._tls.wrap_socket(request, server_side=True) as secure:
+            self.connections.add(secure)
+            try:
+                _Connection(secure, client_address, self)
+            finally:
+                self.connections.discard(secure)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    server: _Listener
+
+    def do_GET(self) -> None:
+        self._respond(lambda: self.server.swordfish.get(self.path))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._respond(lambda: self.server.swordfish.post(self.path))
+
+    def _respond(self, answering: Callable[[], Answer]) -> None:
+        accepted = self.headers.get("Authorization") == self.server.swordfish.login
+        answer = answering() if accepted else _problem(401, "the login is refused")
+        body = json.dumps(answer.body).encode() if answer.status != 204 else b""
+        self.send_response(answer.status)
+        if answer.location:
+            self.send_header("Location", answer.location)
+        self.send_header("OData-Version", "4.0")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent: a test's or demonstration's output is not a web server's log."""
