@@ -44,7 +44,7 @@ STATUS: dict[int, type[LeewardError]] = {
 
 
 class SwordfishEndpoint(Value):
-    """Where a service is. ``password``: a reference; ``ca``: a PEM file of authorities to trust, None: the usual ones."""
+    """Where a service is. ``password`` is a reference; ``ca`` a PEM file of authorities to trust."""
 
     url: str
     user: str
