@@ -359,15 +359,23 @@ async def test_a_failed_test_failover_cleans_up(house: House) -> None:
     assert (await house.state("db")).health.level == "ok"
 
 
-async def test_a_test_copy_must_be_cleaned_up_before_the_machine_changes_sides(house: House) -> None:
+async def test_a_test_copy_must_be_cleaned_up_before_protection_ends(house: House) -> None:
+    await house.replicating("db")
+    await house.job("db", JobKind.TEST_FAILOVER)
+    with pytest.raises(WorkflowUpdateFailedError) as refusal:
+        await house.ask("db", JobKind.DISABLE)
+    assert "has a test copy, db-test — clean it up first" in str(refusal.value.cause)
+    await house.job("db", JobKind.CLEANUP_TEST)
+    await house.ask("db", JobKind.DISABLE)
+    await house.until(lambda: house.world.of("disable_target", "db"), "the replica is deleted")
+
+
+async def test_a_failover_leaves_no_test_copy_to_the_reverse_replication(house: House) -> None:
     await house.replicating("db")
     for kind in (JobKind.TEST_FAILOVER, JobKind.PLANNED_FAILOVER, JobKind.COMMIT):
         await house.job("db", kind)
-    with pytest.raises(WorkflowUpdateFailedError) as refusal:
-        await house.ask("db", JobKind.REVERSE)
-    assert "has a test copy, db-test — clean it up first" in str(refusal.value.cause)
-    await house.job("db", JobKind.CLEANUP_TEST)
     assert (await house.job("db", JobKind.REVERSE)).state == "done"
+    assert house.world.of("end_test", "db")
 
 
 # -- continue-as-new ----------------------------------------------------------------------------------------------
