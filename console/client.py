@@ -188,6 +188,7 @@ class Leeward:
             try:
                 result: JobResult = await handle.result()
             except WorkflowFailureError as error:
+                await self._taken_over(job_id)
                 raise JobFailed(reason(error.cause), where=job_id) from error
             except RPCError as error:
                 if error.status is not RPCStatusCode.NOT_FOUND or not is_open:

@@ -194,7 +194,7 @@ async def test_a_second_run_of_a_plan_that_is_running(protected: House) -> None:
     protected.write_plan("asks", protected.machines, before=[{"manual": "Go?"}])
     await protected.start_run("test", "asks")
     await protected.wait_for_run("waiting", "asks")
-    await refused(protected, Exit.REFUSED, "plan 'asks' is running already", "plan", "failover", "asks", "--planned")
+    await refused(protected, Exit.REFUSED, "plan 'asks' is running already", "plan", "test", "asks")
     assert (await protected.wait_for_run("waiting", "asks")).run_type == "test"
     await (await protected.connect()).cancel_run("asks", "it was an exercise")
     assert (await protected.end_of_run("asks")).state == "cancelled"
