@@ -26,7 +26,7 @@ from vault.domain import (
     RunType,
     Value,
 )
-from vault.notifications import Occasion, Webhook
+from vault.notifications import Delivery, Occasion, Webhook
 
 Input = TypeVar("Input", bound=Value)
 Output = TypeVar("Output", bound=Value)
@@ -301,6 +301,14 @@ class ReportWritten(Value):
     html_file: str
 
 
+class ReportDelivery(Value):
+    """Bring the report of a run to one place."""
+
+    plan: str
+    run_id: str
+    delivery: Delivery
+
+
 class Notification(Value):
     """One thing to tell one webhook. ``id`` stays the same over all tries of it.
 
@@ -360,4 +368,5 @@ SEND_CALL = ActivityCall("send_call", SendCall, CallDone)
 RENDER_INSTRUCTIONS = ActivityCall("render_instructions", RenderInstructions, Instructions)
 KEEP_REPORT_PART = ActivityCall("keep_report_part", ReportPart, Done)
 WRITE_REPORT = ActivityCall("write_report", WriteReport, ReportWritten)
+DELIVER_REPORT = ActivityCall("deliver_report", ReportDelivery, Done)
 NOTIFY = ActivityCall("notify", Notification, Done)

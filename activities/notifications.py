@@ -13,6 +13,7 @@ from activities import contracts
 from activities.contracts import Done, Notification
 from activities.running import BlockingRunner
 from vault.errors import AuthenticationRefused, AuthorizationRefused, BadInput, NotRecoverable, Unreachable
+from vault.notifications import Receiver
 from vault.secrets import resolve
 
 ANSWERS_WITHIN_S = 10.0
@@ -45,23 +46,23 @@ def deliver(given: Notification) -> None:
         WebhookRefused: any other answer that is not 2xx.
     """
     body = given.model_dump_json(exclude={"webhook"}).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "leeward",
-        OCCASION_HEADER: given.occasion,
-        DELIVERY_HEADER: given.id,
-    }
-    if given.webhook.secret is not None:
-        headers[SIGNATURE_HEADER] = signature(resolve(given.webhook.secret), body)
+    post(given.webhook, body, {OCCASION_HEADER: given.occasion, DELIVERY_HEADER: given.id})
+
+
+def post(receiver: Receiver, body: bytes, headers: dict[str, str]) -> None:
+    """POST signed JSON. Raises as :func:`deliver`."""
+    headers = {"Content-Type": "application/json", "User-Agent": "leeward", **headers}
+    if receiver.secret is not None:
+        headers[SIGNATURE_HEADER] = signature(resolve(receiver.secret), body)
     try:
-        with urlopen(Request(given.webhook.url, data=body, headers=headers, method="POST"), timeout=ANSWERS_WITHIN_S):
+        with urlopen(Request(receiver.url, data=body, headers=headers, method="POST"), timeout=ANSWERS_WITHIN_S):
             return
     except HTTPError as error:
-        raise _refusal(error.code, given.webhook.url) from error
+        raise _refusal(error.code, receiver.url) from error
     except (URLError, OSError) as error:
         raise Unreachable(
             f"the webhook does not answer: {getattr(error, 'reason', error)}",
-            where=given.webhook.url,
+            where=receiver.url,
             remedy="check the address in the inventory; leeward tries again",
         ) from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from temporalio import activity
 
 from activities import contracts
-from activities.contracts import Done, ReportPart, ReportWritten, WriteReport
+from activities.contracts import Done, ReportDelivery, ReportPart, ReportWritten, WriteReport
+from activities.notifications import DELIVERY_HEADER, OCCASION_HEADER, post
 from activities.running import BlockingRunner, Running
 from reports.measure import report_of
 from reports.store import ReportStore
@@ -15,7 +16,7 @@ from vault.errors import NotFound
 
 
 class ReportActivities:
-    """Both are idempotent: done again, they leave the same files."""
+    """All are idempotent: done again, they leave the same files."""
 
     def __init__(self, folder: Path, runner: BlockingRunner) -> None:
         """``folder``: where reports are kept."""
@@ -33,6 +34,21 @@ class ReportActivities:
     @activity.defn(name=contracts.WRITE_REPORT.name)
     async def write_report(self, given: WriteReport) -> ReportWritten:
         return await self._run(lambda _: self._write(given))
+
+    @activity.defn(name=contracts.DELIVER_REPORT.name)
+    async def deliver_report(self, given: ReportDelivery) -> Done:
+        """Raises as :func:`activities.notifications.deliver`; ``NotFound`` when the report is not here."""
+
+        def call(_: Running) -> Done:
+            if given.delivery.folder is not None:
+                self._store.export(given.plan, given.run_id, Path(given.delivery.folder))
+            if given.delivery.webhook is not None:
+                report = self._store.paths(given.plan, given.run_id).json.read_bytes()
+                headers = {OCCASION_HEADER: "report", DELIVERY_HEADER: f"{given.run_id}/report"}
+                post(given.delivery.webhook, report, headers)
+            return Done()
+
+        return await self._run(call)
 
     def _write(self, given: WriteReport) -> ReportWritten:
         run = given.run

@@ -309,8 +309,7 @@ class Leeward:
             access=self.inventory.access,
             webhooks=self.inventory.notifications,
             limits=self.inventory.failover_limits(plan.machines),
-            plan_text=file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
-            plan_sha256=hashlib.sha256(file).hexdigest() if file else "",
+            **travelling(file),
         )
         while not await self._started(request):
             if run_type not in FAILOVERS or not await self._test_gives_way(plan.name, run_type):
@@ -486,6 +485,14 @@ class Leeward:
             pulse=decoded if isinstance(decoded, ReplicationPulse) else None,
             progress=decoded if isinstance(decoded, Progress) else decoded.progress if decoded else None,
         )
+
+
+def travelling(file: bytes) -> dict[str, str]:
+    """What goes with a run of its plan's file: the text, unless it is too large, and the digest."""
+    return {
+        "plan_text": file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
+        "plan_sha256": hashlib.sha256(file).hexdigest() if file else "",
+    }
 
 
 def _rpo_finding(status: MachineStatus) -> Finding:

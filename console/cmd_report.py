@@ -113,16 +113,9 @@ def export(
     """
 
     def work() -> None:
-        import shutil
-
-        from reports.signing import PUBLIC_FILE
-
         store = _store(vault, data)
         run = store.load(plan, run_id).run
-        saved = store.paths(run.plan, run.run_id)
-        to.mkdir(parents=True, exist_ok=True)
-        names = {path: f"{run.plan}-{path.name}" for path in saved} | {store.root / PUBLIC_FILE: PUBLIC_FILE}
-        written = [str(shutil.copyfile(path, to / name)) for path, name in names.items()]
+        written = [str(path) for path in store.export(run.plan, run.run_id, to)]
         output = Output(json)
         for path in written:
             output.say(f"wrote {path}")

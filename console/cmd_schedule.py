@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from console.cmd_plan import PlanFile
 from console.exits import run
 from console.options import Data, Json, Vault, connected, settings_of
 from console.output import Output
+
+if TYPE_CHECKING:
+    from vault.notifications import Delivery
 
 Note = Annotated[str, typer.Option("--note", help="Why; shown in the list.")]
 
@@ -31,6 +35,16 @@ def set_schedule(
     overlap: Annotated[str, typer.Option("--overlap", help="When the last one still runs: skip or queue.")] = "skip",
     auto_approve: Annotated[bool, typer.Option("--auto-approve", help="Approve the plan's manual steps.")] = False,
     keep_copies: Annotated[bool, typer.Option("--keep-copies", help="Leave the clean-up to a person.")] = False,
+    report_folder: Annotated[
+        Path | None,
+        typer.Option("--report-folder", help="Copy reports to this folder of the control worker's host."),
+    ] = None,
+    report_webhook: Annotated[
+        str | None, typer.Option("--report-webhook", help="POST the reports to this URL.")
+    ] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option("--webhook-secret", help="Signs those POSTs: a reference like env:NAME.")
+    ] = None,
     vault: Vault = None,
     data: Data = None,
     json: Json = False,
@@ -41,14 +55,16 @@ def set_schedule(
     """
 
     async def work() -> None:
-        from console.plan_files import load_named_plan
+        from console.plan_files import load_named_plan_source
         from console.schedules import Schedules, Timetable
+        from plans.including import reviewed_text
         from vault.errors import BadInput
         from vault.inventory import parse_duration
 
         settings = settings_of(vault, data)
         leeward = await connected(settings)
-        loaded = load_named_plan(plan, settings, leeward.inventory)
+        found = load_named_plan_source(plan, settings, leeward.inventory)
+        loaded = found.model
         try:
             jitter_s = float(parse_duration(jitter)) if jitter else 0.0
         except ValueError as error:
@@ -60,13 +76,36 @@ def set_schedule(
             overlap=overlap,
             auto_approve=auto_approve,
             clean_up=not keep_copies,
+            deliver=_deliveries(report_folder, report_webhook, webhook_secret),
         )
-        await Schedules(leeward).set(loaded, timetable)
+        await Schedules(leeward).set(loaded, timetable, reviewed_text(found.source))
         output = Output(json)
         output.say(f"{loaded.name}: exercised at '{cron}' ({time_zone})")
         output.document({"plan": loaded.name, **timetable.model_dump()})
 
     run(work)
+
+
+def _deliveries(folder: Path | None, webhook: str | None, secret: str | None) -> list[Delivery]:
+    """Raises ``BadInput`` for what cannot be delivered to."""
+    from pydantic import ValidationError
+
+    from vault.errors import BadInput
+    from vault.notifications import Delivery, Receiver
+
+    if secret is not None and webhook is None:
+        raise BadInput("there is no webhook to sign for", where="--webhook-secret", remedy="give --report-webhook too")
+    try:
+        to_folder = [Delivery(folder=str(folder))] if folder is not None else []
+    except ValidationError as error:
+        remedy = "give it from the root on: workers run in folders of their own"
+        raise BadInput(f"'{folder}' is not absolute", where="--report-folder", remedy=remedy) from error
+    try:
+        to_webhook = [Delivery(webhook=Receiver(url=webhook, secret=secret))] if webhook is not None else []
+    except ValidationError as error:
+        remedy = "give an http(s) URL, and the secret as env:NAME or file:PATH"
+        raise BadInput(error.errors()[0]["msg"], where="--report-webhook", remedy=remedy) from error
+    return to_folder + to_webhook
 
 
 def list_schedules(vault: Vault = None, data: Data = None, json: Json = False) -> None:

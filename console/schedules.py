@@ -22,10 +22,11 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import CONTROL_QUEUE
-from console.client import Leeward
+from console.client import Leeward, travelling
 from plans.model import Plan
 from vault.domain import Value
 from vault.errors import BadInput, LeewardError, NotFound, Unreachable
+from vault.notifications import Delivery
 from workflows.attributes import attributes
 from workflows.model import ExerciseRequest
 
@@ -45,6 +46,8 @@ class Timetable(Value):
     overlap: str = "skip"
     auto_approve: bool = False
     clean_up: bool = True
+    deliver: list[Delivery] = []
+    """Where the reports are brought."""
 
 
 class ScheduleLine(Value):
@@ -62,9 +65,11 @@ class Schedules:
     def __init__(self, leeward: Leeward) -> None:
         self._leeward = leeward
 
-    async def set(self, plan: Plan, timetable: Timetable) -> None:
-        """Make the plan's schedule, or replace it: the plan's text of now is what will be exercised."""
-        schedule = self._schedule(plan, timetable)
+    async def set(self, plan: Plan, timetable: Timetable, file: bytes = b"") -> None:
+        """Make the plan's schedule, or replace it: the plan's text of now is what will be exercised.
+
+        ``file``: that text, for the reports."""
+        schedule = self._schedule(plan, timetable, file)
         try:
             await self._leeward.client.create_schedule(
                 _id(plan.name), schedule, search_attributes=attributes(plan=plan.name, run_type="test")
@@ -118,7 +123,7 @@ class Schedules:
             return None
         return recent[-1].action.workflow_id
 
-    def _schedule(self, plan: Plan, timetable: Timetable) -> Schedule:
+    def _schedule(self, plan: Plan, timetable: Timetable, file: bytes) -> Schedule:
         if timetable.overlap not in OVERLAPS:
             raise BadInput(
                 f"unknown overlap policy '{timetable.overlap}'",
@@ -133,6 +138,8 @@ class Schedules:
             webhooks=self._leeward.inventory.notifications,
             clean_up=timetable.clean_up,
             limits=self._leeward.inventory.failover_limits(plan.machines),
+            deliver=timetable.deliver,
+            **travelling(file),
         )
         return Schedule(
             action=ScheduleActionStartWorkflow(

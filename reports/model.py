@@ -10,7 +10,16 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from vault.domain import Answering, MachineName, RecoveredMachine, RecoveryPoint, ReplicationSince, RunType, Value
+from vault.domain import (
+    Answering,
+    Finding,
+    MachineName,
+    RecoveredMachine,
+    RecoveryPoint,
+    ReplicationSince,
+    RunType,
+    Value,
+)
 
 RECOVERIES: tuple[RunType, ...] = ("test", "planned", "unplanned", "failback")
 """Runs that recover machines; the others clean up, commit or reverse."""
@@ -81,6 +90,10 @@ class RunRecord(_Record):
     stages: list[StageRecord] = []
     decisions: list[DecisionRecord] = []
     note: str = ""
+    readiness: list[Finding] = []
+    """What the check at the start found, the worst first …"""
+    readiness_left_out: int = 0
+    """… and how many findings more there were."""
     replication: list[ReplicationSince] = []
     """How production replicated beside a test, until its end or its clean-up."""
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from reports.model import Report, StageRecord
-from reports.signing import Signature, canonical, own_key, sign, trusted_keys, verify, write_whole
+from reports.signing import PUBLIC_FILE, Signature, canonical, own_key, sign, trusted_keys, verify, write_whole
 from vault.errors import BadInput, Damaged, LeewardError, NotFound
 
 FORMAT = "leeward-report"
@@ -133,6 +133,18 @@ class ReportStore:
                 except LeewardError as error:
                     yield error
             yield from sorted(found, key=lambda report: report.run.started)
+
+    def export(self, plan: str, run_id: str, folder: Path) -> list[Path]:
+        """Copy a report's two files, and the public key that they can be verified with; what is there is replaced.
+
+        Raises ``NotFound``."""
+        saved = self.paths(plan, run_id)
+        sources = {path: f"{plan}-{path.name}" for path in saved} | {self.root / PUBLIC_FILE: PUBLIC_FILE}
+        contents = {name: _read(path) for path, name in sources.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            write_whole(folder / name, content, 0o644)
+        return [folder / name for name in contents]
 
     def _parts(self, plan: str, run_id: str) -> Path:
         return self.root / _safe(plan) / f"{_safe(run_id)}.parts"

@@ -29,6 +29,7 @@ from adapters.registry import Adapters
 from vault.errors import BadInput
 from vault.inventory import Inventory
 from workers.settings import Settings
+from workflows.delivering import DeliverReport
 from workflows.exercise import PlanExercise
 from workflows.failover import Commit, PlannedFailover, ReverseReplication, UnplannedFailover
 from workflows.machine import MachineWorkflow
@@ -74,6 +75,7 @@ WORKFLOWS: list[type] = [
     PlanExercise,
     SiteSlots,
     Notify,
+    DeliverReport,
 ]
 
 log = logging.getLogger(__name__)

@@ -47,6 +47,9 @@ class PlanExercise:
             auto_approve=given.auto_approve,
             webhooks=given.webhooks,
             limits=given.limits,
+            deliver=given.deliver,
+            plan_text=given.plan_text,
+            plan_sha256=given.plan_sha256,
         )
         try:
             status: RunStatus = await workflow.execute_child_workflow(

@@ -203,6 +203,7 @@ class MachineWorkflow:
             self._book.enter(transition.during)
         if wanted.kind in TAKES_OVER:
             await self._old_copy.end_turn()
+            await self._tests.until_ended()
         copies = self._tests.copies_for(wanted)
         try:
             result = await self._run_child(wanted, copies)

@@ -40,6 +40,7 @@ class TestLane:
         """Requests for test failovers that have not ended."""
         self._overtaken: dict[str, str] = {}
         """Those of them that a failover ends, with the sentence that says so."""
+        self._is_ending = False
 
     @property
     def is_busy(self) -> bool:
@@ -73,9 +74,14 @@ class TestLane:
         if not (self._tests or self._book.state.tests) or not workflow.patched(GIVES_WAY):
             return
         sentence = f"a failover took over, asked by {to.requested_by}"
+        self._is_ending = True
         self._overtaken |= dict.fromkeys(self._tests, sentence)
         self._book.tell(f"{sentence}: tests end and their copies are removed")
         self._go(self._end_tests(to))
+
+    async def until_ended(self) -> None:
+        """Wait until the copies are gone that had to give way to the machine's failover."""
+        await workflow.wait_condition(lambda: not self._is_ending)
 
     def overtaken(self, request_id: str) -> str | None:
         return self._overtaken.get(request_id)
@@ -90,7 +96,8 @@ class TestLane:
                 id=f"{to.id}/tests-end", kind=JobKind.CLEANUP_TEST, requested_by=f"failover ({to.requested_by})"
             )
             self._book.accept(clean_up)
-            self.put(clean_up)
+            await self._do(clean_up)
+        self._is_ending = False
 
     async def _cancel(self, request_id: str) -> None:
         """A job that was accepted a moment ago may not have begun."""
@@ -105,7 +112,7 @@ class TestLane:
         if wanted.kind is JobKind.TEST_FAILOVER:
             name = test_machine_name(machine, wanted.run_id)
             copies = [copy for copy in copies if copy.machine == name]
-        elif wanted.kind not in NEED_NO_TEST_COPY:
+        elif wanted.kind not in NEED_NO_TEST_COPY or self._is_ending:
             return None
         if not copies:
             return None

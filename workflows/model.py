@@ -27,7 +27,7 @@ from vault.domain import (
 from vault.inventory import Policy
 from vault.lifecycle import JobKind, Phase
 from vault.limits import FailoverLimits
-from vault.notifications import Webhook
+from vault.notifications import Delivery, Webhook
 
 
 class Timings(Value):
@@ -403,6 +403,8 @@ class PlanRequest(Value):
     """Who may steer the run; None: everybody."""
     webhooks: list[Webhook] = []
     limits: FailoverLimits = FailoverLimits()
+    deliver: list[Delivery] = []
+    """Where its report is brought."""
     of_run: str | None = None
     """Clean-up: only what this run made."""
     note: str = ""
@@ -544,6 +546,11 @@ class ExerciseRequest(Value):
     clean_up: bool = True
     webhooks: list[Webhook] = []
     limits: FailoverLimits = FailoverLimits()
+    deliver: list[Delivery] = []
+    """Where both reports, of the test and of the clean-up, are brought."""
+    plan_text: str = ""
+    """As in :class:`PlanRequest`: of the file as it was when the exercise was scheduled."""
+    plan_sha256: str = ""
 
 
 class ExerciseResult(Value):

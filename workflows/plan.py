@@ -15,7 +15,7 @@ from plans.context import MachineInRun
 from plans.model import Plan, default_direction
 from plans.stages import Stage, StageKind, stages
 from vault.access import Action
-from vault.domain import Relationship
+from vault.domain import Finding, Relationship
 from vault.notifications import Occasion
 from workflows.already import COMMITTED_BY_ITSELF
 from workflows.attributes import PHASE, attributes
@@ -74,6 +74,7 @@ class PlanRun:
         self._held = HeldMachines()
         self._already: dict[str, str] = {}
         self._machines: dict[str, MachineInRun] = {}
+        self._findings: list[Finding] = []
         self._replicating: list[Relationship] = []
         """What replicates beside a test …"""
         self._tested_since = workflow.now()
@@ -250,6 +251,7 @@ class PlanRun:
             readiness = await self._checking
         finally:
             self._checking = None
+        self._findings = readiness.findings
         self._put(readiness.row)
         if readiness.problems:
             await self._finish("refused", "; ".join(readiness.problems))
@@ -336,6 +338,7 @@ class PlanRun:
             end["report"] = await write_report(
                 self._given,
                 self._table.status.model_copy(update=end),
+                self._findings,
                 within=QUICK_REPORT if self._gave_way else REPORT,
             )
         self._table.update(**end)

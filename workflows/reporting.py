@@ -12,12 +12,17 @@ from temporalio.exceptions import ActivityError
 from activities import contracts
 from activities.contracts import CONTROL_QUEUE, ReportPart, WriteReport
 from reports.model import PlanRecord, RunRecord, StageRecord
+from vault.domain import Finding, Severity
 from workflows.calls import reason
+from workflows.delivering import deliver_report
 from workflows.model import PlanRequest, RunStatus
 
 PART_BYTES = 128 * 1024
 """Rows that one payload carries, as JSON: half of what Temporal warns at."""
 REPORT = timedelta(minutes=5)
+FINDINGS_SHOWN = 200
+"""Findings of the readiness check that a report shows, the worst first; a thousand machines have thousands."""
+WORST_FIRST = (Severity.FAIL, Severity.WARN, Severity.PASS)
 QUICK_REPORT = timedelta(seconds=10)
 """For a run that holds up another one."""
 A_FEW_TIMES = RetryPolicy(
@@ -30,9 +35,18 @@ A_FEW_TIMES = RetryPolicy(
 """A report is worth a little waiting; a recovered plan is not held up by a full disk."""
 
 
-async def write_report(given: PlanRequest, status: RunStatus, *, within: timedelta = REPORT) -> str:
-    """Write the report of a finished run; returns where it is, or why there is none. Never fails the run."""
-    run = RunRecord.model_validate(status.model_dump(exclude={"report"}))
+async def write_report(
+    given: PlanRequest, status: RunStatus, readiness: list[Finding], *, within: timedelta = REPORT
+) -> str:
+    """Write the report of a finished run; returns where it is, or why there is none. Never fails the run.
+
+    ``readiness``: what its check at the start found.
+    """
+    findings = sorted(readiness, key=lambda one: WORST_FIRST.index(one.severity))
+    run = RunRecord.model_validate(
+        status.model_dump(exclude={"report"})
+        | {"readiness": findings[:FINDINGS_SHOWN], "readiness_left_out": len(findings[FINDINGS_SHOWN:])}
+    )
     plan = PlanRecord(sha256=given.plan_sha256, text=given.plan_text, rto_s=given.plan.rto)
     parts = list(cut(run.stages))
     try:
@@ -51,6 +65,7 @@ async def write_report(given: PlanRequest, status: RunStatus, *, within: timedel
     except ActivityError as error:
         workflow.logger.warning("no report of run %s: %s", run.run_id, reason(error))
         return f"not written: {reason(error)}"
+    await deliver_report(given)
     return written.html_file
 
 

@@ -14,9 +14,11 @@ from adapters.lab.layout import LabLayout
 from console.client import Leeward
 from console.demo.evidence import judge
 from console.demo.model import MachineResult, PhaseResult
+from plans.including import reviewed_text
 from plans.model import Plan
 from vault.domain import RunType
 from vault.lifecycle import JobKind
+from vault.validation import Loaded
 from workflows.model import JobResult, RunStatus
 
 Tell = Callable[[str], None]
@@ -28,11 +30,12 @@ class Phases:
     """Runs the phases of one demo on one plan."""
 
     def __init__(
-        self, leeward: Leeward, plan: Plan, lab_root: Path, tell: Tell, *, loses_nothing: bool = False
+        self, leeward: Leeward, plan: Loaded[Plan], lab_root: Path, tell: Tell, *, loses_nothing: bool = False
     ) -> None:
         self._loses_nothing = loses_nothing
         self._leeward = leeward
-        self._plan = plan
+        self._plan = plan.model
+        self._file = reviewed_text(plan.source)
         self._lab = LabLayout(lab_root)
         self._lab_root = lab_root
         self._tell = tell
@@ -70,7 +73,7 @@ class Phases:
     ) -> PhaseResult:
         await asyncio.sleep(LOAD_BETWEEN_PHASES_S)
         began, clock = datetime.now(UTC), time.monotonic()
-        await self._leeward.start_run(self._plan, run_type, **options)
+        await self._leeward.start_run(self._plan, run_type, file=self._file, **options)
         final = await self._follow()
         results = {
             machine: self._judged(result, machine, nothing_may_be_lost=nothing_may_be_lost, is_test=run_type == "test")

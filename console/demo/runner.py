@@ -15,7 +15,7 @@ from console.demo.phases import Phases
 from console.demo.report import write_report
 from console.demo.scenarios import SCENARIOS, Scenario
 from console.output import Output, seconds, size
-from plans.loading import load_plan
+from plans.loading import load_plan_source
 from vault.errors import InvalidState
 from vault.inventory import Inventory
 from vault.loading import load_inventory
@@ -66,7 +66,7 @@ async def _run_phases(
     scenario: Scenario, settings: Settings, inventory: Inventory, output: Output
 ) -> list[PhaseResult]:
     leeward = Leeward(await connect(settings), inventory, settings.timings())
-    plan = load_plan(settings.vault.parent / "payments.plan.yaml", inventory)
+    plan = load_plan_source(settings.vault.parent / "payments.plan.yaml", inventory)
     clock = time.monotonic()
     done: list[PhaseResult] = []
     async for phase in Phases(leeward, plan, settings.lab_root, output.say, loses_nothing=scenario.loses_nothing).all():
