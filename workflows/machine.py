@@ -19,7 +19,7 @@ from activities.contracts import OfRelationship, PointList, site_queue
 from vault.access import Action
 from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal
 from workflows.attributes import attributes
-from workflows.calls import call, reason
+from workflows.calls import call, invalid_state, reason
 from workflows.machine_book import MachineBook
 from workflows.machine_replication import SteadyState
 from workflows.machine_tests import TestLane
@@ -201,11 +201,10 @@ class MachineWorkflow:
         transition = LIFECYCLE[wanted.kind]
         if transition.during is not None:
             self._book.enter(transition.during)
-        if wanted.kind in TAKES_OVER:
-            await self._old_copy.end_turn()
-            await self._tests.until_ended()
         copies = self._tests.copies_for(wanted)
         try:
+            if wanted.kind in TAKES_OVER:
+                await self._leave_nobody_else(wanted)
             result = await self._run_child(wanted, copies)
         except FailureError as error:
             overtaken = self._tests.overtaken(wanted.id)
@@ -227,6 +226,14 @@ class MachineWorkflow:
         if follower is not None:
             self._accept(wanted.model_copy(update={"id": f"{wanted.id}+", "kind": follower}))
         await self._reply(wanted, "finished", result.trouble or "", result)
+
+    async def _leave_nobody_else(self, wanted: JobRequest) -> None:
+        """For a job that takes the machine's other copies over, or gives the machine up."""
+        await self._old_copy.end_turn()
+        await self._tests.until_ended()
+        why_not = self._tests.refusal(wanted)
+        if why_not is not None:
+            raise invalid_state(why_not, f"then try again: leeward status {self.state.name}")
 
     def _judge_failure(self, kind: JobKind, message: str) -> None:
         """A resynchronization that failed is not begun again by itself; a halted replication stays the headline."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +21,11 @@ from plans.model import Plan
 from reports.model import StageRecord
 from reports.store import ReportStore, verify_report
 from vault.domain import Finding, Severity
+from vault.errors import Unreachable
+from vault.notifications import Delivery, Receiver
 from workflows import reporting
-from workflows.reporting import cut
+from workflows.model import ExerciseRequest, ExerciseResult
+from workflows.reporting import FINDINGS_SHOWN, cut
 
 pytestmark = pytest.mark.workflow
 
@@ -53,10 +58,10 @@ async def reporting_house(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Asyn
 
     def with_reports(world: Any, runner: BlockingRunner) -> list[Any]:
         holder = ReportActivities(folder, runner)
-        return [*usual(world, runner), holder.keep_report_part, holder.write_report]
+        return [*usual(world, runner), holder.keep_report_part, holder.write_report, holder.deliver_report]
 
     monkeypatch.setattr(harness, "activity_methods", with_reports)
-    async with open_house(monkeypatch) as opened:
+    async with open_house(monkeypatch, time_scale=0.001) as opened:
         opened.world.now = lambda: datetime.now(UTC)
         yield opened
 
@@ -174,3 +179,63 @@ async def test_runs_from_before_there_were_reports_still_replay(monkeypatch: pyt
     assert final.report == ""
     assert "write_report" not in history.to_json()
     await harness.replay([history])
+
+
+async def test_an_exercise_brings_its_reports_to_a_folder_and_to_a_webhook(
+    reporting_house: House, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both runs' reports, with the plan as it was scheduled, and what was ready at the start; a dead webhook waits."""
+    posted: list[tuple[str, dict[str, Any], dict[str, str]]] = []
+
+    def receive(receiver: Receiver, body: bytes, headers: dict[str, str]) -> None:
+        if not posted:
+            posted.append(("refused once", {}, {}))
+            raise Unreachable("the webhook answers 503")
+        posted.append((receiver.url, json.loads(body), headers))
+
+    monkeypatch.setattr("activities.reports.post", receive)
+    house, evidence = reporting_house, tmp_path / "evidence"
+    for name in PLAN.machines:
+        await house.replicating(name)
+    request = ExerciseRequest(
+        plan=PLAN,
+        requested_by="schedule",
+        timings=house.timings,
+        auto_approve=True,
+        deliver=[Delivery(folder=str(evidence)), Delivery(webhook=Receiver(url="http://127.0.0.1:9/hook"))],
+        plan_text="plan: shop\n",
+        plan_sha256="ab" * 32,
+    )
+    handle = await house.client.start_workflow(
+        "PlanExercise", request, id="exercise/shop", task_queue="control", result_type=ExerciseResult
+    )
+    house.roots.append(handle)
+    result = await asyncio.wait_for(handle.result(), 30)
+    runs = [result.test, result.cleanup]
+    assert all(run is not None and run.state == "completed" for run in runs)
+    await house.until(lambda: len(posted) == 3, "both reports are posted")
+    assert {document["report"]["run"]["run_type"] for _, document, _ in posted[1:]} == {"test", "cleanup"}
+    assert {headers["X-Leeward-Occasion"] for _, _, headers in posted[1:]} == {"report"}
+    for run in runs:
+        assert run is not None
+        for suffix in ("json", "html"):
+            delivered = evidence / f"shop-{run.run_id}.{suffix}"
+            await house.until(delivered.is_file, f"{delivered.name} is delivered")
+            verify_report(delivered, folder, [])
+        report = ReportStore(folder).load("shop", run.run_id)
+        assert (report.plan.text, report.plan.sha256) == ("plan: shop\n", "ab" * 32)
+        assert "is protected" in {finding.what for finding in report.run.readiness}
+
+
+async def test_a_large_runs_report_shows_the_worst_findings(reporting_house: House, folder: Path) -> None:
+    warning = Finding(severity=Severity.WARN, subject="recovery", what="little room")
+    plenty = [Finding(severity=Severity.PASS, subject=f"disk {n}", what="is there") for n in range(250)]
+    reporting_house.world.findings["target", PLAN.machines[0]] = [*plenty, warning]
+    for name in PLAN.machines:
+        await reporting_house.replicating(name)
+    handle = await reporting_house.plan(PLAN, "test", auto_approve=True)
+    final = await reporting_house.run_ends(handle)
+    run = ReportStore(folder).load("shop", final.run_id).run
+    assert (len(run.readiness), run.readiness[0]) == (FINDINGS_SHOWN, warning)
+    assert run.readiness_left_out > 50
+    assert f"{run.readiness_left_out} more are not shown" in Path(final.report).read_text()
