@@ -219,6 +219,19 @@ class OldCopyWatched(Value):
     """What was seen and done."""
 
 
+class RunQuestion(Value):
+    """Does this very run of a workflow go on? ``execution`` is Temporal's id of the run."""
+
+    workflow_id: str
+    execution: str
+
+
+class RunFound(Value):
+    goes_on: bool
+    how: str
+    """``was terminated``: what became of it."""
+
+
 class RunScript(Value):
     """A plan's script. ``guest`` None: on the orchestrator; else where the machine it runs on is."""
 
@@ -362,6 +375,7 @@ DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Done)
 SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
 START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
 WATCH_OLD_COPY = ActivityCall("watch_old_copy", WatchOldCopy, OldCopyWatched)
+FIND_RUN = ActivityCall("find_run", RunQuestion, RunFound)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
 RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)
 SEND_CALL = ActivityCall("send_call", SendCall, CallDone)

@@ -284,6 +284,9 @@ def resume(machine: Machine, vault: Vault = None, data: Data = None, json: Json 
 def disable(
     machine: Machine,
     yes: Annotated[bool, typer.Option("--yes", help="Delete the recovery points without asking.")] = False,
+    source_unreachable: Annotated[
+        bool, typer.Option("--source-unreachable", help="Go on when the site where it runs does not answer.")
+    ] = False,
     detach: Detach = False,
     vault: Vault = None,
     data: Data = None,
@@ -294,16 +297,19 @@ def disable(
 
     if not yes:
         typer.confirm(f"Delete all recovery points of '{machine}'?", abort=True)
-    _one_job(machine, JobKind.DISABLE, Output(json), detach=detach, vault=vault, data=data)
+    options = {"source_unreachable": source_unreachable}
+    _one_job(machine, JobKind.DISABLE, Output(json), detach=detach, vault=vault, data=data, **options)
 
 
-def _one_job(machine: str, kind: object, output: Output, *, detach: bool, vault: Vault, data: Data) -> None:
+def _one_job(
+    machine: str, kind: object, output: Output, *, detach: bool, vault: Vault, data: Data, **options: bool
+) -> None:
     async def work() -> None:
         from vault.lifecycle import JobKind
 
         leeward = await connected(settings_of(vault, data))
         leeward.settings(machine)
-        job = await leeward.request(machine, JobKind(str(kind)))
+        job = await leeward.request(machine, JobKind(str(kind)), **options)
         if detach:
             output.say(f"{machine}: {job} started")
             output.document({"job": job})

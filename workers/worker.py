@@ -23,6 +23,7 @@ from activities.notifications import NotificationActivities
 from activities.protection import ProtectionActivities
 from activities.reports import ReportActivities
 from activities.running import BlockingRunner
+from activities.runs import RunActivities
 from activities.steps import StepActivities
 from activities.testing import TestingActivities
 from adapters.registry import Adapters
@@ -154,6 +155,7 @@ def _activities(adapters: Adapters, runner: BlockingRunner, reports: Path) -> li
         StepActivities(adapters, runner),
         ReportActivities(reports, runner),
         NotificationActivities(runner),
+        RunActivities(),
     )
     return [
         method

@@ -20,6 +20,7 @@ from vault.access import Action
 from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal
 from workflows.attributes import attributes
 from workflows.calls import call, invalid_state, reason
+from workflows.held import HeldWatch
 from workflows.machine_book import MachineBook
 from workflows.machine_replication import SteadyState
 from workflows.machine_tests import TestLane
@@ -56,6 +57,7 @@ class MachineWorkflow:
         self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._steady = SteadyState(self._book, lambda: self._waiting is not None, self._overtakes)
         self._old_copy = OldCopyWatch(self._book)
+        self._held = HeldWatch(self._book, self.abandon)
         self._tests = TestLane(self._book, self._run_job, self._running)
         self._waiting: JobRequest | None = None
         self._resume_asked = False
@@ -146,7 +148,9 @@ class MachineWorkflow:
     @workflow.signal
     async def job_held(self, held: HeldJob) -> None:
         self._book.record(held.request_id, state="held")
-        await self._reply(self._book.requests[held.request_id], "held", "ready; waiting for its turn to start")
+        request = self._book.requests[held.request_id]
+        await self._reply(request, "held", "ready; waiting for its turn to start")
+        await self._held.watch(request)
 
     @workflow.signal
     async def proceed(self, held: HeldJob) -> None:

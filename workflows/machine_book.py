@@ -99,6 +99,9 @@ class MachineBook:
         """The id of the job's workflow."""
         return next(record.id for record in self.state.jobs if record.request_id == request_id)
 
+    def is_held(self, request_id: str) -> bool:
+        return any(job.request_id == request_id and job.state == "held" for job in self.state.jobs)
+
     def is_open(self, request_id: str) -> bool:
         return any(job.request_id == request_id and job.state in {"running", "held"} for job in self.state.jobs)
 

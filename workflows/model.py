@@ -70,6 +70,8 @@ class JobRequest(Value):
     """How the recovered machine is to be."""
     run_id: str = ""
     """The plan run that asks: a test copy is named after it."""
+    execution: str = ""
+    """Temporal's id of that run: a held failover looks whether it goes on."""
     of_run: str | None = None
     """Clean up what this run of the plan made; None: what any of its runs made, without a plan everything."""
     shut_down_timeout_s: float | None = None

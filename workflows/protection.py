@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 from activities import contracts
 from activities.contracts import OfRelationship
 from vault.lifecycle import JobKind
-from workflows.calls import LONG_TRANSFER, call
+from workflows.calls import LONG_TRANSFER, call, invalid_state, reason, site_is_unreachable
 from workflows.jobs import (
     Story,
     ask_target,
@@ -140,14 +141,7 @@ class DisableProtection:
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
         of_relationship = OfRelationship(relationship=relationship)
-        await call(
-            contracts.DISABLE_SOURCE,
-            of_relationship,
-            queue=source_site_queue(relationship),
-            summary=f"stop tracking at {relationship.source_site}",
-            timings=given.timings,
-        )
-        story.tell(f"tracking stopped at {relationship.source_site}")
+        story.tell(await self._stop_tracking(given))
         await call(
             contracts.DISABLE_TARGET,
             of_relationship,
@@ -157,6 +151,34 @@ class DisableProtection:
         )
         story.tell(f"replica and recovery points deleted at {relationship.target_site}")
         return JobResult(sentences=story.sentences)
+
+    async def _stop_tracking(self, given: JobInput) -> str:
+        """Returns what to tell. A source that does not answer is the operator's decision: nothing was changed yet."""
+        site, machine = given.relationship.source_site, given.relationship.machine
+        try:
+            await call(
+                contracts.DISABLE_SOURCE,
+                OfRelationship(relationship=given.relationship),
+                queue=source_site_queue(given.relationship),
+                summary=f"stop tracking at {site}",
+                timings=given.timings,
+                once=True,
+                site_must_answer=True,
+            )
+        except ActivityError as error:
+            if not site_is_unreachable(error):
+                raise
+            if not given.request.source_unreachable:
+                raise invalid_state(
+                    f"{site} does not answer, and would go on tracking changes of '{machine}': {reason(error)}",
+                    f"bring the site back, or go on without it: leeward disable {machine} --source-unreachable; "
+                    "nothing was changed",
+                ) from error
+            return (
+                f"tracking not stopped at {site}, which does not answer; when it is back, its change logs grow until "
+                f"'{machine}' is protected and disabled again"
+            )
+        return f"tracking stopped at {site}"
 
 
 def time_until(clock: str, now: datetime) -> timedelta:

@@ -169,6 +169,7 @@ class MachineWork:
             run_type=facts.run_type,
             reply_to=workflow.info().workflow_id,
             run_id=facts.run_id,
+            execution=_execution(),
             of_run=facts.of_run,
             point=facts.point,
             source_unreachable=facts.source_unreachable,
@@ -212,3 +213,8 @@ class MachineWork:
         event = arrived()
         assert event is not None
         return event
+
+
+def _execution() -> str:
+    run = workflow.info().parent
+    return run.run_id if run is not None else ""

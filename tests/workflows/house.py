@@ -26,6 +26,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker, Workf
 from activities.machines import MachineActivities
 from activities.protection import ProtectionActivities
 from activities.running import BlockingRunner
+from activities.runs import RunActivities
 from activities.steps import StepActivities
 from activities.testing import TestingActivities
 from plans.model import Plan
@@ -337,7 +338,8 @@ async def replay(histories: Sequence[WorkflowHistory], runner: WorkflowRunner | 
 
 def activity_methods(world: World, runner: BlockingRunner) -> list[Any]:
     kinds = (ProtectionActivities, MachineActivities, TestingActivities, StepActivities)
-    holders = [kind(world, runner) for kind in kinds]  # type: ignore[arg-type]
+    holders: list[Any] = [kind(world, runner) for kind in kinds]  # type: ignore[arg-type]
+    holders.append(RunActivities())
     return [
         method
         for holder in holders

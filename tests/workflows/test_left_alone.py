@@ -1,0 +1,95 @@
+"""What machines do when nobody comes back: a plan run that was terminated, a source site that is gone for good."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from house import PATIENCE_S, House, open_house
+
+from plans.model import Plan
+from vault.errors import AuthenticationRefused, Unreachable
+from vault.lifecycle import JobKind, Phase
+from workflows import held
+
+pytestmark = pytest.mark.workflow
+
+GONE = Unreachable("no answer", where="site primary", remedy="check the link")
+PLAN = Plan.model_validate(
+    {
+        "plan": "shop",
+        "groups": [{"name": "all", "machines": ["db"], "before": [{"manual": "go", "instructions": "look first"}]}],
+    }
+)
+
+
+async def test_a_machine_whose_plan_run_was_terminated_puts_itself_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "LOOKS_EVERY", timedelta(milliseconds=300))
+    await house.replicating("db")
+    run = await house.plan(PLAN, "planned", run_id="r1-aa01")
+    await house.row(run, "recover all/go", "waiting")
+    await asyncio.sleep(1)
+    assert house.world.runs_at("db") == set(), "while the run goes on, the machine stays held"
+
+    await run.terminate("by mistake")
+    state = await house.phase("db", Phase.PROTECTED)
+    assert house.world.runs_at("db") == {"primary"}
+    story = (
+        "run r1-aa01 of plan shop was terminated while db was off for it and waited to be started at recovery: "
+        "nobody would have started it, so it is put back"
+    )
+    assert [line.what for line in state.story] == [story]
+    assert (state.jobs[-1].state, state.jobs[-1].message) == ("failed", story)
+    assert state.health.level == "warning"
+    assert (await house.job("db", JobKind.PLANNED_FAILOVER)).state == "done"
+
+
+async def test_the_next_run_of_the_plan_is_not_taken_for_the_one_that_is_gone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the same workflow id."""
+    monkeypatch.setattr(held, "LOOKS_EVERY", timedelta(milliseconds=300))
+    await house.replicating("db")
+    first = await house.plan(PLAN, "planned")
+    await house.row(first, "recover all/go", "waiting")
+    await first.terminate("by mistake")
+    await house.replicating("web")
+    other = {"name": "other", "machines": ["web"], "before": [{"manual": "wait", "runs": ["test"]}]}
+    second = await house.plan(Plan.model_validate({"plan": "shop", "groups": [other]}), "test")
+    await house.row(second, "recover other/wait", "waiting")
+    await house.phase("db", Phase.PROTECTED)
+    assert (await house.status(second)).state == "waiting"
+    assert house.world.runs_at("db") == {"primary"}
+
+
+@pytest.mark.parametrize("nobody_works_there", [True, False])
+async def test_a_machine_of_a_dead_site_is_disabled_when_the_operator_says_so(
+    monkeypatch: pytest.MonkeyPatch, nobody_works_there: bool
+) -> None:
+    dead = ("site.primary", "replication.primary") if nobody_works_there else ()
+    async with open_house(monkeypatch, without=dead, site_answer_s=0.5) as house:
+        handle = await house.machine("db", Phase.PROTECTED)
+        house.world.always("disable_source", "db", GONE)
+        refused = await house.job("db", JobKind.DISABLE)
+        assert refused.state == "failed"
+        assert "leeward disable db --source-unreachable; nothing was changed" in refused.message
+        assert (await house.state("db")).phase is Phase.PROTECTED
+        assert house.world.of("disable_target") == []
+
+        accepted = await house.ask("db", JobKind.DISABLE, source_unreachable=True)
+        await asyncio.wait_for(handle.result(), PATIENCE_S)
+        assert len(house.world.of("disable_target")) == 1
+        result = await house.client.get_workflow_handle(accepted.job_id).result()
+        assert result["sentences"][0].startswith("tracking not stopped at primary, which does not answer")
+
+
+async def test_a_refused_login_is_no_dead_site(house: House) -> None:
+    """The operator's word that the site is gone does not pass over what he can correct."""
+    await house.replicating("db")
+    house.world.script("disable_source", "db", AuthenticationRefused("login refused", remedy="renew the password"))
+    record = await house.job("db", JobKind.DISABLE, source_unreachable=True)
+    assert (record.state, record.message) == ("failed", "login refused — renew the password")
+    assert house.world.of("disable_target") == []
