@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
 from temporalio import activity
 
 from activities import contracts
+from activities.cadence import app_consistent_is_due, cut_is_due, seconds_until_next, try_is_due
 from activities.contracts import (
     CommitPoint,
     Done,
@@ -36,17 +38,19 @@ from vault.errors import LeewardError, Recoverable, ResynchronizationRequired
 from vault.retry import delay_after_failure
 
 LOOK_FOR_SEED_EVERY_S = 5.0
-ON_TIME = 0.95
-"""A cut is due once this share of its interval is over: who looks a little too early need not come again."""
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ProtectionActivities:
     """Every call may be repeated after a crash: the adapters promise it."""
 
-    def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
+    def __init__(
+        self, adapters: Adapters, runner: BlockingRunner, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        """``clock``: the host's, which may be set at any moment."""
         self._adapters = adapters
         self._runner = runner
+        self._now = clock
         self._turns = Turns()
         self._run = runner.run
 
@@ -105,17 +109,19 @@ class ProtectionActivities:
 
     async def _replicate(self, given: Replicate, asked: asyncio.Event) -> ReplicationStopped:
         pulse = _last_pulse()
-        end = datetime.now(UTC) + timedelta(seconds=given.run_for_s)
+        passed = asyncio.get_running_loop().time
+        end = passed() + given.run_for_s
         while True:
-            started = datetime.now(UTC)
+            began, started = passed(), self._now()
             cycle = partial(self._cycle, given.relationship, pulse, started)
             outcome = await self._run(cycle, healthy_at_attempt=pulse.healthy_at_attempt)
             if isinstance(outcome, ReplicationStopped):
                 return outcome
             pulse = outcome
-            if not asked.is_set() and datetime.now(UTC) < end:
-                await self._runner.pause(_seconds_until_next(given.relationship, pulse, started), pulse, until=asked)
-            if asked.is_set() or datetime.now(UTC) >= end:
+            if not asked.is_set() and passed() < end:
+                pause = seconds_until_next(given.relationship, pulse, passed() - began, self._now())
+                await self._runner.pause(pause, pulse, until=asked)
+            if asked.is_set() or passed() >= end:
                 return ReplicationStopped(
                     reason="asked" if asked.is_set() else "time-is-up",
                     last_point=pulse.last_point,
@@ -129,7 +135,7 @@ class ProtectionActivities:
         """One delta; its pulse, or why deltas cannot go on."""
         running.pulse = before
         try:
-            if before.waiting is None or started >= before.waiting.next_try:
+            if before.waiting is None or try_is_due(before.waiting, started):
                 return self._send(relationship, before, started, running)
             return self._keep(relationship, before, before.waiting, started, running)
         except ResynchronizationRequired as need:
@@ -141,7 +147,7 @@ class ProtectionActivities:
         self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running
     ) -> ReplicationPulse:
         """All changes up to now are at the target; or kept at the source, when the target does not take them."""
-        app_consistent = _app_consistent_is_due(relationship, before, started)
+        app_consistent = app_consistent_is_due(relationship, before, started)
         sent = _Sent()
         try:
             point = self._adapters.provider(relationship).replicate_once(
@@ -152,7 +158,7 @@ class ProtectionActivities:
             waiting = Waiting(
                 reason=str(error),
                 failures=failures,
-                next_try=datetime.now(UTC) + delay_after_failure(failures, self._runner.time_scale),
+                next_try=self._now() + delay_after_failure(failures, self._runner.time_scale),
                 cut_at=before.waiting.cut_at if before.waiting else NEVER,
                 cache=before.waiting.cache if before.waiting else CacheFill(),
             )
@@ -176,8 +182,8 @@ class ProtectionActivities:
     ) -> ReplicationPulse:
         """Cuts go on by their rhythm. Raises ``because`` where nothing can be kept: then Temporal tries again."""
         kept_app_consistent = before.last_app_consistent
-        if (started - waiting.cut_at).total_seconds() >= relationship.frequency_s * ON_TIME:
-            app_consistent = _app_consistent_is_due(relationship, before, started)
+        if cut_is_due(relationship, waiting, started):
+            app_consistent = app_consistent_is_due(relationship, before, started)
             fill = self._adapters.provider(relationship).keep_changes(
                 relationship, _reporting(running, before, _Sent()), app_consistent=app_consistent
             )
@@ -342,22 +348,7 @@ def _reporting(running: Running, before: ReplicationPulse, sent: _Sent) -> Repor
     return report
 
 
-def _seconds_until_next(relationship: Relationship, pulse: ReplicationPulse, started: datetime) -> float:
-    """Until the next cut is due, or the next try to send when that is sooner."""
-    now = datetime.now(UTC)
-    pause = relationship.pace_s - (now - started).total_seconds()
-    return min(pause, (pulse.waiting.next_try - now).total_seconds()) if pulse.waiting else pause
-
-
 def _last_pulse() -> ReplicationPulse:
     """Where an earlier try of this activity had come to, when it left a heartbeat."""
     details = activity.info().heartbeat_details
     return ReplicationPulse.model_validate(details[0]) if details else ReplicationPulse()
-
-
-def _app_consistent_is_due(relationship: Relationship, pulse: ReplicationPulse, now: datetime) -> bool:
-    every = relationship.app_consistent_every_s
-    if every is None:
-        return False
-    last = pulse.last_app_consistent
-    return last is None or (now - last).total_seconds() >= every

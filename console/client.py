@@ -84,12 +84,14 @@ class MachineStatus(Value):
 
     @property
     def rpo_s(self) -> float | None:
-        """Seconds since the newest recovery point: what would be lost if the source died now."""
+        """Seconds since the newest recovery point: what would be lost if the source died now.
+
+        Not below 0: the point's moment is of the source's clock, now is of this one."""
         point = self.state.last_point
         for activity in self.activities:
             if activity.pulse is not None and activity.pulse.last_point is not None:
                 point = activity.pulse.last_point
-        return (datetime.now(UTC) - point.time).total_seconds() if point else None
+        return max(0.0, (datetime.now(UTC) - point.time).total_seconds()) if point else None
 
 
 class JobLine(Value):

@@ -65,6 +65,20 @@ async def test_the_next_run_of_the_plan_is_not_taken_for_the_one_that_is_gone(
     assert house.world.runs_at("db") == {"primary"}
 
 
+async def test_a_run_goes_on_when_temporals_clock_moves_an_hour_forward(house: House) -> None:
+    """All timers of that hour fire at once; the machine looks for its run again and again, and finds it."""
+    await house.replicating("db")
+    run = await house.plan(PLAN, "planned")
+    go = await house.row(run, "recover all/go", "waiting")
+    before = await house.now()
+    await house.skip(hours=1)
+    assert await house.now() - before >= timedelta(hours=1)
+    assert (await house.state("db")).phase is Phase.FAILING_OVER
+    await house.steer(run, "approve", go.id)
+    status = await house.run_ends(run)
+    assert (status.state, house.world.runs_at("db")) == ("completed", {"recovery"})
+
+
 @pytest.mark.parametrize("nobody_works_there", [True, False])
 async def test_a_machine_of_a_dead_site_is_disabled_when_the_operator_says_so(
     monkeypatch: pytest.MonkeyPatch, nobody_works_there: bool

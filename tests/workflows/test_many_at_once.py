@@ -1,0 +1,54 @@
+"""Twenty-five plan runs at once, and two hundred operators' updates in one moment: none is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from house import PATIENCE, House
+from temporalio.client import WorkflowHandle
+
+from plans.model import Plan
+from workflows.model import Decision, RunStatus, Steer
+
+pytestmark = pytest.mark.workflow
+
+RUNS, MACHINES = 25, [f"m{number}" for number in range(8)]
+
+
+def plan(number: int) -> Plan:
+    """Each of its machines waits for an operator of its own, all at the same time."""
+    entries = [{"machine": name, "before": [{"manual": f"may {name}"}]} for name in MACHINES]
+    return Plan.model_validate({"plan": f"plan-{number:02}", "groups": [{"name": "all", "machines": entries}]})
+
+
+async def test_many_runs_and_updates_at_once_lose_none(house: House) -> None:
+    await asyncio.gather(*(house.replicating(name) for name in MACHINES))
+    runs = [await house.plan(plan(number), "test", run_id=f"r-{number:02}") for number in range(RUNS)]
+
+    async def all_wait() -> bool:
+        statuses = await asyncio.gather(*map(house.status, runs))
+        waiting = [[row for stage in status.stages for row in stage.steps if row.waits] for status in statuses]
+        return all(len(rows) == len(MACHINES) for rows in waiting)
+
+    await house.until(all_wait, "every run waits for eight operators")
+    began = time.monotonic()
+    given = await asyncio.gather(*(approve(run, name, f"{run.id} {name}") for run in runs for name in MACHINES))
+    took = time.monotonic() - began
+    print(f"{len(given)} updates answered in {took:.1f} s")
+    assert len({decision.by for decision in given}) == RUNS * len(MACHINES)
+
+    ended: list[RunStatus] = await asyncio.gather(*map(house.run_ends, runs))
+    assert {status.state for status in ended} == {"completed"}
+    kept = [decision.by for status in ended for decision in status.decisions]
+    assert sorted(kept) == sorted(decision.by for decision in given)
+    for name in MACHINES:
+        copies = (await house.state(name)).tests
+        assert {copy.machine for copy in copies} == {f"{name}-test-{number:02}" for number in range(RUNS)}
+
+
+async def approve(run: WorkflowHandle[object, object], machine: str, by: str) -> Decision:
+    steer = Steer(action="approve", step=f"recover all/may {machine}", by=by, note="seen")
+    decision: Decision = await run.execute_update("steer", steer, result_type=Decision, rpc_timeout=PATIENCE)
+    return decision
