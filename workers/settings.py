@@ -11,6 +11,7 @@ from workflows.model import Timings
 
 VAULT_VARIABLE = "LEEWARD_VAULT"
 DATA_VARIABLE = "LEEWARD_DATA"
+BUILD_VARIABLE = "LEEWARD_BUILD"
 TIME_SCALE_VARIABLE = "LEEWARD_TIME_SCALE"
 DEFAULT_VAULT = Path("leeward.yaml")
 DATA_FOLDER = ".leeward"
@@ -25,11 +26,13 @@ class Settings(Value):
         vault: the inventory file.
         data: leeward's data directory: the embedded engine, the lab, logs, reports.
         time_scale: below 1 shortens the waits between retries and other long times; for the lab.
+        build: which build of leeward a control worker is, in Temporal's Worker Versioning; empty: it is not used.
     """
 
     vault: Path
     data: Path
     time_scale: float = 1.0
+    build: str = ""
 
     @property
     def engine_file(self) -> Path:
@@ -68,6 +71,7 @@ class Settings(Value):
             VAULT_VARIABLE: str(self.vault.resolve()),
             DATA_VARIABLE: str(self.data.resolve()),
             TIME_SCALE_VARIABLE: repr(self.time_scale),
+            BUILD_VARIABLE: self.build,
         }
 
 
@@ -79,7 +83,8 @@ def load_settings(vault: Path | None = None, data: Path | None = None, time_scal
     """
     vault = vault or Path(os.environ.get(VAULT_VARIABLE, DEFAULT_VAULT))
     data = data or Path(os.environ.get(DATA_VARIABLE, vault.resolve().parent / DATA_FOLDER))
-    return Settings(vault=vault, data=data.resolve(), time_scale=_time_scale(time_scale))
+    build = os.environ.get(BUILD_VARIABLE, "")
+    return Settings(vault=vault, data=data.resolve(), time_scale=_time_scale(time_scale), build=build)
 
 
 def _time_scale(given: float | None) -> float:

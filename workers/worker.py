@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.contracts import CONTROL_QUEUE, replication_queue, site_queue
@@ -52,6 +53,7 @@ THREADS_PER_ROLE = 64
 """Blocking calls at once. What has no thread yet waits with heartbeats."""
 ACTIVITIES_AT_ONCE = 10_000
 """Each protected machine has one activity that mostly waits; waiting needs no thread."""
+DEPLOYMENT = "leeward"
 LONGEST_STICKY_S = 10.0
 """A workflow waits so long for the control worker that knows it, before any other takes it: a killed one's work."""
 GRACE = timedelta(seconds=15)
@@ -143,6 +145,17 @@ def make_worker(client: Client, queue: str, activities: list[Any], settings: Set
         default_heartbeat_throttle_interval=throttle,
         graceful_shutdown_timeout=GRACE,
         sticky_queue_schedule_to_start_timeout=sticky,
+        deployment_config=deployment(settings.build) if queue == CONTROL_QUEUE and settings.build else None,
+    )
+
+
+def deployment(build: str) -> WorkerDeploymentConfig:
+    """Control workers only: what replays histories has versions. Running workflows move to the current build, because
+    machines live for years; stored histories and patches see to it that they can."""
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=build),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
     )
 
 
