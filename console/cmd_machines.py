@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from console.client import Leeward, MachineStatus
     from vault.domain import CacheFill
 
+WATCH = "watch_old_copy"
+"""The activity that waits for a dead site on purpose."""
+
 
 def register(app: typer.Typer) -> None:
     app.command()(protect)
@@ -151,16 +154,22 @@ def _now(status: MachineStatus) -> str:
         if activity.last_failure and activity.attempt > 1:
             when = f", next try at {activity.next_try:%H:%M:%S}Z" if activity.next_try else ""
             return f"{activity.last_failure} (try {activity.attempt}{when})"
-        if activity.waiting_for_worker:
+        if activity.waiting_for_worker and activity.name != WATCH:
             return f"{activity.name} waits for a worker"
     if status.state.health.level != "ok":
         return status.state.health.reason
-    return _progress(status) or _test_copies(status)
+    return _progress(status) or _test_copies(status) or _unwatched(status)
 
 
 def _test_copies(status: MachineStatus) -> str:
     copies = [copy.machine for copy in status.state.tests]
     return f"test cop{'ies run' if len(copies) > 1 else 'y runs'}: {', '.join(copies)}" if copies else ""
+
+
+def _unwatched(status: MachineStatus) -> str:
+    old = status.state.old_copy
+    waits = any(one.name == WATCH and one.waiting_for_worker for one in status.activities)
+    return f"no worker at {old.site} yet that keeps the old copy off" if old is not None and waits else ""
 
 
 def what_waits(cache: CacheFill) -> str:
