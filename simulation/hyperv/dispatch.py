@@ -37,13 +37,13 @@ class Dispatch:
 
     def __call__(self, request: Request) -> Result:
         self.asked.append((request.host, request.script))
+        host = self._fabric.state.hosts[request.host]
+        here = Here(self._fabric, host, request.script, host.reboots)
         for fault in self.faults:
             if (failed := fault(request)) is not None:
                 return failed
         if self.administrators is not None and request.user not in self.administrators:
             return refusal.denied(request.host)
-        host = self._fabric.state.hosts[request.host]
-        here = Here(self._fabric, host, request.script, host.reboots)
         try:
             given = OPERATIONS[request.script].takes.model_validate(request.parameters)
             result = HANDLERS[request.script](here, given)
