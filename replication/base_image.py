@@ -137,10 +137,11 @@ class BaseImage:
     def settle(self, offset: int, length: int) -> None:
         """Enter into the table what the image holds in this range."""
         end = min(self.size, offset + length)
-        blocks = _blocks(offset, end - offset)
-        for run in _consecutive([block for block in blocks if block not in self._entered]):
-            self._enter(run)
-        self._entered.difference_update(blocks)
+        for begin in range(offset - offset % BLOCK, end, PIECE):
+            blocks = _blocks(begin, min(PIECE, end - begin))
+            for run in _consecutive([block for block in blocks if block not in self._entered]):
+                self._enter(run)
+            self._entered.difference_update(blocks)
 
     def sync(self) -> None:
         """Image and table are durable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,3 +82,18 @@ def test_where_the_file_system_refuses_there_is_no_direct_writing(
 ) -> None:
     refuse_direct(monkeypatch)
     assert files.open_direct(tmp_path / "image") is None
+
+
+def test_settling_a_huge_disk_takes_no_memory_for_each_of_its_blocks(tmp_path: Path) -> None:
+    size = 16 << 30
+    BaseImage.make(tmp_path / "image", tmp_path / "sums", size)
+    base = BaseImage(tmp_path / "image", tmp_path / "sums", size, writable=True)
+    try:
+        base.fill(Extent(5 * BLOCK, memoryview(random.Random(1).randbytes(MIB))))
+        tracemalloc.start()
+        base.settle(0, size)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+        assert base.read_verified(5 * BLOCK, MIB) == random.Random(1).randbytes(MIB)
+    finally:
+        tracemalloc.stop()
+        base.close()
