@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import xxhash
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bench.measuring import MIB, best_of
+from bench.measuring import MIB, best_of, free_address
 from replication.checksums import is_zero
 from replication.transport import tls
 from replication.transport.pki import Identity, Pki, server_name
@@ -92,8 +91,7 @@ def _write(path: Path, pieces: list[bytes]) -> None:
 
 @contextmanager
 def _bare_link(pki: Path, sender: str, receiver: str) -> Iterator[Callable[[list[bytes]], object]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     with subprocess.Popen([sys.executable, "-m", "bench.limits", str(pki), receiver, address]) as server:
         try:
             options = [*channel_options(KEEPALIVE_MS), ("grpc.ssl_target_name_override", server_name(receiver))]

@@ -8,6 +8,7 @@ import platform
 import random
 import resource
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -112,6 +113,12 @@ def change_randomly(path: Path, share: float, seed: int) -> list[int]:
         image.flush()
         os.fsync(image.fileno())
     return offsets
+
+
+def free_address() -> str:
+    """``host:port`` of this machine where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.layout import LabLayout
 from adapters.lab.vdisk import VirtualDisks
 from adapters.registry import Adapters
-from bench.measuring import BLOCK
+from bench.measuring import BLOCK, free_address
 from replication.cipher import write_new_key
 from replication.ports import ChangeSource, ReplicaStore
 from replication.transport.pki import Pki
@@ -144,8 +143,6 @@ class Pair:
 
 def _behind_tls(folder: Path, sites: dict[str, dict[str, object]]) -> None:
     """Certificates for both sites, a key for the replica, and a free port for the master target."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     pki = Pki(folder / "pki")
     pki.init(datetime.now(UTC))
     for site in sites.values():
@@ -153,4 +150,4 @@ def _behind_tls(folder: Path, sites: dict[str, dict[str, object]]) -> None:
     for name in sites:
         pki.issue(name, datetime.now(UTC))
     write_new_key(folder / "recovery.key")
-    sites["recovery"] |= {"master_target": address, "replica_key": f"file:{folder / 'recovery.key'}"}
+    sites["recovery"] |= {"master_target": free_address(), "replica_key": f"file:{folder / 'recovery.key'}"}
