@@ -350,8 +350,7 @@ class PlanRun:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def _put(self, row: StageRow) -> None:
-        self._table.put(row)
-        self._table.update(state=self._table.state(paused=self._paused))
+        self._table.put(row, paused=self._paused)
         for step in self._table.waiting:
             self._tell(Occasion.WAITING if step.state == "waiting" else Occasion.FAILED_STEP, step.detail, step)
 

@@ -40,12 +40,14 @@ class RunTable:
         rows += [StageRow(id=stage.title, title=stage.title) for stage in steps]
         self.update(stages=rows)
 
-    def put(self, row: StageRow) -> None:
+    def put(self, row: StageRow, *, paused: bool) -> None:
+        """A stage's row, and the state of the run that follows from it."""
         known = {stage.id for stage in self.status.stages}
         rows = [row if stage.id == row.id else stage for stage in self.status.stages]
         if row.id not in known:
             rows.append(row)
-        self.update(stages=rows)
+        self.status = self.status.model_copy(update={"stages": rows})
+        self.update(state=self.state(paused=paused))
 
     def merged(self, news: StageRow) -> StageRow:
         """The stage's row as it is after ``news``, which has the changed steps only."""
