@@ -274,11 +274,10 @@ def _cannot_be_set(provider: ReplicationProvider, relationship: Relationship) ->
     if not missing:
         return []
     return [
-        Finding(
-            severity=Severity.FAIL,
-            subject=relationship.machine,
-            what=f"{', '.join(missing)} of recovered machines cannot be set at {relationship.target_site}",
-            remedy="remove it from the machine's 'target' in the plan",
+        Finding.failed(
+            relationship.machine,
+            f"{', '.join(missing)} of recovered machines cannot be set at {relationship.target_site}",
+            "remove it from the machine's 'target' in the plan",
         )
     ]
 
@@ -287,11 +286,10 @@ def _has_a_copy(provider: ReplicationProvider, relationship: Relationship, teste
     if relationship.machine not in tested or provider.capabilities.several_test_copies:
         return []
     return [
-        Finding(
-            severity=Severity.FAIL,
-            subject=relationship.machine,
-            what=f"has a test copy, and {relationship.target_site} cannot make a second one",
-            remedy="clean it up first: leeward plan cleanup PLAN",
+        Finding.failed(
+            relationship.machine,
+            f"has a test copy, and {relationship.target_site} cannot make a second one",
+            "clean it up first: leeward plan cleanup PLAN",
         )
     ]
 
@@ -304,11 +302,10 @@ def _left_behind(provider: ReplicationProvider, relationship: Relationship, movi
     if not missing:
         return []
     return [
-        Finding(
-            severity=Severity.FAIL,
-            subject=relationship.machine,
-            what=f"cannot be failed over without {', '.join(missing)}, whose disks move with its own",
-            remedy="add them to the plan",
+        Finding.failed(
+            relationship.machine,
+            f"cannot be failed over without {', '.join(missing)}, whose disks move with its own",
+            "add them to the plan",
         )
     ]
 
@@ -318,8 +315,8 @@ def _point_finding(provider: ReplicationProvider, relationship: Relationship, ch
     try:
         point = provider.resolve_point(relationship, choice)
     except LeewardError as error:
-        return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)
-    return Finding(severity=Severity.PASS, subject=subject, what=f"'{choice}' is {point.id}, {utc(point.time)}")
+        return Finding.of_error(subject, error)
+    return Finding.passed(subject, f"'{choice}' is {point.id}, {utc(point.time)}")
 
 
 class _Sent:

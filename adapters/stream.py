@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from adapters.networks import network_finding
 from adapters.ports import Capabilities, CutsTogether, GroupRhythm, StreamSource, StreamTarget
 from replication import caching, groups, seeding, stream
 from replication.cache import CutCache
@@ -67,9 +68,9 @@ class StreamProvider:
         try:
             description = fabric.describe(machine)
         except NotFound as missing:
-            return [_failed(machine, missing)]
+            return [Finding.of_error(machine, missing)]
         except LeewardError as error:
-            return [_failed(f"site {relationship.source_site}", error)]
+            return [Finding.of_error(f"site {relationship.source_site}", error)]
         if relationship.group and not isinstance(fabric, CutsTogether):
             return [
                 Finding(
@@ -79,7 +80,11 @@ class StreamProvider:
                     remedy="take the machine out of 'consistency_groups'",
                 )
             ]
-        return [_passed(machine, f"{description.power} at {relationship.source_site}, {len(description.disks)} disks")]
+        return [
+            Finding.passed(
+                machine, f"{description.power} at {relationship.source_site}, {len(description.disks)} disks"
+            )
+        ]
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
         machine, site = relationship.machine, relationship.target_site
@@ -94,22 +99,14 @@ class StreamProvider:
             if store.exists():
                 findings.append(_room_for_recovery(machine, site, store, fabric.free_space()))
         except LeewardError as error:
-            findings.append(_failed(f"site {site}", error))
+            findings.append(Finding.of_error(f"site {site}", error))
         return findings
 
     def _network_finding(self, fabric: StreamTarget, network: str, wanted: NetworkKind) -> Finding:
         try:
-            kind = fabric.network_kind(network)
+            return network_finding(fabric, network, wanted)
         except NotFound as missing:
-            return _failed(f"network {network}", missing)
-        if kind != wanted:
-            return Finding(
-                severity=Severity.FAIL,
-                subject=f"network {network}",
-                what=f"is of kind {kind}, but the mapping needs kind {wanted}",
-                remedy="correct the network mapping in the inventory, or the plan's 'target'",
-            )
-        return _passed(f"network {network}", f"{kind}, present at {fabric.site}")
+            return Finding.of_error(f"network {network}", missing)
 
     def enable(self, relationship: Relationship) -> None:
         source, store = self._ends(relationship)
@@ -365,12 +362,4 @@ def _room_for_recovery(machine: str, site: str, store: ReplicaStore, free: int) 
             what=f"recovering '{machine}' needs up to {needed:,} bytes, {free:,} are free",
             remedy=f"free space at {site} or raise its capacity",
         )
-    return _passed(f"space at {site}", f"{free:,} bytes free, '{machine}' needs up to {needed:,}")
-
-
-def _passed(subject: str, what: str) -> Finding:
-    return Finding(severity=Severity.PASS, subject=subject, what=what)
-
-
-def _failed(subject: str, error: LeewardError) -> Finding:
-    return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)
+    return Finding.passed(f"space at {site}", f"{free:,} bytes free, '{machine}' needs up to {needed:,}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from vault.errors import LeewardError
 
 MachineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """A machine's name in the vault: safe as a file name and in a workflow id."""
@@ -41,6 +43,23 @@ class Finding(Value):
     subject: str
     what: str
     remedy: str = ""
+
+    @classmethod
+    def passed(cls, subject: str, what: str) -> Self:
+        return cls(severity=Severity.PASS, subject=subject, what=what)
+
+    @classmethod
+    def warned(cls, subject: str, what: str, remedy: str) -> Self:
+        return cls(severity=Severity.WARN, subject=subject, what=what, remedy=remedy)
+
+    @classmethod
+    def failed(cls, subject: str, what: str, remedy: str) -> Self:
+        return cls(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)
+
+    @classmethod
+    def of_error(cls, subject: str, error: LeewardError) -> Self:
+        """What the check ran into."""
+        return cls.failed(subject, error.what, error.remedy)
 
     def __str__(self) -> str:
         remedy = f" — {self.remedy}" if self.remedy else ""

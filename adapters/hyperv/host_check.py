@@ -44,7 +44,7 @@ def check_host(session: HostSession) -> tuple[HostChecked, LeewardError | None]:
     try:
         facts = session.run(CHECK_HOST, Nothing(), timeout_s=CHECK_TIMEOUT_S)
     except LeewardError as error:
-        refused = Finding(severity=Severity.FAIL, subject="connection", what=error.what, remedy=error.remedy)
+        refused = Finding.of_error("connection", error)
         return HostChecked(host=host.where, findings=[refused]), error
     login = Finding(
         severity=Severity.PASS if host.verify else Severity.WARN,
@@ -63,49 +63,51 @@ def judge(facts: HostFacts, now: datetime) -> list[Finding]:
 
 def _login(facts: HostFacts, now: datetime) -> Iterator[Finding]:
     if facts.administrator:
-        yield _pass("rights", "the login may manage Hyper-V")
+        yield Finding.passed("rights", "the login may manage Hyper-V")
     else:
-        yield _fail(
+        yield Finding.failed(
             "rights",
             "the login may not manage Hyper-V",
             "make it a member of Hyper-V Administrators and Remote Management Users, or of Administrators",
         )
     skew = abs(facts.time - now)
     if skew > LARGEST_SKEW:
-        yield _fail(
+        yield Finding.failed(
             "clock", f"differs by {skew.total_seconds():.0f} s from this machine's", "let both use the same time"
         )
     else:
-        yield _pass("clock", f"differs by {skew.total_seconds():.0f} s at most")
+        yield Finding.passed("clock", f"differs by {skew.total_seconds():.0f} s at most")
 
 
 def _software(facts: HostFacts) -> Iterator[Finding]:
     if _version(facts.os_version) < WINDOWS_2012_R2:
-        yield _fail("Windows", f"{facts.os_version} is too old", "use Windows Server 2012 R2 or newer")
+        yield Finding.failed("Windows", f"{facts.os_version} is too old", "use Windows Server 2012 R2 or newer")
     elif _version(facts.os_version) < WINDOWS_2016:
-        yield _warn(
+        yield Finding.warned(
             "Windows",
             f"{facts.os_version} has no resilient change tracking",
             "use Windows Server 2016 to protect to Azure",
         )
     else:
-        yield _pass("Windows", facts.os_version)
+        yield Finding.passed("Windows", facts.os_version)
     if _version(facts.powershell_version) < POWERSHELL:
-        yield _fail("PowerShell", f"{facts.powershell_version} is too old", "install Windows Management Framework 5.1")
+        yield Finding.failed(
+            "PowerShell", f"{facts.powershell_version} is too old", "install Windows Management Framework 5.1"
+        )
     else:
-        yield _pass("PowerShell", facts.powershell_version)
+        yield Finding.passed("PowerShell", facts.powershell_version)
     if facts.hyperv_module_version:
-        yield _pass("Hyper-V module", facts.hyperv_module_version)
+        yield Finding.passed("Hyper-V module", facts.hyperv_module_version)
     else:
-        yield _fail("Hyper-V module", "is not installed", "Install-WindowsFeature Hyper-V-PowerShell")
+        yield Finding.failed("Hyper-V module", "is not installed", "Install-WindowsFeature Hyper-V-PowerShell")
     if facts.cluster and not facts.replica_broker:
-        yield _warn(
+        yield Finding.warned(
             "cluster",
             f"{facts.cluster} has no Hyper-V Replica Broker, so it cannot receive replicas",
             "add the role Hyper-V Replica Broker to the cluster",
         )
     elif facts.cluster:
-        yield _pass("cluster", f"{facts.cluster}, its Hyper-V Replica Broker is {facts.replica_broker}")
+        yield Finding.passed("cluster", f"{facts.cluster}, its Hyper-V Replica Broker is {facts.replica_broker}")
 
 
 def _replica_server(facts: HostFacts, now: datetime) -> Iterator[Finding]:
@@ -114,21 +116,21 @@ def _replica_server(facts: HostFacts, now: datetime) -> Iterator[Finding]:
     if server is None:
         return
     if not server.enabled:
-        yield _warn(
+        yield Finding.warned(
             "replica server",
             "is off: other hosts cannot replicate to this one",
             "Set-VMReplicationServer -ReplicationEnabled $true with the authentication that you want, if they shall",
         )
         return
-    yield _pass("replica server", f"accepts {_authentication(server)}")
+    yield Finding.passed("replica server", f"accepts {_authentication(server)}")
     if not facts.replica_firewall_open:
-        yield _warn(
+        yield Finding.warned(
             "replica firewall",
             "no inbound rule for Hyper-V Replica is enabled",
             "Enable-NetFirewallRule -Name VIRT-HVRHTTPL-In-TCP-NoScope, or VIRT-HVRHTTPSL-In-TCP-NoScope",
         )
     if not server.from_any_server and not server.authorizations:
-        yield _warn(
+        yield Finding.warned(
             "replica authorization",
             "no primary server is authorized",
             "New-VMReplicationAuthorizationEntry for the hosts of the other site",
@@ -144,12 +146,14 @@ def _certificate(server: ReplicaServer, certificates: list[Certificate], now: da
     wanted = server.certificate_thumbprint.casefold()
     found = next((one for one in certificates if one.thumbprint.casefold() == wanted), None)
     if found is None:
-        return _warn(subject, f"{server.certificate_thumbprint or 'none'} is not in the host's own store", renew)
+        return Finding.warned(
+            subject, f"{server.certificate_thumbprint or 'none'} is not in the host's own store", renew
+        )
     if found.not_after < now:
-        return _warn(subject, f"{found.subject} expired on {found.not_after:%Y-%m-%d}", renew)
+        return Finding.warned(subject, f"{found.subject} expired on {found.not_after:%Y-%m-%d}", renew)
     if found.not_after - now < CERTIFICATE_WARNING:
-        return _warn(subject, f"{found.subject} expires on {found.not_after:%Y-%m-%d}", renew)
-    return _pass(subject, f"{found.subject}, valid until {found.not_after:%Y-%m-%d}")
+        return Finding.warned(subject, f"{found.subject} expires on {found.not_after:%Y-%m-%d}", renew)
+    return Finding.passed(subject, f"{found.subject}, valid until {found.not_after:%Y-%m-%d}")
 
 
 def _storage(facts: HostFacts, server: ReplicaServer) -> Iterator[Finding]:
@@ -158,16 +162,16 @@ def _storage(facts: HostFacts, server: ReplicaServer) -> Iterator[Finding]:
     for folder in sorted(folder for folder in folders if folder):
         holding = [v for v in facts.volumes if folder.casefold().startswith(v.path.rstrip("\\").casefold())]
         if not holding:
-            yield _warn(
+            yield Finding.warned(
                 "replica storage", f"{folder} is on no volume of the host", "check the folder of the replica server"
             )
             continue
         volume = max(holding, key=lambda one: len(one.path))
         text = f"{folder}: {volume.free / 2**30:.1f} of {volume.size / 2**30:.1f} GiB are free"
         if volume.free < volume.size * LEAST_FREE:
-            yield _warn("replica storage", text, "free space, or keep replicas on another volume")
+            yield Finding.warned("replica storage", text, "free space, or keep replicas on another volume")
         else:
-            yield _pass("replica storage", text)
+            yield Finding.passed("replica storage", text)
 
 
 def _authentication(server: ReplicaServer) -> str:
@@ -181,15 +185,3 @@ def _authentication(server: ReplicaServer) -> str:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdecimal())
-
-
-def _pass(subject: str, what: str) -> Finding:
-    return Finding(severity=Severity.PASS, subject=subject, what=what)
-
-
-def _warn(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(severity=Severity.WARN, subject=subject, what=what, remedy=remedy)
-
-
-def _fail(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)

@@ -98,16 +98,16 @@ class HyperVHypervisor(StreamSource):
     def _of_host(self, host: str, answer: HostFacts | LeewardError) -> list[Finding]:
         subject = f"host {host}"
         if isinstance(answer, LeewardError):
-            return [Finding(severity=Severity.FAIL, subject=subject, what=answer.what, remedy=answer.remedy)]
+            return [Finding.of_error(subject, answer)]
         if not answer.administrator:
             what, remedy = "the login may not manage Hyper-V", "add it to the host's group Hyper-V Administrators"
-            return [Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)]
+            return [Finding.failed(subject, what, remedy)]
         if not answer.hyperv_module_version:
             what, remedy = "the Hyper-V module is missing", "Install-WindowsFeature Hyper-V-PowerShell"
-            return [Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)]
+            return [Finding.failed(subject, what, remedy)]
         free = self.room(answer)
         return [
-            Finding(severity=Severity.PASS, subject=subject, what=f"Windows {answer.os_version} answers"),
+            Finding.passed(subject, f"Windows {answer.os_version} answers"),
             Finding(
                 severity=Severity.PASS if free >= ROOM_WARNING else Severity.WARN,
                 subject=subject,

@@ -10,7 +10,7 @@ from adapters.hyperv.facts import HostFacts, ReplicaServer
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.settings import host_name, site
 from adapters.hyperv.states import ROLES, STATES, Role, Standing
-from vault.domain import Finding, NetworkKind, Relationship, Severity
+from vault.domain import Finding, NetworkKind, Relationship
 from vault.errors import LeewardError, NotFound
 from vault.hyperv import MOST_RECOVERY_POINTS, HyperVSite
 from vault.inventory import Inventory
@@ -24,13 +24,13 @@ def of_source(fabric: HyperVHypervisor, relationship: Relationship) -> list[Find
         there = fabric.find(machine)
     except LeewardError as error:
         subject = machine if isinstance(error, NotFound) else f"site {fabric.site}"
-        return [_failed(subject, error.what, error.remedy)]
+        return [Finding.of_error(subject, error)]
     findings = list(obstacles(there.vm, fabric.settings(machine).excluded_disks))
     if there.vm.replication is not None:
         role, standing = ROLES[there.vm.replication.mode], STATES[there.vm.replication.state].standing
         if role is Role.TARGET and standing not in (Standing.FAILED_OVER, Standing.COMMITTED):
-            findings.append(_failed(machine, f"it is a replica at {fabric.site}", "name the site where it runs"))
-    return [_passed(machine, f"{there.vm.state} on {there.host}, {len(there.vm.disks)} disks"), *findings]
+            findings.append(Finding.failed(machine, f"it is a replica at {fabric.site}", "name the site where it runs"))
+    return [Finding.passed(machine, f"{there.vm.state} on {there.host}, {len(there.vm.disks)} disks"), *findings]
 
 
 def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Relationship) -> list[Finding]:
@@ -40,10 +40,10 @@ def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Rela
     try:
         server = fabric.replica_server(relationship)
     except LeewardError as nowhere:
-        findings.append(_failed(f"site {fabric.site}", nowhere.what, nowhere.remedy))
+        findings.append(Finding.of_error(f"site {fabric.site}", nowhere))
     for host, facts in _that_receive(server, answers).items():
         if isinstance(facts, LeewardError):
-            findings.append(_failed(f"host {host}", facts.what, facts.remedy))
+            findings.append(Finding.of_error(f"host {host}", facts))
         else:
             findings += [
                 *_accepts_replicas(host, facts, target, server),
@@ -51,7 +51,7 @@ def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Rela
             ]
     if relationship.retention.count - 1 > MOST_RECOVERY_POINTS:
         findings.append(
-            _warned(
+            Finding.warned(
                 relationship.machine,
                 f"its policy keeps {relationship.retention.count} recovery points, "
                 f"Hyper-V Replica keeps the newest and {MOST_RECOVERY_POINTS} hourly ones",
@@ -78,33 +78,33 @@ def _that_receive(server: str, answers: dict[str, HostFacts | LeewardError]) -> 
 def _accepts_replicas(host: str, facts: HostFacts, target: HyperVSite, replica_server: str) -> Iterator[Finding]:
     subject, server = f"host {host}", facts.replica_server
     if server is None:
-        yield _failed(subject, "it does not say whether it accepts replicas", "leeward hyperv check")
+        yield Finding.failed(subject, "it does not say whether it accepts replicas", "leeward hyperv check")
         return
     wanted = target.replica.authentication
     if not server.enabled:
-        yield _failed(subject, "it accepts no replicas", "Set-VMReplicationServer -ReplicationEnabled $true")
+        yield Finding.failed(subject, "it accepts no replicas", "Set-VMReplicationServer -ReplicationEnabled $true")
     if wanted not in server.authentication.casefold():
-        yield _failed(
+        yield Finding.failed(
             subject,
             f"it accepts replicas by {server.authentication}, but the inventory says {wanted}",
             "Set-VMReplicationServer -AllowedAuthenticationType, or change 'authentication' below 'replica'",
         )
     elif (port := _port(server, wanted)) != target.replica.listens_on:
-        yield _failed(
+        yield Finding.failed(
             subject,
             f"it accepts replicas on port {port}, but the inventory says {target.replica.listens_on}",
             f"set 'port: {port}' below 'replica' of the site",
         )
     if not server.from_any_server and not server.authorizations:
-        yield _failed(subject, "no primary server may replicate to it", "New-VMReplicationAuthorizationEntry")
+        yield Finding.failed(subject, "no primary server may replicate to it", "New-VMReplicationAuthorizationEntry")
     if not facts.replica_firewall_open:
-        yield _warned(
+        yield Finding.warned(
             subject,
             "its firewall rules for Hyper-V Replica are off",
             "Enable-NetFirewallRule -Name VIRT-HVRHTTPL-In-TCP-NoScope, or VIRT-HVRHTTPSL-In-TCP-NoScope",
         )
     if facts.cluster and replica_server.casefold() != facts.replica_broker.casefold():
-        yield _failed(
+        yield Finding.failed(
             subject,
             f"it is a node of cluster '{facts.cluster}'; primary servers have to connect to its broker",
             f"set 'server: {facts.replica_broker}' below 'replica' of the site"
@@ -114,7 +114,7 @@ def _accepts_replicas(host: str, facts: HostFacts, target: HyperVSite, replica_s
     if wanted == "certificate":
         yield from _certificate(subject, facts, server)
     if server.enabled:
-        yield _passed(subject, f"accepts replicas by {server.authentication}")
+        yield Finding.passed(subject, f"accepts replicas by {server.authentication}")
 
 
 def _port(server: ReplicaServer, authentication: str) -> int:
@@ -125,15 +125,15 @@ def _certificate(subject: str, facts: HostFacts, server: ReplicaServer) -> Itera
     thumbprint = server.certificate_thumbprint.casefold()
     found = next((each for each in facts.certificates if each.thumbprint.casefold() == thumbprint), None)
     if found is None:
-        yield _failed(
+        yield Finding.failed(
             subject,
             "the certificate it accepts replicas with is not in its store, with a key",
             "Set-VMReplicationServer -CertificateThumbprint",
         )
     elif found.not_after <= facts.time:
-        yield _failed(subject, f"its certificate expired on {found.not_after:%Y-%m-%d}", "renew it")
+        yield Finding.failed(subject, f"its certificate expired on {found.not_after:%Y-%m-%d}", "renew it")
     elif found.not_after - facts.time < EXPIRES_SOON:
-        yield _warned(subject, f"its certificate expires on {found.not_after:%Y-%m-%d}", "renew it")
+        yield Finding.warned(subject, f"its certificate expires on {found.not_after:%Y-%m-%d}", "renew it")
 
 
 def _has_networks(
@@ -147,25 +147,17 @@ def _has_networks(
         try:
             kind, switch = fabric.network_kind(network), fabric.required_switch(network)
         except NotFound as missing:
-            yield _failed(subject, missing.what, missing.remedy)
+            yield Finding.of_error(subject, missing)
             continue
         there = {found.name for found in facts.switches}
         if kind != wanted:
-            yield _failed(subject, f"is of kind {kind}, but the mapping needs kind {wanted}", "correct the mapping")
+            yield Finding.failed(
+                subject, f"is of kind {kind}, but the mapping needs kind {wanted}", "correct the mapping"
+            )
         elif switch is not None and switch not in there:
             known = ", ".join(sorted(there)) or "none"
-            yield _failed(subject, f"{host} has no virtual switch '{switch}'", f"it has: {known}; set the 'switch'")
+            yield Finding.failed(
+                subject, f"{host} has no virtual switch '{switch}'", f"it has: {known}; set the 'switch'"
+            )
         else:
-            yield _passed(subject, f"{kind}, switch '{switch}' on {host}" if switch else str(kind))
-
-
-def _passed(subject: str, what: str) -> Finding:
-    return Finding(severity=Severity.PASS, subject=subject, what=what)
-
-
-def _warned(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(severity=Severity.WARN, subject=subject, what=what, remedy=remedy)
-
-
-def _failed(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)
+            yield Finding.passed(subject, f"{kind}, switch '{switch}' on {host}" if switch else str(kind))

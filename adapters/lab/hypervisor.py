@@ -95,11 +95,11 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         try:
             self._log_in()
         except LeewardError as error:
-            return [Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)]
+            return [Finding.of_error(subject, error)]
         free = self._space.free()
         enough = free >= _ROOM_WARNING
         return [
-            Finding(severity=Severity.PASS, subject=subject, what="the lab host answers and accepts the login"),
+            Finding.passed(subject, "the lab host answers and accepts the login"),
             Finding(
                 severity=Severity.PASS if enough else Severity.WARN if free else Severity.FAIL,
                 subject=subject,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from adapters.networks import network_finding
 from adapters.san.places import Place, Places
 from adapters.san.ports import Group, GroupState, SanFabric
 from vault.domain import Finding, NetworkKind, Relationship, Severity, utc
@@ -26,8 +27,8 @@ def of_source(fabric: SanFabric, places: Places, relationship: Relationship) -> 
         findings = places.array_of(site).check()
         place = places.at(machine, site)
     except LeewardError as error:
-        return [failed(machine, error)]
-    findings.append(passed(machine, f"{description.power} at {site}, {len(place.volumes)} volumes"))
+        return [Finding.of_error(machine, error)]
+    findings.append(Finding.passed(machine, f"{description.power} at {site}, {len(place.volumes)} volumes"))
     return findings + list(_of_group(places, place, machine))
 
 
@@ -36,7 +37,7 @@ def _of_group(places: Places, place: Place, machine: str) -> Iterator[Finding]:
     subject, members = f"group {name}", ", ".join(places.members(machine))
     group = place.group
     if group is None or group.state is GroupState.LOCAL:
-        yield passed(subject, f"not replicated yet; it moves as a whole: {members}")
+        yield Finding.passed(subject, f"not replicated yet; it moves as a whole: {members}")
         return
     strangers = places.strangers(machine, group)
     if strangers:
@@ -54,7 +55,7 @@ def _of_group(places: Places, place: Place, machine: str) -> Iterator[Finding]:
             remedy=REMEDIES[group.state].format(machine=machine),
         )
     else:
-        yield passed(subject, f"{group.state}; it moves as a whole: {members}")
+        yield Finding.passed(subject, f"{group.state}; it moves as a whole: {members}")
 
 
 def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> list[Finding]:
@@ -63,14 +64,17 @@ def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> 
         array = places.array_of(site)
         findings = [
             *array.check(),
-            network(fabric, relationship.target_network, NetworkKind.PRODUCTION),
-            network(fabric, relationship.test_network, NetworkKind.ISOLATED),
+            network_finding(fabric, relationship.target_network, NetworkKind.PRODUCTION),
+            network_finding(fabric, relationship.test_network, NetworkKind.ISOLATED),
         ]
         group = next((one for one in array.groups() if one.name == places.settings(machine).group), None)
         if group is None or group.state is GroupState.LOCAL:
-            return [*findings, passed(f"space at {site}", f"{array.free_space():,} bytes are free in the array's pool")]
+            return [
+                *findings,
+                Finding.passed(f"space at {site}", f"{array.free_space():,} bytes are free in the array's pool"),
+            ]
     except LeewardError as error:
-        return [failed(f"site {site}", error)]
+        return [Finding.of_error(f"site {site}", error)]
     subject = f"group {group.name}"
     if group.whole_at is None:
         findings.append(
@@ -85,20 +89,8 @@ def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> 
         warned = Finding(severity=Severity.WARN, subject=subject, what=f"is {group.state}; {since(group)}")
         findings.append(warned)
     else:
-        findings.append(passed(subject, f"{group.state} at {site}"))
+        findings.append(Finding.passed(subject, f"{group.state} at {site}"))
     return findings
-
-
-def network(fabric: SanFabric, name: str, wanted: NetworkKind) -> Finding:
-    kind = fabric.network_kind(name)
-    if kind != wanted:
-        return Finding(
-            severity=Severity.FAIL,
-            subject=f"network {name}",
-            what=f"is of kind {kind}, but the mapping needs kind {wanted}",
-            remedy="correct the network mapping in the inventory, or the plan's 'target'",
-        )
-    return passed(f"network {name}", f"{kind}, present at {fabric.site}")
 
 
 def progress(group: Group) -> str:
@@ -111,11 +103,3 @@ def since(group: Group) -> str:
         return "its copy is of no one moment"
     age = max(0.0, (datetime.now(UTC) - group.whole_at).total_seconds())
     return f"its copy is of {utc(group.whole_at)}, {age:.0f} s old"
-
-
-def passed(subject: str, what: str) -> Finding:
-    return Finding(severity=Severity.PASS, subject=subject, what=what)
-
-
-def failed(subject: str, error: LeewardError) -> Finding:
-    return Finding(severity=Severity.FAIL, subject=subject, what=error.what, remedy=error.remedy)

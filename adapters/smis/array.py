@@ -79,7 +79,7 @@ class SmisArray:
                     remedy="replicate its machines in another way, or use an array that can",
                 )
             ]
-        return [Finding(severity=Severity.PASS, subject=subject, what="answers, and can all that is needed")]
+        return [Finding.passed(subject, "answers, and can all that is needed")]
 
     def supports(self) -> frozenset[Step]:
         if self._supports is None:

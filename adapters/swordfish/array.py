@@ -10,7 +10,7 @@ from adapters.san.ports import Group, GroupState, Step, Volume, Watch
 from adapters.swordfish import resources
 from adapters.swordfish.client import SwordfishClient
 from adapters.swordfish.resources import Collection, ConsistencyGroup, ReplicaRole, ReplicaState, ServiceRoot, Storage
-from vault.domain import Finding, Severity
+from vault.domain import Finding
 from vault.errors import InvalidState, NotFound
 
 ROOT = "/redfish/v1"
@@ -40,8 +40,8 @@ class SwordfishArray:
         if missing:
             what = f"a replicated group of it cannot {', '.join(missing)}"
             remedy = "look at the groups' actions on the array"
-            return [Finding(severity=Severity.FAIL, subject=f"array {self.name}", what=what, remedy=remedy)]
-        return [Finding(severity=Severity.PASS, subject=f"array {self.name}", what="answers")]
+            return [Finding.failed(f"array {self.name}", what, remedy)]
+        return [Finding.passed(f"array {self.name}", "answers")]
 
     def supports(self) -> frozenset[Step]:
         """What every replicated group offers as an action."""

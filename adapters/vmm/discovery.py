@@ -14,7 +14,7 @@ from adapters.hyperv.facts import IntegrationService, NetworkAdapter, VirtualDis
 from adapters.hyperv.states import VmState
 from adapters.vmm.facts import Adapter, Cloud, DiskDrive, ManagedHost, ManagedMachine
 from adapters.vmm.hosts import VmmHosts
-from vault.domain import Finding, Severity
+from vault.domain import Finding
 
 KINDS: dict[str, Literal["Fixed", "Dynamic", "Differencing"]] = {
     "FixedSize": "Fixed",
@@ -57,7 +57,7 @@ def _findings(machine: ManagedMachine, clouds: dict[str, Cloud]) -> list[Finding
 
 def _of_vmm(machine: ManagedMachine, clouds: dict[str, Cloud]) -> Iterator[Finding]:
     def failed(what: str, remedy: str) -> Finding:
-        return Finding(severity=Severity.FAIL, subject=machine.name, what=what, remedy=remedy)
+        return Finding.failed(machine.name, what, remedy)
 
     cloud = clouds.get(machine.cloud)
     if machine.is_replica:

@@ -14,7 +14,7 @@ from adapters.vmm.hosts import VmmHosts
 from adapters.vmm.operations import ConnectMachine
 from adapters.vmm.placement import OnTheirWay
 from vault.clouds import cloud_of
-from vault.domain import Finding, MachineDescription, Relationship, Severity
+from vault.domain import Finding, MachineDescription, Relationship
 from vault.errors import InvalidState, LeewardError, NotFound
 from vault.inventory import Inventory
 
@@ -39,7 +39,7 @@ class VmmHypervisor(HyperVHypervisor):
             of_hosts = super().check()
         except LeewardError as unknown:
             what = f"its hosts are not known: {unknown.what}"
-            failed = Finding(severity=Severity.FAIL, subject=f"site {self.site}", what=what, remedy=NAME_THEM)
+            failed = Finding.failed(f"site {self.site}", what, NAME_THEM)
             of_hosts = [failed]
         return [*readiness.of_server(self), *of_hosts]
 

@@ -23,8 +23,8 @@ def of_server(fabric: VmmHypervisor) -> list[Finding]:
         assert own is not None, "only a site with a VMM server has this fabric"
         cloud = fabric.server.cloud(own.cloud)
     except LeewardError as error:
-        return [_warned(fabric.server.where, error.what, error.remedy or "see that it runs")]
-    answers = _passed(fabric.server.where, f"VMM {known.version} answers: {len(known.hosts)} hosts")
+        return [Finding.warned(fabric.server.where, error.what, error.remedy or "see that it runs")]
+    answers = Finding.passed(fabric.server.where, f"VMM {known.version} answers: {len(known.hosts)} hosts")
     return [answers, *_as_rules([*_of_cloud(cloud), *_of_hosts(fabric, cloud)], protected=True)]
 
 
@@ -37,13 +37,17 @@ def of_source(fabric: VmmHypervisor, relationship: Relationship) -> list[Finding
         machines = fabric.server.machines([fabric.vm_name(name)])
         cloud = fabric.server.cloud(fabric.cloud(name))
     except Recoverable as away:
-        return [_warned(fabric.server.where, away.what, away.remedy or "see that it runs; the hosts are asked instead")]
+        return [
+            Finding.warned(
+                fabric.server.where, away.what, away.remedy or "see that it runs; the hosts are asked instead"
+            )
+        ]
     except LeewardError as error:
-        return [_failed(fabric.server.where, error.what, error.remedy)]
+        return [Finding.of_error(fabric.server.where, error)]
     machine = next((one for one in machines if _is_ours(fabric, one) and not one.is_replica), None)
     if machine is None:
         remedy = "refresh its host in VMM; if VMM does not manage it, add the host"
-        return [_warned(name, f"VMM does not know virtual machine '{fabric.vm_name(name)}'", remedy)]
+        return [Finding.warned(name, f"VMM does not know virtual machine '{fabric.vm_name(name)}'", remedy)]
     rules = [*_of_cloud(cloud), *_of_membership(name, machine, cloud)]
     return [*_as_rules(rules, protected=machine.is_primary), *_of_network(fabric, name, machine, relationship)]
 
@@ -54,7 +58,7 @@ def of_target(fabric: VmmHypervisor, relationship: Relationship) -> list[Finding
         cloud = fabric.server.cloud(fabric.cloud(relationship.machine))
         there = fabric.server.machines([fabric.vm_name(relationship.machine)])
     except LeewardError as error:
-        return [_failed(fabric.server.where, error.what, error.remedy)]
+        return [Finding.of_error(fabric.server.where, error)]
     rules = list(_of_cloud(cloud))
     for network in (relationship.target_network, relationship.test_network):
         rules += _of_logical_network(fabric, cloud, network)
@@ -64,7 +68,9 @@ def of_target(fabric: VmmHypervisor, relationship: Relationship) -> list[Finding
         findings += _of_vm_network(fabric, cloud, network, replica_on)
     if all(finding.severity is not Severity.FAIL for finding in findings):
         source = _source_cloud(fabric, relationship)
-        findings.append(_passed(relationship.machine, f"mappings complete: {source}cloud '{cloud.name}', VM networks"))
+        findings.append(
+            Finding.passed(relationship.machine, f"mappings complete: {source}cloud '{cloud.name}', VM networks")
+        )
     return findings
 
 
@@ -83,13 +89,13 @@ def _of_cloud(cloud: Cloud) -> Iterator[Finding]:
     subject = f"cloud {cloud.name}"
     if not cloud.is_for_hyperv:
         has = ", ".join(profile.name for profile in cloud.capability_profiles) or "none"
-        yield _failed(
+        yield Finding.failed(
             subject,
             f"it has no Hyper-V capability profile ({has})",
             "choose 'Hyper-V' among the capability profiles in the cloud's properties",
         )
     if not cloud.host_groups:
-        yield _failed(subject, "it is made of no host group", "add one in the cloud's properties")
+        yield Finding.failed(subject, "it is made of no host group", "add one in the cloud's properties")
 
 
 def _of_hosts(fabric: VmmHypervisor, cloud: Cloud) -> Iterator[Finding]:
@@ -97,28 +103,32 @@ def _of_hosts(fabric: VmmHypervisor, cloud: Cloud) -> Iterator[Finding]:
     for name in fabric.hosts.names:
         host = managed.get(name)
         if host is None:
-            yield _failed(f"host {name}", f"{fabric.server.where} does not manage it", "add it to VMM")
+            yield Finding.failed(f"host {name}", f"{fabric.server.where} does not manage it", "add it to VMM")
         elif not cloud.has(host):
-            yield _warned(
+            yield Finding.warned(
                 f"host {name}",
                 f"its host group '{host.host_group}' is not in cloud '{cloud.name}'",
                 "no replica is placed on it; add its group to the cloud, or remove it from the site's 'hosts'",
             )
         elif not host.responding:
-            yield _failed(f"host {name}", f"it does not respond to VMM ({host.state})", "see the host's status in VMM")
+            yield Finding.failed(
+                f"host {name}", f"it does not respond to VMM ({host.state})", "see the host's status in VMM"
+            )
 
 
 def _of_membership(name: str, machine: ManagedMachine, cloud: Cloud) -> Iterator[Finding]:
     if not machine.cloud:
-        yield _failed(name, "it is in no cloud", f"Set-SCVirtualMachine -VM … -Cloud … to put it into '{cloud.name}'")
+        yield Finding.failed(
+            name, "it is in no cloud", f"Set-SCVirtualMachine -VM … -Cloud … to put it into '{cloud.name}'"
+        )
     elif machine.cloud.casefold() != cloud.name.casefold():
-        yield _failed(
+        yield Finding.failed(
             name,
             f"it is in cloud '{machine.cloud}', but the inventory says '{cloud.name}'",
             "set 'cloud' below the machine's 'hyperv', or move it to that cloud",
         )
     else:
-        yield _passed(name, f"in cloud '{cloud.name}', on {machine.host}")
+        yield Finding.passed(name, f"in cloud '{cloud.name}', on {machine.host}")
 
 
 def _of_network(
@@ -130,7 +140,7 @@ def _of_network(
     connected = fabric.network_of(machine)
     if connected != described.network:
         known = ", ".join(adapter.vm_network for adapter in machine.adapters if adapter.vm_network) or "none"
-        yield _warned(
+        yield Finding.warned(
             name,
             f"it is connected to VM network {known}, but its mapping is that of '{described.network}'",
             "correct the machine's 'network', or connect it to the VM network that the inventory names",
@@ -143,7 +153,7 @@ def _of_logical_network(fabric: VmmHypervisor, cloud: Cloud, network: str) -> It
     except NotFound:
         return  # _of_vm_network tells it
     if found.logical_network not in cloud.logical_networks:
-        yield _failed(
+        yield Finding.failed(
             f"network {network}",
             f"logical network '{found.logical_network}' of VM network '{found.name}' is not in cloud '{cloud.name}'",
             "choose it among the logical networks in the cloud's properties",
@@ -155,7 +165,7 @@ def _of_vm_network(fabric: VmmHypervisor, cloud: Cloud, network: str, replica_on
     try:
         found = fabric.vm_network(network)
     except NotFound as missing:
-        yield _failed(f"network {network}", missing.what, missing.remedy)
+        yield Finding.of_error(f"network {network}", missing)
         return
     hosts = [host for host in fabric.server.hosts_of(cloud.name) if fabric.managed.called(host) is not None]
     without = [host for host in hosts if found.logical_network not in host.logical_networks]
@@ -167,7 +177,7 @@ def _of_vm_network(fabric: VmmHypervisor, cloud: Cloud, network: str, replica_on
 def _not_on_host(host: ManagedHost, logical_network: str, *, matters: bool) -> Finding:
     what = f"logical network '{logical_network}' is not on it"
     remedy = "assign it to one of the host's network adapters in VMM"
-    return (_failed if matters else _warned)(f"host {host.name}", what, remedy)
+    return (Finding.failed if matters else Finding.warned)(f"host {host.name}", what, remedy)
 
 
 def _source_cloud(fabric: VmmHypervisor, relationship: Relationship) -> str:
@@ -179,15 +189,3 @@ def _is_ours(fabric: VmmHypervisor, machine: ManagedMachine) -> bool:
     """One VMM server may manage both sites, and so have the machine twice."""
     host = next((host for host in fabric.server.fabric().hosts if host.name == machine.host), None)
     return host is not None and fabric.managed.called(host) is not None
-
-
-def _passed(subject: str, what: str) -> Finding:
-    return Finding(severity=Severity.PASS, subject=subject, what=what)
-
-
-def _warned(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(severity=Severity.WARN, subject=subject, what=what, remedy=remedy)
-
-
-def _failed(subject: str, what: str, remedy: str) -> Finding:
-    return Finding(severity=Severity.FAIL, subject=subject, what=what, remedy=remedy)
