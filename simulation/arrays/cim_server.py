@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import socket
-import ssl
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -26,6 +20,7 @@ from simulation.arrays import cim_messages as messages
 from simulation.arrays.array import Array
 from simulation.arrays.cim_methods import Answered, CimMethods
 from simulation.arrays.cim_objects import ASSOCIATIONS, CimView
+from simulation.listening import HttpConnection, TlsListener, basic_login
 from simulation.winrm.certificate import ServerCertificate, make_certificate
 
 
@@ -52,24 +47,19 @@ class CimServer:
     def __init__(self, array: Array, certificates: Path, *, user: str, password: str, port: int = 0) -> None:
         self.array = array
         self.certificate: ServerCertificate = make_certificate(certificates)
-        self.login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.login = basic_login(user, password)
         self.disturb: Disturb | None = None
         self.methods: list[str] = []
         """The methods of all authenticated requests."""
         self._methods = CimMethods(array)
         self._listener = _Listener(self, port)
-        threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True, name="CIM server").start()
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self._listener.server_address[1]}"
+        return f"https://127.0.0.1:{self._listener.port}"
 
     def close(self) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
-        for connection in list(self._listener.connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def __enter__(self) -> Self:
         return self
@@ -180,49 +170,22 @@ _INTRINSIC: dict[str, Callable[[CimView, dict[str, Any]], list[Any]]] = {
 }
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Listener(TlsListener):
     def __init__(self, server: CimServer, port: int) -> None:
         self.cim = server
-        self.connections: set[socket.socket] = set()
-        self._tls = server.certificate.context()
-        super().__init__(("127.0.0.1", port), _Connection)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        with contextlib.suppress(OSError, ssl.SSLError), self._tls.wrap_socket(request, server_side=True) as secure:
-            self.connections.add(secure)
-            try:
-                _Connection(secure, client_address, self)
-            finally:
-                self.connections.discard(secure)
+        super().__init__(server.certificate.context(), port, _Connection, "CIM server")
 
 
-class _Connection(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
+class _Connection(HttpConnection):
+    content_type = 'application/xml; charset="utf-8"'
     server: _Listener
 
     def do_POST(self) -> None:
-        document = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        document = self.read_body()
         if self.headers.get("Authorization") != self.server.cim.login:
-            self._respond(401, b"", ("WWW-Authenticate", 'Basic realm="array"'))
+            self.respond(401, b"", ("WWW-Authenticate", 'Basic realm="array"'))
             return
         try:
-            self._respond(200, self.server.cim.answer(document), ("CIMOperation", "MethodResponse"))
+            self.respond(200, self.server.cim.answer(document), ("CIMOperation", "MethodResponse"))
         except ParseError as error:
-            self._respond(400, str(error).encode(), ("CIMError", "request-not-well-formed"))
-
-    def _respond(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Type", 'application/xml; charset="utf-8"')
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Silent: a test's or demonstration's output is not a web server's log."""
+            self.respond(400, str(error).encode(), ("CIMError", "request-not-well-formed"))

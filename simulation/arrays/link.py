@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import socketserver
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from adapters.smis.values import ReturnValue
 from simulation.arrays.refusal import ArrayRefusal, LinkDown
 from simulation.arrays.wire import Frame, receive, send
+from simulation.listening import Listener
 from vault.errors import Damaged, Unreachable
 
 ANSWER_WITHIN_S = 5.0
@@ -56,30 +56,13 @@ class Peer:
             self._idle.pop().close()
 
 
-class LinkListener(socketserver.ThreadingTCPServer):
+class LinkListener(Listener):
     """Answers the peers; ends with :meth:`close`."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
 
     def __init__(self, port: int, handle: Handler, guard: Guard) -> None:
         self.handle = handle
         self.guard = guard
-        self.connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Connection)
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True, name="array link").start()
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        for connection in list(self.connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        super().__init__(port, _Connection, "array link")
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -88,15 +71,11 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         connection: socket.socket = self.request
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.server.connections.add(connection)
-        try:
-            with contextlib.suppress(OSError, Unreachable):
-                while True:
-                    frame = receive(connection)
-                    self.server.guard()
-                    send(connection, *self._answer(frame))
-        finally:
-            self.server.connections.discard(connection)
+        with self.server.open(connection), contextlib.suppress(OSError, Unreachable):
+            while True:
+                frame = receive(connection)
+                self.server.guard()
+                send(connection, *self._answer(frame))
 
     def _answer(self, frame: Frame) -> tuple[dict[str, Any], bytes]:
         try:

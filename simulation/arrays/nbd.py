@@ -9,12 +9,12 @@ import contextlib
 import socket
 import socketserver
 import struct
-import threading
 from typing import TYPE_CHECKING
 
 from simulation.arrays.refusal import ArrayRefusal, WriteProtected
 from simulation.arrays.state import Volume
 from simulation.arrays.wire import read_exactly
+from simulation.listening import Listener
 
 if TYPE_CHECKING:
     from simulation.arrays.array import Array
@@ -32,29 +32,12 @@ EPERM, EIO, EINVAL = 1, 5, 22
 LARGEST_REQUEST = 32 * 2**20
 
 
-class NbdServer(socketserver.ThreadingTCPServer):
+class NbdServer(Listener):
     """Serves an array's volumes to hosts until :meth:`close`."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
 
     def __init__(self, port: int, array: Array) -> None:
         self.array = array
-        self.connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Connection)
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True, name="array data").start()
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        for connection in list(self.connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        super().__init__(port, _Connection, "array data")
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -63,14 +46,10 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.server.connections.add(self.request)
-        try:
-            with contextlib.suppress(OSError):
-                opened = self._negotiate()
-                if opened is not None:
-                    self._transmit(*opened)
-        finally:
-            self.server.connections.discard(self.request)
+        with self.server.open(self.request), contextlib.suppress(OSError):
+            opened = self._negotiate()
+            if opened is not None:
+                self._transmit(*opened)
 
     def _negotiate(self) -> tuple[Volume, bool] | None:
         self.request.sendall(struct.pack(">QQH", MAGIC, OPTION_MAGIC, FIXED_NEWSTYLE | NO_ZEROES))

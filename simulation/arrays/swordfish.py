@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
-import socket
-import ssl
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,6 +14,7 @@ from simulation.arrays.jobs import Job
 from simulation.arrays.operations import modify
 from simulation.arrays.refusal import ArrayRefusal, LinkDown
 from simulation.arrays.state import Group
+from simulation.listening import HttpConnection, TlsListener, basic_login
 from simulation.winrm.certificate import make_certificate
 
 ROOT = "/redfish/v1"
@@ -48,21 +43,16 @@ class SwordfishServer:
     def __init__(self, array: Array, certificates: Path, *, user: str, password: str) -> None:
         self.array = array
         self.certificate = make_certificate(certificates)
-        self.login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.login = basic_login(user, password)
         self._storage = f"{ROOT}/Storage/{array.name}"
         self._listener = _Listener(self)
-        threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True, name="Swordfish").start()
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self._listener.server_address[1]}"
+        return f"https://127.0.0.1:{self._listener.port}"
 
     def close(self) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
-        for connection in list(self._listener.connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def __enter__(self) -> Self:
         return self
@@ -196,50 +186,26 @@ ACTIONS: dict[str, Action] = {
 """Actions of ConsistencyGroup v1."""
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Listener(TlsListener):
     def __init__(self, server: SwordfishServer) -> None:
         self.swordfish = server
-        self.connections: set[socket.socket] = set()
-        self._tls = server.certificate.context()
-        super().__init__(("127.0.0.1", 0), _Connection)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        with contextlib.suppress(OSError, ssl.SSLError), self._tls.wrap_socket(request, server_side=True) as secure:
-            self.connections.add(secure)
-            try:
-                _Connection(secure, client_address, self)
-            finally:
-                self.connections.discard(secure)
+        super().__init__(server.certificate.context(), 0, _Connection, "Swordfish")
 
 
-class _Connection(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
+class _Connection(HttpConnection):
+    content_type = "application/json"
     server: _Listener
 
     def do_GET(self) -> None:
-        self._respond(lambda: self.server.swordfish.get(self.path))
+        self._answer(lambda: self.server.swordfish.get(self.path))
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self._respond(lambda: self.server.swordfish.post(self.path))
+        self.read_body()
+        self._answer(lambda: self.server.swordfish.post(self.path))
 
-    def _respond(self, answering: Callable[[], Answer]) -> None:
+    def _answer(self, answering: Callable[[], Answer]) -> None:
         accepted = self.headers.get("Authorization") == self.server.swordfish.login
         answer = answering() if accepted else _problem(401, "the login is refused")
         body = json.dumps(answer.body).encode() if answer.status != 204 else b""
-        self.send_response(answer.status)
-        if answer.location:
-            self.send_header("Location", answer.location)
-        self.send_header("OData-Version", "4.0")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Silent: a test's or demonstration's output is not a web server's log."""
+        location = [("Location", answer.location)] if answer.location else []
+        self.respond(answer.status, body, *location, ("OData-Version", "4.0"))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import ssl
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import NamedTuple, Self, cast
 
+from simulation.listening import HttpConnection, TlsListener, drop
 from simulation.winrm import soap
 from simulation.winrm.accounts import Account, Accounts, Denied, TokenLogin
 from simulation.winrm.answering import Answer
@@ -89,22 +87,14 @@ class WinRMServer:
         self.attempts = 0
         """Logins that were begun."""
         self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
         self._listener = _Listener(self, port)
-        self._thread = threading.Thread(
-            target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, name="simulated WinRM", daemon=True
-        )
-        self._thread.start()
 
     @property
     def port(self) -> int:
-        return int(self._listener.server_address[1])
+        return self._listener.port
 
     def close(self) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
-        self.cut_connections()
-        self._thread.join()
+        self._listener.close()
         self._folder.cleanup()
 
     def __enter__(self) -> Self:
@@ -115,10 +105,7 @@ class WinRMServer:
 
     def cut_connections(self) -> None:
         """Drop every connection; shells and commands stay."""
-        with self._lock:
-            connections, self._connections = self._connections, set()
-        for connection in connections:
-            _drop(connection)
+        self._listener.cut_connections()
 
     def reboot(self) -> None:
         """As a restart of the host: shells, commands and running jobs end, finished jobs keep their answers."""
@@ -154,40 +141,18 @@ class WinRMServer:
             number = len(self.verbs)
         return self.disturb(number, verb) if self.disturb else None
 
-    def opened(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._connections.add(connection)
 
-    def closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._connections.discard(connection)
-
-
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
+class _Listener(TlsListener):
     def __init__(self, server: WinRMServer, port: int) -> None:
         self.winrm = server
-        self._tls = server.certificate.context(server.accounts.client_certificates)
-        super().__init__(("127.0.0.1", port), _Connection)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """In the connection's thread: a client that is slow to shake hands, or refuses to, stops no other."""
-        with contextlib.suppress(OSError), self._tls.wrap_socket(request, server_side=True) as connection:
-            self.winrm.opened(connection)
-            try:
-                _Connection(connection, client_address, self)
-            finally:
-                self.winrm.closed(connection)
+        context = server.certificate.context(server.accounts.client_certificates)
+        super().__init__(context, port, _Connection, "simulated WinRM")
 
 
-class _Connection(BaseHTTPRequestHandler):
+class _Connection(HttpConnection):
     """One connection. NTLM and CredSSP authenticate a connection, not a request ([MS-NTHT])."""
 
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    """Headers and body leave in one piece: apart, Nagle's algorithm and delayed acknowledgement cost 40 ms."""
+    content_type = "application/soap+xml;charset=UTF-8"
     server: _Listener
 
     def setup(self) -> None:
@@ -196,9 +161,9 @@ class _Connection(BaseHTTPRequestHandler):
         self._login: TokenLogin | None = None
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        body = self.read_body()
         if self.path.partition("?")[0] != "/wsman":
-            self._respond(404, b"")
+            self.respond(404, b"")
             return
         try:
             account = self._authenticated()
@@ -210,9 +175,9 @@ class _Connection(BaseHTTPRequestHandler):
         status, answer, cut = self.server.winrm.handle(account, body)
         if cut is not None:
             self.close_connection = True
-            _drop(self.connection)
+            drop(self.connection)
             return
-        self._respond(status, answer)
+        self.respond(status, answer)
 
     def _authenticated(self) -> Account | None:
         """None when a challenge was sent instead. Raises ``Denied`` after saying so."""
@@ -248,22 +213,4 @@ class _Connection(BaseHTTPRequestHandler):
         return account
 
     def _challenge(self, *offers: str) -> None:
-        self._respond(401, b"", *(("WWW-Authenticate", offer) for offer in offers))
-
-    def _respond(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers:
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/soap+xml;charset=UTF-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Silent: a test's or demonstration's output is not a web server's log."""
-
-
-def _drop(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError, ssl.SSLError):
-        connection.shutdown(socket.SHUT_RDWR)
+        self.respond(401, b"", *(("WWW-Authenticate", offer) for offer in offers))
