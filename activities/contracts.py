@@ -81,6 +81,8 @@ class ReadinessQuestion(Value):
     point: str = LATEST
     tested: list[str] = []
     """Machines that are going to be tested and have a test copy already."""
+    leaving: list[str] = []
+    """Test copies at the site that are removed before the run needs their room."""
     moving: list[str] = []
     """All machines of the run that is going to move them; empty: nothing is moved, or no run asks."""
 
@@ -150,6 +152,8 @@ class PointChosen(Value):
 class FailOver(Value):
     relationship: Relationship
     choice: str
+    leaving: list[str] = []
+    """Test copies that are being removed: their room is waited for."""
 
 
 class StartTest(Value):

@@ -27,6 +27,7 @@ from activities.contracts import (
     ReplicationStopped,
     Waiting,
 )
+from activities.room import RoomCheck, when_there_is_room
 from activities.running import BlockingRunner, Running
 from activities.turns import Turns, when_free
 from adapters.ports import MovesTogether, PlacesReplicas, ReplicationProvider
@@ -57,7 +58,8 @@ class ProtectionActivities:
     @activity.defn(name=contracts.CHECK_READINESS.name)
     async def check_readiness(self, given: ReadinessQuestion) -> Findings:
         def call(running: Running) -> Findings:
-            findings, placed = self._adapters.hypervisor(given.site).check(), {}
+            fabric = self._adapters.hypervisor(given.site)
+            findings, placed, room = fabric.check(), {}, RoomCheck(fabric, given.leaving)
             for relationship in given.relationships:
                 running.beat(f"checking {relationship.machine}")
                 provider = self._adapters.provider(relationship)
@@ -66,7 +68,8 @@ class ProtectionActivities:
                 findings += found
                 findings += _has_a_copy(provider, relationship, given.tested)
                 findings += _left_behind(provider, relationship, given.moving)
-                findings += _cannot_be_set(provider, relationship) if given.side == "target" else []
+                if given.side == "target":
+                    findings += _cannot_be_set(provider, relationship) + room.of(provider, relationship)
                 if given.side == "target" and given.point != LATEST:
                     findings.append(_point_finding(provider, relationship, given.point))
                 failed = any(finding.severity is Severity.FAIL for finding in found)
@@ -233,7 +236,13 @@ class ProtectionActivities:
     @activity.defn(name=contracts.FAIL_OVER.name)
     async def fail_over(self, given: FailOver) -> RecoveredMachine:
         provider = self._adapters.provider(given.relationship)
-        made = await self._run(lambda run: provider.fail_over(given.relationship, given.choice, run.report))
+        fabric = self._adapters.hypervisor(given.relationship.target_site)
+
+        def call(running: Running) -> RecoveredMachine:
+            make = partial(provider.fail_over, given.relationship, given.choice, running.report)
+            return when_there_is_room(make, fabric, given.leaving, running)
+
+        made = await self._run(call)
         return made.model_copy(update={"committed": provider.capabilities.commits_by_itself})
 
     @activity.defn(name=contracts.CANCEL_FAILOVER.name)

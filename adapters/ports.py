@@ -7,7 +7,7 @@ whether it is retried, so adapters map their system's errors with care.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -152,6 +152,24 @@ class MakesTestNetworks(Protocol):
 
 
 @runtime_checkable
+class TellsRoom(Protocol):
+    """What a fabric has that knows what its machines take of its space (a :class:`Hypervisor` may be one)."""
+
+    def free_space_without(self, machines: Collection[str]) -> int:
+        """Bytes that will be free once these machines are removed; half-made ones count, one that is not there does
+        not."""
+
+
+@runtime_checkable
+class NeedsRoom(Protocol):
+    """What a kind of replication has whose recovered machines are copies in the target's space (a
+    :class:`ReplicationProvider` may be one)."""
+
+    def room_needed(self, relationship: Relationship) -> int:
+        """[target] Bytes that a machine made from the replica takes, at most; 0: there is no replica yet."""
+
+
+@runtime_checkable
 class PlacesReplicas(Protocol):
     """What a kind of replication has whose target may choose the host for a replica (a :class:`ReplicationProvider` may
     be one)."""
@@ -199,7 +217,8 @@ class ReplicationProvider(Protocol):
         """[source] Can the machine be protected, or failed over, from here?"""
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
-        """[target] Can the machine be protected to, or recovered, here? Checks network, login, free space."""
+        """[target] Can the machine be protected to, or recovered, here? Checks network and login; its room
+        is judged for all machines at once, see :class:`NeedsRoom`."""
 
     def enable(self, relationship: Relationship) -> None:
         """[source] Create the relationship: start tracking, make the (unseeded) replica.

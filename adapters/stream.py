@@ -87,7 +87,7 @@ class StreamProvider:
         ]
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
-        machine, site = relationship.machine, relationship.target_site
+        site = relationship.target_site
         fabric = self._target_of(site)
         findings = []
         try:
@@ -95,12 +95,16 @@ class StreamProvider:
                 self._network_finding(fabric, relationship.target_network, NetworkKind.PRODUCTION),
                 self._network_finding(fabric, relationship.test_network, NetworkKind.ISOLATED),
             ]
-            store = fabric.replica_store(machine)
-            if store.exists():
-                findings.append(_room_for_recovery(machine, site, store, fabric.free_space()))
         except LeewardError as error:
             findings.append(Finding.of_error(f"site {site}", error))
         return findings
+
+    def room_needed(self, relationship: Relationship) -> int:
+        store = self._store(relationship)
+        if not store.exists():
+            return 0
+        state = store.state()
+        return min(state.stored_bytes, sum(disk.size for disk in state.disks))
 
     def _network_finding(self, fabric: StreamTarget, network: str, wanted: NetworkKind) -> Finding:
         try:
@@ -350,16 +354,3 @@ def _is_due(last: datetime | None, relationship: Relationship) -> bool:
         return True
     age_s = (datetime.now(UTC) - last).total_seconds()
     return not 0 <= age_s < relationship.frequency_s * (1 - 1 / (2 * LOOKS_OF_A_MEMBER))
-
-
-def _room_for_recovery(machine: str, site: str, store: ReplicaStore, free: int) -> Finding:
-    state = store.state()
-    needed = state.stored_bytes
-    if needed > free:
-        return Finding(
-            severity=Severity.FAIL,
-            subject=f"space at {site}",
-            what=f"recovering '{machine}' needs up to {needed:,} bytes, {free:,} are free",
-            remedy=f"free space at {site} or raise its capacity",
-        )
-    return Finding.passed(f"space at {site}", f"{free:,} bytes free, '{machine}' needs up to {needed:,}")

@@ -63,7 +63,7 @@ class PlannedFailover:
         story, relationship = Story(), given.relationship
         if not given.request.checked:
             findings = await check_source(relationship, given.timings)
-            findings += await check_target(relationship, given.timings)
+            findings += await check_target(given)
             refuse_on_failures(findings, f"planned failover of '{relationship.machine}'")
         self._end_if_abandoned()
         outage_began = workflow.now()
@@ -134,7 +134,7 @@ class UnplannedFailover:
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
         if not given.request.checked:
-            findings = await check_target(relationship, given.timings, given.request.point)
+            findings = await check_target(given, given.request.point)
             refuse_on_failures(findings, f"unplanned failover of '{relationship.machine}'")
         outage_began = workflow.now()
         proven_off = await self._try_to_shut_down(given, story)
@@ -285,7 +285,7 @@ async def _send_last_changes(given: JobInput, *, once: bool) -> PointMade:
 async def _make_replica_machine(given: JobInput, choice: str) -> RecoveredMachine:
     return await call(
         contracts.FAIL_OVER,
-        FailOver(relationship=given.relationship, choice=choice),
+        FailOver(relationship=given.relationship, choice=choice, leaving=[copy.machine for copy in given.copies]),
         queue=target_site_queue(given.relationship),
         summary=f"make {given.relationship.machine} at {given.relationship.target_site} from '{choice}'",
         timings=given.timings,

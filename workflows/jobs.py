@@ -12,6 +12,7 @@ from activities import contracts
 from activities.contracts import Findings, ReadinessQuestion, ShutDown, StartMachine, replication_queue, site_queue
 from vault.domain import LATEST, Answering, Finding, PowerState, RecoveredMachine, Relationship, Severity
 from vault.errors import InvalidState
+from vault.lifecycle import JobKind
 from workflows.calls import call, reason, refused
 from workflows.model import JobInput, Timings
 
@@ -41,17 +42,27 @@ def source_replication_queue(relationship: Relationship) -> str:
     return replication_queue(relationship.source_site)
 
 
-async def check_target(
-    relationship: Relationship, timings: Timings, point: str = LATEST, tested: Sequence[str] = ()
-) -> list[Finding]:
-    return (await ask_target(relationship, timings, point, tested)).findings
+async def check_target(given: JobInput, point: str = LATEST) -> list[Finding]:
+    """``given.copies``: of a test failover what the machine has already, of others what is removed."""
+    copies, is_test = [copy.machine for copy in given.copies], given.request.kind is JobKind.TEST_FAILOVER
+    tested, leaving = ([given.relationship.machine] if copies else [], []) if is_test else ([], copies)
+    return (await ask_target(given.relationship, given.timings, point, tested, leaving)).findings
 
 
 async def ask_target(
-    relationship: Relationship, timings: Timings, point: str = LATEST, tested: Sequence[str] = ()
+    relationship: Relationship,
+    timings: Timings,
+    point: str = LATEST,
+    tested: Sequence[str] = (),
+    leaving: Sequence[str] = (),
 ) -> Findings:
     question = ReadinessQuestion(
-        site=relationship.target_site, side="target", relationships=[relationship], point=point, tested=list(tested)
+        site=relationship.target_site,
+        side="target",
+        relationships=[relationship],
+        point=point,
+        tested=list(tested),
+        leaving=list(leaving),
     )
     return await call(
         contracts.CHECK_READINESS,

@@ -139,6 +139,7 @@ class MachineWorkflow:
             reversed=self.state.reversed,
             relationship=self.state.relationship,
             tests=self.state.tests,
+            tests_in_making=[copy.machine for copy in self._tests.in_making],
             recovered=self.state.recovered,
             health=self.state.health,
             recovered_by=self.state.recovered_by,
@@ -265,7 +266,7 @@ class MachineWorkflow:
             policy=state.policy,
             timings=state.timings,
             failed_over_to=state.failed_over_to,
-            copies=copies if wanted.kind in BESIDE_REPLICATION else [],
+            copies=copies if wanted.kind in BESIDE_REPLICATION | OVERTAKE_REPLICATION else [],
         )
         child = await workflow.start_child_workflow(
             wanted.kind.value,

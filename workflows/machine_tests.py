@@ -8,7 +8,7 @@ from typing import Any
 
 from temporalio import workflow
 
-from vault.lifecycle import JobKind
+from vault.lifecycle import BESIDE_REPLICATION, JobKind
 from workflows.machine_book import MachineBook
 from workflows.model import CopyName, JobRequest, JobResult, TestCopy
 from workflows.testing import test_machine_name
@@ -45,6 +45,12 @@ class TestLane:
     @property
     def is_busy(self) -> bool:
         return bool(self._waiting or self._running)
+
+    @property
+    def in_making(self) -> list[CopyName]:
+        """The copies of test failovers that have not ended."""
+        runs = [self._book.requests[request_id].run_id for request_id in sorted(self._tests)]
+        return [CopyName(machine=test_machine_name(self._book.state.name, run_id), run_id=run_id) for run_id in runs]
 
     def put(self, wanted: JobRequest) -> None:
         if wanted.kind is JobKind.TEST_FAILOVER:
@@ -122,11 +128,11 @@ class TestLane:
         return f"machine '{machine}' {already}has a test copy, {named} — clean it up first: leeward plan cleanup {plan}"
 
     def copies_for(self, wanted: JobRequest) -> list[CopyName]:
-        """Those that a clean-up means; for a test failover all that there are."""
+        """Those that a clean-up means; for a test failover all that there are, for another those in the making too."""
         copies = self._book.state.tests
         if wanted.kind is JobKind.CLEANUP_TEST:
             copies = [copy for copy in copies if copy.is_of(wanted.plan, wanted.of_run)]
-        return [copy.name for copy in copies]
+        return [copy.name for copy in copies] + ([] if wanted.kind in BESIDE_REPLICATION else self.in_making)
 
     def take_over(self, wanted: JobRequest, cleaned: list[CopyName], result: JobResult) -> None:
         tests = self._book.state.tests

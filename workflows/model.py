@@ -120,7 +120,8 @@ class JobInput(Value):
     failed_over_to: RecoveryPoint | None = None
     """What commit commits to."""
     copies: list[CopyName] = []
-    """The test copies to clean up; for a test failover those that there are already."""
+    """The test copies to clean up; for a test failover those that there are already, for another failover those that
+    are removed beside it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -307,11 +308,18 @@ class MachineDescribed(Value):
     reversed: bool
     relationship: Relationship
     tests: list[TestCopy] = []
+    tests_in_making: list[str] = []
+    """Names of test copies that are being made, or removed again because that failed."""
     recovered: RecoveredMachine | None = None
     health: Health
     recovered_by: str = ""
 
     _load_old = model_validator(mode="before")(_as_list_of_copies)
+
+    @property
+    def copies(self) -> set[str]:
+        """Names of all test copies that take room at the target."""
+        return {copy.machine for copy in self.tests} | set(self.tests_in_making)
 
     @property
     def active_site(self) -> str:

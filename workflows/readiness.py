@@ -164,7 +164,10 @@ class PlanReadiness:
 
     async def _check_sites(self, given: ReadinessInput) -> None:
         relationships = [given.shaped(one) for name, one in self._described.items() if name not in self._already]
-        moving = sorted(self._described) if given.facts.run_type in MOVES else []
+        moving, leaving = [], []
+        if given.facts.run_type in MOVES:
+            moving = sorted(self._described)
+            leaving = sorted(name for described in self._described.values() for name in described.copies)
         if given.facts.run_type in ASKS_THE_TARGET:
             for site in sorted({relationship.target_site for relationship in relationships}):
                 there = [relationship for relationship in relationships if relationship.target_site == site]
@@ -174,6 +177,7 @@ class PlanReadiness:
                     relationships=there,
                     point=given.facts.point,
                     tested=self._tested(given.facts),
+                    leaving=leaving,
                     moving=moving,
                 )
                 await self._check_site(given, question)

@@ -37,8 +37,7 @@ class TestFailover:
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
         if not given.request.checked:
-            tested = [relationship.machine] if given.copies else []
-            findings = await check_target(relationship, given.timings, given.request.point, tested)
+            findings = await check_target(given, given.request.point)
             refuse_on_failures(findings, f"test failover of '{relationship.machine}'")
         began = workflow.now()
         name = test_machine_name(relationship.machine, given.request.run_id)

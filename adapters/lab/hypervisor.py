@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,6 @@ from vault.domain import (
     NetworkKind,
     PowerState,
     RecoveryPoint,
-    Severity,
 )
 from vault.errors import InvalidState, LeewardError, NotFound, Unreachable
 from vault.inventory import Inventory
@@ -97,16 +96,10 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         except LeewardError as error:
             return [Finding.of_error(subject, error)]
         free = self._space.free()
-        enough = free >= _ROOM_WARNING
-        return [
-            Finding.passed(subject, "the lab host answers and accepts the login"),
-            Finding(
-                severity=Severity.PASS if enough else Severity.WARN if free else Severity.FAIL,
-                subject=subject,
-                what=f"{free / MIB:.0f} MiB are free",
-                remedy="" if enough else "free space at the site, or raise its capacity in the inventory",
-            ),
-        ]
+        room = Finding.passed(subject, f"{free / MIB:.0f} MiB are free")
+        if free < _ROOM_WARNING:
+            room = Finding.warned(subject, room.what, "free space at the site, or raise its capacity in the inventory")
+        return [Finding.passed(subject, "the lab host answers and accepts the login"), room]
 
     def discover(self) -> list[MachineDescription]:
         self._log_in()
@@ -119,6 +112,10 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
     def free_space(self) -> int:
         self._log_in()
         return self._space.free()
+
+    def free_space_without(self, machines: Collection[str]) -> int:
+        self._log_in()
+        return self._space.free_without(machines)
 
     def network_kind(self, network: str) -> str:
         self._log_in()

@@ -16,6 +16,15 @@ class MachineFolder:
     def name(self) -> str:
         return self.path.name
 
+    def beside(self, what: str) -> MachineFolder:
+        """Where the machine lies while it is ``making``, ``retired`` or ``removed``."""
+        return MachineFolder(self.path.with_name(f".{what}-{self.name}"))
+
+    @property
+    def with_leftovers(self) -> list[Path]:
+        """All that goes with the machine when it is removed."""
+        return [self.path, self.beside("making").path, self.beside("removed").path]
+
     @property
     def definition(self) -> Path:
         return self.path / "machine.json"

@@ -85,10 +85,6 @@ def _luns(inventory: Inventory, site: str, volumes: dict[str, str]) -> dict[str,
     return {disk: lun(storage.portal, storage.initiators[0], volume) for disk, volume in volumes.items()}
 
 
-def _beside(folder: MachineFolder, what: str) -> MachineFolder:
-    return MachineFolder(folder.path.with_name(f".{what}-{folder.name}"))
-
-
 def _delete(folder: MachineFolder) -> None:
     if folder.path.exists():
         shutil.rmtree(folder.path)
@@ -101,7 +97,7 @@ def _register(half_made: MachineFolder, folder: MachineFolder) -> None:
 
 def _fresh(folder: MachineFolder) -> MachineFolder:
     """An empty place for a machine in the making; what an earlier try left there is deleted."""
-    making = _beside(folder, "making")
+    making = folder.beside("making")
     _delete(making)
     making.path.mkdir(parents=True)
     return making
@@ -209,18 +205,18 @@ def _require_disks(definition: MachineDefinition, replicated: list[Disk]) -> Non
 
 def unregister_and_delete(folder: MachineFolder) -> None:
     """Idempotent."""
-    removed = _beside(folder, "removed")
+    removed = folder.beside("removed")
     _delete(removed)
     if folder.path.exists():
         folder.path.rename(removed.path)
         sync_folder(folder.path.parent)
     _delete(removed)
-    _delete(_beside(folder, "making"))
+    _delete(folder.beside("making"))
 
 
 def retire(folder: MachineFolder, disks: list[Disk], store: ReplicaStore, epoch: str) -> None:
     """Unregister first, then move the disks away: between the two nobody can start the machine any more."""
-    retired = _beside(folder, "retired")
+    retired = folder.beside("retired")
     if folder.path.exists():
         _delete(retired)
         folder.path.rename(retired.path)

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from adapters.lab.faults import Fault, SiteFaults
@@ -36,6 +37,13 @@ class SiteSpace:
         with self._lock:
             return max(0, self._measure())
 
+    def free_without(self, machines: Collection[str]) -> int:
+        """Bytes that may be stored once these machines are deleted, with what is left of them half-made."""
+        if Fault.DISK_FULL in self._faults.active():
+            return 0
+        leaving = [path for name in machines for path in self._folder.machine(name).with_leftovers]
+        return max(0, self._measure(leaving))
+
     def reserve(self, count: int) -> None:
         """Raises ``NoSpace``, naming how much is missing, when ``count`` more bytes do not fit."""
         self._faults.require_space()
@@ -51,18 +59,20 @@ class SiteSpace:
                 )
             self._left -= count
 
-    def _measure(self) -> int:
+    def _measure(self, without: Collection[Path] = ()) -> int:
         existing = next(path for path in (self._folder.path, *self._folder.path.parents) if path.exists())
-        on_disk = shutil.disk_usage(existing).free
+        on_disk = shutil.disk_usage(existing).free + sum(map(allocated_bytes, without))
         if self._capacity is None:
             return on_disk
-        return min(on_disk, self._capacity - allocated_bytes(self._folder.path))
+        return min(on_disk, self._capacity - allocated_bytes(self._folder.path, without))
 
 
-def allocated_bytes(folder: Path) -> int:
-    """What the files below ``folder`` take on the medium. Files that vanish meanwhile count as nothing."""
+def allocated_bytes(folder: Path, without: Collection[Path] = ()) -> int:
+    """What the files below ``folder`` take on the medium, those below ``without`` not counted. Files that vanish
+    meanwhile count as nothing."""
     total = 0
-    for parent, _, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if Path(parent, name) not in without]
         for name in names:
             try:
                 total += (Path(parent) / name).lstat().st_blocks * 512

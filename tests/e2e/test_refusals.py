@@ -172,7 +172,7 @@ async def test_a_recovery_point_that_is_not_there(protected: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"), [(Fault.DISK_FULL, "0 MiB are free"), (Fault.LOGIN_REFUSED, "the fabric refused the login")]
+    ("fault", "says"), [(Fault.DISK_FULL, "0 bytes are free"), (Fault.LOGIN_REFUSED, "the fabric refused the login")]
 )
 async def test_a_target_that_cannot_take_the_machines(protected: House, fault: Fault, says: str) -> None:
     protected.faults(AWAY).set(fault)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from vault.domain import (
     RecoveryPoint,
     Relationship,
 )
+from vault.errors import NoSpace
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -56,6 +57,10 @@ class World:
         self.most_copies_on_production: dict[str, int] = defaultdict(int)
         self.now: Callable[[], datetime] | None = None
         """The time of new recovery points; without it a minute after the one before."""
+        self.room: dict[str, int] = {}
+        """How many machines each site can store; a site that is not here any number."""
+        self.stored: set[tuple[str, str]] = set()
+        """Machines that were made from replicas, by site."""
         self.test_networks: list[str] | None = None
         """Those that were made for runs and are there; None: the fabrics cannot make any."""
         self._outcomes: dict[tuple[str, str], deque[Exception | None]] = defaultdict(deque)
@@ -160,6 +165,13 @@ class FakeHypervisor:
         self._world = world
         self.site = site
 
+    def free_space(self) -> int:
+        return self.free_space_without([])
+
+    def free_space_without(self, machines: Collection[str]) -> int:
+        there = [name for site, name in self._world.stored if site == self.site and name not in machines]
+        return self._world.room.get(self.site, 1000) - len(there)
+
     def check(self) -> list[Finding]:
         return list(self._world.findings["fabric", self.site])
 
@@ -219,6 +231,9 @@ class FakeProvider:
         self._world.enter("check_target", relationship.machine, relationship.target_site)
         return list(self._world.findings["target", relationship.machine])
 
+    def room_needed(self, relationship: Relationship) -> int:
+        return 1
+
     def enable(self, relationship: Relationship) -> None:
         self._world.enter("enable", relationship.machine, relationship.source_site)
 
@@ -260,6 +275,7 @@ class FakeProvider:
 
     def cancel_failover(self, relationship: Relationship) -> None:
         self._world.enter("cancel_failover", relationship.machine, relationship.target_site)
+        self._world.stored.discard((relationship.target_site, relationship.machine))
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
         self._target("start_test", relationship, report, choice)
@@ -268,12 +284,14 @@ class FakeProvider:
     def end_test(self, relationship: Relationship, name: str) -> None:
         self._world.enter("end_test", relationship.machine, relationship.target_site, detail=name)
         self._world.set_power(relationship.target_site, name, PowerState.OFF)
+        self._world.stored.discard((relationship.target_site, name))
 
     def commit(self, relationship: Relationship, point_id: str) -> None:
         self._world.enter("commit", relationship.machine, relationship.target_site, detail=point_id)
 
     def prepare_reverse(self, reversed_relationship: Relationship) -> None:
         self._world.enter("prepare_reverse", reversed_relationship.machine, reversed_relationship.target_site)
+        self._world.stored.discard((reversed_relationship.target_site, reversed_relationship.machine))
 
     def retire_replica(self, relationship: Relationship) -> None:
         self._world.enter("retire_replica", relationship.machine, relationship.target_site)
@@ -293,5 +311,8 @@ class FakeProvider:
         )
 
     def _made(self, relationship: Relationship, name: str, network: str, choice: str) -> RecoveredMachine:
-        point = self._world.resolve(relationship, choice)
+        point, site = self._world.resolve(relationship, choice), relationship.target_site
+        if (site, name) not in self._world.stored and FakeHypervisor(self._world, site).free_space() < 1:
+            raise NoSpace("it does not fit", where=site)
+        self._world.stored.add((site, name))
         return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)

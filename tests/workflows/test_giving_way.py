@@ -92,6 +92,46 @@ async def test_a_test_of_another_plan_hears_of_it(house: House) -> None:
     await no_copies(house)
 
 
+async def test_the_room_of_test_copies_counts_for_a_failover_that_removes_them(house: House) -> None:
+    """No byte is free but what the copies hold: nothing is refused, and nobody waits a minute for the next try."""
+    await house.replicating("db")
+    house.world.room = {"recovery": 1}
+    assert (await house.run_ends(await house.plan(plan(), "test", run_id="t1-aa01"))).state == "completed"
+    second = await house.run_ends(await house.plan(plan("books"), "test", run_id="t2-aa02"))
+    assert second.state == "refused"
+    assert "recovering 'db' needs up to 1 bytes, 0 bytes are free — free space at recovery" in second.message
+
+    gate = house.world.hold("end_test", "db")
+    run = await house.plan(plan(), "planned")
+    await house.until(lambda: len(house.world.of("fail_over")) > 1, "the failover waits for room")
+    gate.set()
+    assert (await house.run_ends(run)).state == "completed"
+    assert {call.attempt for call in house.world.of("fail_over")} == {1}
+    assert house.world.stored == {("recovery", "db")}
+
+
+async def test_a_machines_own_failover_counts_the_room_of_its_copies(house: House) -> None:
+    await house.replicating("db")
+    house.world.room = {"recovery": 1}
+    await house.job("db", JobKind.TEST_FAILOVER)
+    assert (await house.job("db", JobKind.UNPLANNED_FAILOVER)).state == "done"
+    await no_copies(house)
+
+
+async def test_a_copy_in_the_making_counts_too(house: House) -> None:
+    await house.replicating("db")
+    gate = house.world.hold("start_test", "db", stubborn=True)
+    await house.plan(plan("books"), "test", run_id="t1-aa01")
+    await house.until(lambda: house.world.of("start_test"), "a copy is being made")
+    house.world.room = {"recovery": 1}
+    house.world.stored = {("recovery", "db-test-aa01")}
+    run = await house.plan(plan(), "planned")
+    await house.until(lambda: len(house.world.of("fail_over")) > 1, "the failover waits for room")
+    gate.set()
+    assert (await house.run_ends(run)).state == "completed"
+    assert {call.attempt for call in house.world.of("fail_over")} == {1}
+
+
 async def test_only_tests_and_their_clean_ups_give_way(house: House) -> None:
     await house.replicating("db")
     planned = await house.plan(plan("shop", LOOK), "planned")
