@@ -117,6 +117,23 @@ class StreamFabric(StreamSource, StreamTarget, Protocol):
     """A fabric that is either end of leeward's own replication."""
 
 
+@runtime_checkable
+class JudgesReplicas(Protocol):
+    """What a :class:`StreamTarget` has that knows better than by its networks and its free space whether it can keep a
+    machine's replica, and what will become of it."""
+
+    def judge(self, relationship: Relationship) -> list[Finding]:
+        """[target] What speaks for and against it, and what cannot be checked."""
+
+
+@runtime_checkable
+class JudgesSources(Protocol):
+    """What a :class:`StreamSource` has that knows more about a machine than that it is there."""
+
+    def readiness(self, relationship: Relationship) -> list[Finding]:
+        """[source] What speaks against replicating the machine from here."""
+
+
 class GroupRhythm(Value):
     """How often the machines of a consistency group are cut together, in seconds."""
 

@@ -11,7 +11,7 @@ from adapters.lab.faults import link_guard
 from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.link import over_link
 from adapters.links import Links
-from adapters.ports import Hypervisor, ReplicationProvider, StreamSource
+from adapters.ports import Hypervisor, ReplicationProvider, StreamSource, StreamTarget
 from adapters.san.ports import Array
 from adapters.san.provider import ArrayProvider
 from adapters.stream import StreamProvider
@@ -39,15 +39,18 @@ class Adapters:
         self._lab_root = data / "lab"
         self._caches = data / "cache"
         self._hypervisors: dict[str, LabHypervisor] = {}
+        self._azure: dict[str, StreamTarget] = {}
         self._hyperv = HyperVFabrics(inventory)
         self._links = Links(inventory)
         self._arrays: dict[str, Array] = {}
         self._san = ArrayProvider(self._lab, self.array, inventory)
-        self._stream = StreamProvider(self._stream_source, self._lab, self.store_across, self._replica_key, self._cache)
+        self._stream = StreamProvider(
+            self._stream_source, self._stream_target, self.store_across, self._replica_key, self._cache
+        )
 
     def hypervisor(self, site: str) -> Hypervisor:
         """Raises ``NotFound`` for a site that the inventory does not name."""
-        return self._hyperv.hypervisor(site) if self._fabric(site) == "hyperv" else self._lab(site)
+        return self._hyperv.hypervisor(site) if self._fabric(site) == "hyperv" else self._stream_target(site)
 
     def provider(self, relationship: Relationship) -> ReplicationProvider:
         """The kind of replication that this relationship uses: that of the arrays for machines on them, else Hyper-V
@@ -83,6 +86,24 @@ class Adapters:
     def _stream_source(self, site: str) -> StreamSource:
         return self._hyperv.hypervisor(site) if self._fabric(site) == "hyperv" else self._lab(site)
 
+    def _stream_target(self, site: str) -> StreamTarget:
+        if self._fabric(site) != "azure":
+            return self._lab(site)
+        if site not in self._azure:
+            self._azure[site] = self._azure_site(site)
+        return self._azure[site]
+
+    def _azure_site(self, site: str) -> StreamTarget:
+        settings = self._inventory.sites[site].replica_store
+        if settings is None:
+            raise BadInput(f"site '{site}' has no 'replica_store'", remedy="correct the inventory: leeward vault check")
+        try:
+            from adapters.azure.site import AzureSite
+        except ImportError as error:
+            raise _no_azure() from error
+        stores = partial(_azure_store, settings, lambda: self._replica_key(site))
+        return AzureSite(site, self._inventory, settings, stores)
+
     def _fabric(self, site: str) -> str:
         if site not in self._inventory.sites:
             known = ", ".join(sorted(self._inventory.sites))
@@ -113,7 +134,7 @@ class Adapters:
         remote = self._links.remote_store(source_site, target_site, machine)
         if remote is not None:
             return over_link(remote, guard)
-        store = self._lab(target_site).replica_store(machine)
+        store = self._stream_target(target_site).replica_store(machine)
         return over_link(store, self._links.throttled(source_site, guard))
 
 
@@ -127,9 +148,13 @@ def _array(site: str, storage: Storage | None) -> Array:
     return SmisArray(storage)
 
 
+def _no_azure() -> BadInput:
+    return BadInput("the packages for Azure are not installed", remedy="install leeward[azure]")
+
+
 def _azure_store(settings: AzureReplicas, site_key: Callable[[], SiteKey | None], machine: str) -> ReplicaStore:
     try:
         from adapters.azure.store import AzureReplicaStore
     except ImportError as error:
-        raise BadInput("the packages for Azure are not installed", remedy="install leeward[azure]") from error
+        raise _no_azure() from error
     return AzureReplicaStore.open(settings, machine, site_key())

@@ -12,7 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.networks import network_finding
-from adapters.ports import Capabilities, CutsTogether, GroupRhythm, StreamSource, StreamTarget
+from adapters.ports import (
+    Capabilities,
+    CutsTogether,
+    GroupRhythm,
+    JudgesReplicas,
+    JudgesSources,
+    StreamSource,
+    StreamTarget,
+)
 from replication import caching, groups, seeding, stream
 from replication.cache import CutCache
 from replication.cipher import SiteKey
@@ -80,15 +88,15 @@ class StreamProvider:
                     remedy="take the machine out of 'consistency_groups'",
                 )
             ]
-        return [
-            Finding.passed(
-                machine, f"{description.power} at {relationship.source_site}, {len(description.disks)} disks"
-            )
-        ]
+        there = f"{description.power} at {relationship.source_site}, {len(description.disks)} disks"
+        more = fabric.readiness(relationship) if isinstance(fabric, JudgesSources) else []
+        return [Finding.passed(machine, there), *more]
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
         site = relationship.target_site
         fabric = self._target_of(site)
+        if isinstance(fabric, JudgesReplicas):
+            return fabric.judge(relationship)
         findings = []
         try:
             findings += [

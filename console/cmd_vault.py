@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.exits import guarded
 from console.options import Data, Json, Vault, settings_of
 from console.output import Output, seconds, size
+
+if TYPE_CHECKING:
+    from vault.inventory import Inventory
 
 
 def register(app: typer.Typer, vault: typer.Typer) -> None:
@@ -90,6 +93,8 @@ def show(vault: Vault = None, data: Data = None, json: Json = False) -> None:
             ],
         )
         output.say("")
+        output.table(["network", "is", "mapped to", "which is"], _mappings(inventory))
+        output.say("")
         output.table(
             ["machine", "runs at", "recovered at", "network", "policy", "disks"],
             [
@@ -106,3 +111,18 @@ def show(vault: Vault = None, data: Data = None, json: Json = False) -> None:
         )
 
     guarded(work)
+
+
+def _mappings(inventory: Inventory) -> list[list[str]]:
+    """Each mapping by its production networks, then by its isolated ones, as the fabrics at both ends know them."""
+    from vault.azure_networks import described_network
+
+    def end(name: str) -> list[str]:
+        site, network = name.split("/", 1)
+        return [name, described_network(inventory.sites[site], network) or "-"]
+
+    return [
+        [*end(source), *end(target)]
+        for mapping in inventory.network_mappings
+        for source, target in ((mapping.source, mapping.target), (mapping.source_test, mapping.test))
+    ]

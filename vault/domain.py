@@ -157,6 +157,8 @@ class Relationship(Value):
     replica_server: str = ""
     """The target's host that takes the replica, under the name by which the source reaches it, when the target's fabric
     chose it (:class:`adapters.ports.PlacesReplicas`); empty: the inventory says it."""
+    recovers: bool = True
+    """Machines can be made at the target; False: it only keeps replicas."""
     target: TargetSettings = TargetSettings()
     """What the run at hand wants of the recovered machine; the two networks above are already as it says."""
 

@@ -9,9 +9,9 @@ from vault.hyperv import APP_CONSISTENT_HOURS, FREQUENCIES_S
 from vault.inventory import Inventory, Machine, Policy, Site
 from vault.yamlsource import YamlSource
 
-REPLICATES = {("lab", "lab"), ("hyperv", "hyperv"), ("hyperv", "lab")}
-"""Fabrics from which machines can be replicated to others. From Hyper-V to another fabric they go to its
-``replica_store`` in Azure, and no way leads back yet."""
+REPLICATES = {("lab", "lab"), ("hyperv", "hyperv"), ("hyperv", "lab"), ("hyperv", "azure"), ("lab", "azure")}
+"""Fabrics from which machines can be replicated to others. To another fabric they go to its ``replica_store`` in Azure,
+and no way leads back yet."""
 
 
 def replicates(source: Site, target: Site) -> bool:
@@ -103,7 +103,9 @@ def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine:
         yield source.error(
             (*place, "target"),
             f"machine '{name}' cannot be replicated from a site of fabric '{here}' to one of '{there}'",
-            remedy=f"name a target of fabric '{here}'",
+            remedy=f"name a target of fabric {' or '.join(repr(to) for at, to in sorted(REPLICATES) if at == here)}"
+            if here != "azure"
+            else "name a site where machines run; nothing leads back from Azure yet",
         )
         return
     if machine.san is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, model_validator
 
 from vault.access import Access
+from vault.azure import AzureNetwork, AzureSettings
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
 from vault.hyperv import HyperVMachine, HyperVSite
 from vault.limits import FailoverLimits, SiteLimits
@@ -80,6 +81,8 @@ class Network(Value):
     """The virtual switch in Hyper-V; None: it has the network's name, or VMM chooses it."""
     vm_network: str | None = None
     """The VM network in VMM; None: it has the network's name."""
+    azure: AzureNetwork | None = None
+    """The subnet in Azure."""
 
 
 class AzureReplicas(Value):
@@ -134,10 +137,14 @@ class Bandwidth(Value):
         return self.limit
 
 
+MAKES_MACHINES = frozenset({"lab", "hyperv"})
+"""Fabrics that leeward can make machines at. In Azure it only keeps replicas yet."""
+
+
 class Site(Value):
     """A place with one fabric. ``credentials`` is a reference (``env:NAME`` or ``file:PATH``), never a secret."""
 
-    fabric: Literal["lab", "hyperv"]
+    fabric: Literal["lab", "hyperv", "azure"]
     description: str = ""
     networks: dict[MachineName, Network] = Field(min_length=1)
     credentials: str | None = Field(default=None, pattern=r"^(env|file):.+$")
@@ -157,6 +164,7 @@ class Site(Value):
     """Bytes of changes that may wait on this site's disk while a target does not take them; 0B: none do."""
     hyperv: HyperVSite | None = None
     vmm: VmmSite | None = None
+    azure: AzureSettings | None = None
     storage: Storage | None = None
     """The site's array, for machines whose disks are its volumes."""
 
@@ -283,6 +291,7 @@ class Inventory(Value):
             app_consistent_every_s=policy.app_consistent_every,
             group=group,
             group_members=sorted(self.consistency_groups.get(group, [])),
+            recovers=self.sites[machine.target].fabric in MAKES_MACHINES,
         )
 
     def failover_limits(self, machines: Iterable[str]) -> FailoverLimits:

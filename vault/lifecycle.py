@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from vault.domain import Relationship
+
 
 class Phase(StrEnum):
     """Where a machine is in its protection. The phases ending in -ing exist only while their job runs."""
@@ -94,6 +96,9 @@ LIFECYCLE: dict[JobKind, Transition] = {
 BESIDE_REPLICATION = frozenset({JobKind.TEST_FAILOVER, JobKind.CLEANUP_TEST})
 """Jobs that never stop replication nor change the phase."""
 
+MAKES_A_MACHINE = frozenset({JobKind.TEST_FAILOVER, JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
+"""Jobs that make a machine at the target."""
+
 _NEXT_STEP: dict[Phase, str] = {
     Phase.UNPROTECTED: "protect the machine first: leeward protect {machine}",
     Phase.ENABLED: "finish the initial replication first: leeward protect {machine}",
@@ -119,6 +124,17 @@ def refusal(machine: str, phase: Phase, job: JobKind) -> Refusal | None:
     else:
         remedy = _NEXT_STEP[phase].format(machine=machine)
     return Refusal(f"machine '{machine}' is {phase}; {job} is not possible now", remedy)
+
+
+def refusal_of_target(relationship: Relationship, job: JobKind) -> Refusal | None:
+    """Why ``job`` may not start, in any phase, because of where its machine is replicated to; None when it may."""
+    if relationship.recovers or job not in MAKES_A_MACHINE:
+        return None
+    return Refusal(
+        f"site '{relationship.target_site}' keeps replicas, but leeward makes no virtual machines there yet: nothing "
+        "can be tested or failed over to it",
+        "replication goes on; to recover machines now, replicate them to a site of another fabric",
+    )
 
 
 def mermaid() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from vault.azure_networks import check_azure
 from vault.clouds import check_clouds
 from vault.domain import NetworkKind
 from vault.errors import BadInput
@@ -34,7 +35,7 @@ def load_inventory(path: Path) -> Inventory:
 def load_inventory_source(path: Path) -> Loaded[Inventory]:
     """As :func:`load_inventory`, with the positions of everything in the file."""
     loaded = load_model(path, Inventory)
-    checks = (_check_mappings, _check_machines, _check_groups, check_fabrics, check_clouds)
+    checks = (_check_mappings, _check_machines, _check_groups, check_fabrics, check_clouds, check_azure)
     errors = [error for check in checks for error in check(loaded.model, loaded.source)]
     if errors:
         raise in_order_of_the_file(errors)

@@ -17,7 +17,7 @@ from temporalio.workflow import ParentClosePolicy
 from activities import contracts
 from activities.contracts import OfRelationship, PointList, site_queue
 from vault.access import Action
-from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal
+from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal, refusal_of_target
 from workflows.attributes import attributes
 from workflows.calls import call, invalid_state, reason
 from workflows.held import HeldWatch
@@ -308,7 +308,8 @@ class MachineWorkflow:
     def _refusal(self, wanted: JobRequest) -> str | None:
         if self._book.knows(wanted.id):
             return None
-        why_not = refusal(self.state.name, self.state.phase, wanted.kind)
+        why_not = refusal_of_target(self.state.relationship, wanted.kind)
+        why_not = why_not or refusal(self.state.name, self.state.phase, wanted.kind)
         if why_not is not None:
             return f"{why_not.what} — {why_not.remedy}"
         if wanted.kind not in BESIDE_REPLICATION and self._waiting is not None:

@@ -13,7 +13,7 @@ from activities.contracts import PointQuestion, ReadinessQuestion, site_queue
 from plans.context import MachineInRun
 from plans.steps import Direction
 from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
-from vault.lifecycle import JobKind, Phase, refusal
+from vault.lifecycle import JobKind, Phase, refusal, refusal_of_target
 from workflows.already import already_done
 from workflows.calls import call, reason
 from workflows.ids import machine_id
@@ -99,6 +99,7 @@ class PlanReadiness:
 
     def _check_phases(self, given: ReadinessInput) -> None:
         job = MAIN_JOB[given.facts.run_type]
+        self._check_targets(given.facts.plan, job)
         for machine, described in sorted(self._described.items()):
             why_not = refusal(machine, described.phase, job)
             if machine in self._already:
@@ -110,6 +111,14 @@ class PlanReadiness:
             if described.health.level != "ok":
                 self._note(Severity.WARN, machine, described.health.reason, f"leeward status {machine}")
         self._check_copies(given.facts)
+
+    def _check_targets(self, plan: str, job: JobKind) -> None:
+        """Once for each site, whatever the number of machines."""
+        relationships = [described.relationship for _, described in sorted(self._described.items())]
+        for relationship in {one.target_site: one for one in relationships}.values():
+            why_not = refusal_of_target(relationship, job)
+            if why_not is not None:
+                self._note(Severity.FAIL, plan, why_not.what, why_not.remedy)
 
     def _check_copies(self, facts: RunFacts) -> None:
         copies = [copy for described in self._described.values() for copy in described.tests]

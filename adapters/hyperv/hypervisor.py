@@ -211,7 +211,7 @@ class HyperVHypervisor(StreamSource):
         return ""
 
     def readiness(self, relationship: Relationship) -> list[Finding]:
-        """What a system that manages the hosts knows against a failover from, or to, this site."""
+        """What a system that manages the hosts knows against replicating or failing over from, or to, this site."""
         return []
 
     def _network_of(self, switch: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_support import no_report
+from lab_support import no_beat, no_report
 from storage_account import Account
 from tracked_host import TrackedHost
 
@@ -15,7 +15,7 @@ from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
 from adapters.stream import StreamProvider
 from replication.ports import ReplicaStore
-from vault.domain import ConsistencyKind, RecoveryPoint, Relationship, Severity
+from vault.domain import ConsistencyKind, PowerState, RecoveryPoint, Relationship, Severity
 from vault.errors import BadInput, InvalidState, ResynchronizationRequired, Unreachable
 from vault.inventory import Inventory
 
@@ -31,8 +31,13 @@ class Replicated:
     def __init__(self, account: Account, folder: Path) -> None:
         self.host = TrackedHost(folder / "host", {"SCSI 0:0": 3 * MIB, "SCSI 0:1": 2 * MIB})
         self.folder = folder
+        self.settings = account.settings
         disk_folders = [{"path": "D:\\VMs", "folder": str(self.host.folder)}]
         networks = {"production": {}, "isolated": {"kind": "isolated"}}
+        subnets = {
+            "production": {"azure": {"virtual_network": "recovery", "subnet": "servers"}},
+            "isolated": {"kind": "isolated", "azure": {"virtual_network": "bubble", "subnet": "servers"}},
+        }
         mapping = {"source": "east/production", "target": "azure/production"}
         mapping |= {"test": "azure/isolated", "source_test": "east/isolated"}
         self.inventory = Inventory.model_validate(
@@ -44,7 +49,12 @@ class Replicated:
                         "networks": networks,
                         "hyperv": {"hosts": ["hv1"], "disk_folders": disk_folders},
                     },
-                    "azure": {"fabric": "lab", "networks": networks, "replica_store": account.settings.model_dump()},
+                    "azure": {
+                        "fabric": "azure",
+                        "networks": subnets,
+                        "azure": {"subscription": "00000000-1111-2222-3333-444444444444", "resource_group": "dr"},
+                        "replica_store": account.settings.model_dump(),
+                    },
                 },
                 "policies": {"gold": {"frequency": "1m"}},
                 "network_mappings": [mapping],
@@ -58,7 +68,9 @@ class Replicated:
     @property
     def adapters(self) -> Adapters:
         """Those of a worker that just started."""
-        return Adapters(self.inventory, self.folder / "data")
+        site = self.inventory.sites["azure"].model_copy(update={"replica_store": self.settings})
+        sites = {"sites": {**self.inventory.sites, "azure": site}}
+        return Adapters(self.inventory.model_copy(update=sites), self.folder / "data")
 
     @property
     def provider(self) -> ReplicationProvider:
@@ -100,6 +112,11 @@ def test_a_machine_is_protected_followed_resynchronized_and_its_points_are_what_
     host.write("SCSI 0:1", MIB + 512, b"data----" * 64)
     checked = [*db.provider.check_source(forward), *db.provider.check_target(forward)]
     assert [finding for finding in checked if finding.severity is Severity.FAIL] == []
+    told = [str(finding) for finding in checked if finding.severity is Severity.WARN]
+    assert any(
+        "whether Azure has this subnet" in line and "/virtualNetworks/bubble/subnets/servers" in line for line in told
+    )
+    assert any("leeward makes no virtual machines of them yet" in line for line in told)
 
     db.provider.enable(forward)
     host.write("SCSI 0:1", 0, b"meanwhil" * 64)
@@ -161,5 +178,23 @@ def test_a_worker_that_dies_at_any_call_of_a_delta_loses_nothing(db: Replicated)
 
 
 def test_nothing_leads_back_yet_and_that_is_said(db: Replicated) -> None:
-    with pytest.raises(BadInput, match="cannot be replicated from a site of fabric 'lab' to one of 'hyperv'"):
+    with pytest.raises(BadInput, match="cannot be replicated from a site of fabric 'azure' to one of 'hyperv'"):
         db.adapters.provider(db.relationship.reversed("production", "isolated"))
+
+
+def test_a_site_in_azure_says_whether_its_account_answers_and_makes_no_machines(db: Replicated) -> None:
+    azure = db.adapters.hypervisor("azure")
+    assert [str(finding) for finding in azure.check()] == [
+        f"site azure: the storage account answers, with containers {db.settings.container} and "
+        f"{db.settings.cache_container}"
+    ]
+    db.provider.enable(db.relationship)
+    db.provider.copy_initial(db.relationship, no_report)
+    with pytest.raises(InvalidState, match="'db' cannot run in Azure: leeward makes no virtual machines there yet"):
+        db.provider.fail_over(db.relationship, "latest", no_report)
+    assert azure.shut_down("db", 1, no_beat) is PowerState.OFF
+    db.settings = db.settings.model_copy(update={"container": "not-there"})
+    missing = db.adapters.hypervisor("azure").check()
+    assert [(finding.severity, "the container does not exist" in finding.what) for finding in missing] == [
+        (Severity.FAIL, True)
+    ]

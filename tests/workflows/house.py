@@ -118,11 +118,17 @@ class House:
     # -- machines ------------------------------------------------------------------------------------------------
 
     async def machine(
-        self, name: str, phase: Phase = Phase.UNPROTECTED, *, is_reversed: bool = False, **policy_changes: object
+        self,
+        name: str,
+        phase: Phase = Phase.UNPROTECTED,
+        *,
+        is_reversed: bool = False,
+        recovers: bool = True,
+        **policy_changes: object,
     ) -> WorkflowHandle[Any, Any]:
         """Start a machine's workflow in a phase; one with recovery points runs at its source."""
         settings = policy(**policy_changes)
-        forward = relationship(name, settings.frequency)
+        forward = relationship(name, settings.frequency).model_copy(update={"recovers": recovers})
         running_site = "recovery" if is_reversed else "primary"
         self.world.power[running_site, name] = PowerState.RUNNING
         if phase is not Phase.UNPROTECTED:

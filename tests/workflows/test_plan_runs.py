@@ -187,6 +187,20 @@ async def test_a_target_that_is_not_ready_refuses_the_run(house: House) -> None:
     assert await refused_run(house, plan(one_group("db")), "test") == "recovery: 2 GiB missing — free space"
 
 
+async def test_a_site_that_only_keeps_replicas_refuses_runs_and_jobs_in_one_sentence(house: House) -> None:
+    for name in ("db", "app"):
+        await house.replicating(name, recovers=False)
+    sentence = (
+        "site 'recovery' keeps replicas, but leeward makes no virtual machines there yet: nothing can be tested or "
+        "failed over to it — replication goes on; to recover machines now, replicate them to a site of another fabric"
+    )
+    for run_type in ("test", "planned", "unplanned"):
+        assert await refused_run(house, plan(one_group("db", "app")), run_type) == f"shop: {sentence}"
+    for kind in (JobKind.TEST_FAILOVER, JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER):
+        assert await refusal(house.ask("db", kind)) == sentence
+    assert (await house.job("db", JobKind.RESYNCHRONIZE)).state == "done"
+
+
 async def test_machines_at_different_sides_refuse_the_run(house: House) -> None:
     await protect(house, "db")
     await house.machine("app", Phase.PROTECTED, is_reversed=True)
