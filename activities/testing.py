@@ -27,17 +27,18 @@ class TestingActivities:
     @activity.defn(name=contracts.START_TEST.name)
     async def start_test(self, given: StartTest) -> RecoveredMachine:
         def call(running: Running) -> RecoveredMachine:
-            relationship = self._on_networks_of_its_own(given.relationship, given.run_id)
+            relationship = self._on_network_of_its_own(given)
             provider = self._adapters.provider(relationship)
             return provider.start_test(relationship, given.choice, given.name, running.report)
 
         return await self._run(call)
 
-    def _on_networks_of_its_own(self, relationship: Relationship, run_id: str) -> Relationship:
+    def _on_network_of_its_own(self, given: StartTest) -> Relationship:
+        relationship = given.relationship
         fabric = self._adapters.hypervisor(relationship.target_site)
-        if not run_id or not isinstance(fabric, MakesTestNetworks):
+        if not given.run_id or not isinstance(fabric, MakesTestNetworks):
             return relationship
-        network = fabric.make_test_network(relationship.test_network, run_id)
+        network = fabric.make_test_network(relationship.test_network, given.run_id, given.name)
         return relationship.model_copy(update={"test_network": network})
 
     @activity.defn(name=contracts.END_TEST.name)
@@ -47,7 +48,7 @@ class TestingActivities:
             self._adapters.provider(relationship).end_test(relationship, given.name)
             fabric = self._adapters.hypervisor(relationship.target_site)
             if given.run_id and isinstance(fabric, MakesTestNetworks):
-                fabric.remove_test_networks(given.run_id)
+                fabric.leave_test_networks(given.run_id, given.name)
             return Done()
 
         return await self._run(call)

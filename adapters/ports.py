@@ -159,13 +159,15 @@ class MakesTestNetworks(Protocol):
     """What a fabric has that can make isolated networks (a :class:`Hypervisor` may be one): then the copies of one test
     reach each other, and nothing of another test that runs at the same time."""
 
-    def make_test_network(self, like: str, run_id: str) -> str:
-        """Make the run's own network like the isolated network ``like``; its name. There already: it is kept.
+    def make_test_network(self, like: str, run_id: str, copy: str) -> str:
+        """Make the run's own network like the isolated network ``like`` for the test copy of that name, which need not
+        be there yet; the network's name. There already: the copy joins it.
 
         Raises ``NotFound`` when there is no network ``like``, ``InvalidState`` when it is not isolated."""
 
-    def remove_test_networks(self, run_id: str) -> None:
-        """Remove the run's networks that no machine is on any more. There are none: nothing happens."""
+    def leave_test_networks(self, run_id: str, copy: str) -> None:
+        """The copy, which is gone, needs the run's networks no more: those that no copy needs are removed. There are
+        none: nothing happens."""
 
 
 @runtime_checkable

@@ -52,8 +52,7 @@ class TestFailover:
                 timings=given.timings,
             )
         except (FailureError, asyncio.CancelledError):
-            # Other machines of the run may be about to use its networks: those stay until the clean-up.
-            await _end_test(given, CopyName(machine=name))
+            await _end_test(given, CopyName(machine=name, run_id=given.request.run_id))
             raise
         story.tell(f"{name} made from the point of {utc(recovered.point.time)}, network {recovered.network}")
         answering, trouble = await start_recovered(recovered, given, story)

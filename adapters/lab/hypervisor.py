@@ -126,17 +126,17 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
             return NetworkKind.ISOLATED
         return making.network_kind(self._inventory, self.site, network)
 
-    def make_test_network(self, like: str, run_id: str) -> str:
+    def make_test_network(self, like: str, run_id: str, copy: str) -> str:
         self._log_in()
         if making.network_kind(self._inventory, self.site, like) != NetworkKind.ISOLATED:
             raise InvalidState(
                 f"network '{like}' is not isolated", where=f"site {self.site}", remedy="correct the network mapping"
             )
-        return self._test_networks.make(like, run_id)
+        return self._test_networks.join(like, run_id, copy)
 
-    def remove_test_networks(self, run_id: str) -> None:
+    def leave_test_networks(self, run_id: str, copy: str) -> None:
         self._log_in()
-        self._test_networks.remove(run_id)
+        self._test_networks.leave(run_id, copy)
 
     def _registered(self, machine: str) -> MachineFolder:
         folder = self._folder.machine(machine)

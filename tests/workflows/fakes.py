@@ -61,8 +61,8 @@ class World:
         """How many machines each site can store; a site that is not here any number."""
         self.stored: set[tuple[str, str]] = set()
         """Machines that were made from replicas, by site."""
-        self.test_networks: list[str] | None = None
-        """Those that were made for runs and are there; None: the fabrics cannot make any."""
+        self.test_networks: dict[str, set[str]] | None = None
+        """Those that were made for runs and are there, each with its copies; None: the fabrics cannot make any."""
         self._outcomes: dict[tuple[str, str], deque[Exception | None]] = defaultdict(deque)
         self._always: dict[tuple[str, str], Exception] = {}
         self._gates: dict[tuple[str, str], threading.Event] = {}
@@ -205,16 +205,19 @@ class FakeHypervisor:
 
 
 class FakeWithNetworks(FakeHypervisor):
-    def make_test_network(self, like: str, run_id: str) -> str:
+    def make_test_network(self, like: str, run_id: str, copy: str) -> str:
         assert self._world.test_networks is not None
         name = f"{like}-{run_id}"
-        if name not in self._world.test_networks:
-            self._world.test_networks.append(name)
+        self._world.test_networks.setdefault(name, set()).add(copy)
         return name
 
-    def remove_test_networks(self, run_id: str) -> None:
+    def leave_test_networks(self, run_id: str, copy: str) -> None:
         assert self._world.test_networks is not None
-        self._world.test_networks = [name for name in self._world.test_networks if not name.endswith(run_id)]
+        for name, copies in list(self._world.test_networks.items()):
+            if name.endswith(run_id):
+                copies.discard(copy)
+                if not copies:
+                    del self._world.test_networks[name]
 
 
 class FakeProvider:

@@ -10,6 +10,7 @@ from house import House
 from activities.testing import worst_age_s
 from plans.model import Plan
 from vault.domain import RecoveryPoint
+from vault.errors import InvalidState
 from vault.lifecycle import JobKind, Phase
 from workflows.model import JobInput, MachineState, RunStatus
 from workflows.testing import test_machine_name as name_of_copy
@@ -31,7 +32,7 @@ async def copies(house: House, machine: str = "db") -> dict[str, str]:
 
 @pytest.mark.workflow
 async def test_each_run_has_its_own_copies_and_networks_and_cleans_up_its_own(house: House) -> None:
-    house.world.test_networks = []
+    house.world.test_networks = {}
     await house.replicating("db")
     await house.replicating("web")
     shop, books = plan("shop", "db", "web"), plan("books", "db")
@@ -55,10 +56,32 @@ async def test_each_run_has_its_own_copies_and_networks_and_cleans_up_its_own(ho
     assert (await ended(house, shop, "cleanup", "c3")).state == "completed"
     assert await copies(house) == {"db-test-aa03": "isolated-t3-aa03"}
     assert await copies(house, "web") == {}
-    assert house.world.test_networks == ["isolated-t3-aa03"]
+    assert house.world.test_networks == {"isolated-t3-aa03": {"db-test-aa03"}}
     assert (await ended(house, books, "cleanup", "c4")).state == "completed"
-    assert house.world.test_networks == []
+    assert house.world.test_networks == {}
     assert house.world.runs_at("db") == {"primary"}
+
+
+@pytest.mark.workflow
+async def test_a_test_whose_copies_all_fail_leaves_no_network_and_takes_none_from_another(house: House) -> None:
+    house.world.test_networks = {}
+    for machine in ("db", "web"):
+        await house.replicating(machine)
+        house.world.always("start_test", machine, InvalidState("the point is damaged"))
+    gate = house.world.hold("start_test", "web")
+    forgiving = Plan.model_validate({**plan("shop", "db", "web").model_dump(mode="json"), "on_failure": "continue"})
+    run = await house.plan(forgiving, "test", run_id="t1-aa01")
+    await house.row(run, "recover all/db", "failed")
+    assert house.world.test_networks == {"isolated-t1-aa01": {"web-test-aa01"}}, "web's copy is being made on it"
+
+    other = await house.plan(plan("books", "web"), "test", run_id="t2-aa02")
+    await house.until(lambda: len(house.world.of("start_test", "web")) == 2, "two copies of web are being made")
+    gate.set()
+    await house.row(other, "recover all/web", "failed")
+    await house.steer(other, "skip", "recover all/web")
+    for each in (run, other):
+        await house.run_ends(each)
+    assert house.world.test_networks == {}
 
 
 @pytest.mark.workflow
