@@ -1,5 +1,5 @@
 # What a person does with a fresh clone. Needs Python 3.11 or newer and make; everything else goes into .venv.
-# The tests also need Node.js with npm, for Azurite.
+# The tests and the scenario hyperv-azure also need Node.js with npm, for Azurite.
 
 SCENARIO ?= lab
 JOBS ?= 2
@@ -7,7 +7,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-NODE := tests/azure/node
+NODE := simulation/azure/node
 AZURITE := $(NODE)/node_modules/.ready
 BENCHES := $(basename $(notdir $(wildcard bench/bench_*.py)))
 
@@ -27,7 +27,7 @@ $(AZURITE): $(NODE)/package.json $(NODE)/package-lock.json .ci/make-azurite
 	@sh .ci/make-azurite
 	@touch $@
 
-demo: $(READY) ## Protect, test, fail over and fail back a small application: make demo SCENARIO=lab
+demo: $(READY) $(if $(filter hyperv-azure,$(SCENARIO)),$(AZURITE)) ## Protect, test, fail over and fail back a small application: make demo SCENARIO=lab
 	@$(BIN)/leeward demo --scenario $(SCENARIO)
 
 test: lint unit ## Everything a change must pass: lint, then all tests

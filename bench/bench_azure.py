@@ -17,6 +17,7 @@ from adapters.azure.pages import PUT_MAX, WRITERS, read_range
 from bench.measuring import BLOCK, MIB, Result, mixed_image, record, scratch, timed
 from bench.pair import DISK, Pair, silent
 from replication import stream
+from simulation.azure import azurite
 from vault.domain import ConsistencyKind
 
 TESTS = Path(__file__).parents[1] / "tests/azure"
@@ -27,7 +28,6 @@ SPARSE_SHARE = 3 / 4
 
 def main(size_mib: int) -> None:
     sys.path.append(str(TESTS))
-    import azurite
     from storage_account import Account
 
     with scratch() as folder, azurite.running(folder) as server:

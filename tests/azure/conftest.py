@@ -4,10 +4,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import azurite
 import pytest
-from azurite import Azurite
 from storage_account import Account
+
+from simulation.azure import azurite
+from simulation.azure.azurite import Azurite
 
 sys.path.append(str(Path(__file__).parents[1] / "replication"))  # for model_source
 sys.path.append(str(Path(__file__).parents[1] / "hyperv"))  # for tracked_host

@@ -9,10 +9,10 @@ from typing import Any
 
 from azure.core.pipeline.transport import HttpRequest, HttpResponse, RequestsTransport
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, LinearRetry
-from azurite import Azurite
 
 from adapters.azure.connection import connect
 from adapters.azure.store import AzureReplicaStore
+from simulation.azure.azurite import Azurite
 from vault.inventory import AzureReplicas
 
 _numbers = itertools.count()

@@ -17,12 +17,13 @@ import requests
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceRequestError
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
-from azurite import ACCOUNT, free_port
 from storage_account import Account
 
 from adapters.azure import connection
 from adapters.azure.errors import BY_CODE, BY_STATUS, error_for
 from adapters.azure.store import AzureReplicaStore
+from simulation.arrays.settings import free_ports
+from simulation.azure.azurite import ACCOUNT
 from vault.domain import Disk
 from vault.errors import (
     AuthenticationRefused,
@@ -136,7 +137,7 @@ def test_a_missing_container_and_a_missing_cache(account: Account) -> None:
 def test_a_server_that_is_not_there_and_one_that_is_not_trusted(account: Account) -> None:
     sas = signature(account, "rwdlc")
     account.credential.write_text(sas)
-    url = f"https://127.0.0.1:{free_port()}/{ACCOUNT}"
+    url = f"https://127.0.0.1:{free_ports(1)[0]}/{ACCOUNT}"
     service = account.connect(account_url=url)
     store = AzureReplicaStore(service, machine="db", container="replicas", cache_container="cache")
     error = raised(store.exists, Unreachable)

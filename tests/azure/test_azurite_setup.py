@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from simulation.azure import azurite
+from vault.errors import InvalidState, NotFound
+
 pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
@@ -15,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    for folder in ("bin", ".ci", "tests/azure/node"):
+    for folder in ("bin", ".ci", "simulation/azure/node"):
         (tmp_path / folder).mkdir(parents=True)
     for tool in ("sh", "dirname", "tail", "rm"):
         found = shutil.which(tool)
@@ -59,8 +62,31 @@ def test_npm_installs_exactly_what_is_locked_and_runs_no_scripts(machine: Path) 
     tool(machine, "node", "exit 0")
     tool(machine, "npm", 'echo "$PWD $*" >called')
     assert set_up(machine).returncode == 0
-    called = (machine / "tests/azure/node/called").read_text()
-    assert called == f"{machine}/tests/azure/node ci --ignore-scripts\n"
-    lock = (ROOT / "tests/azure/node/package-lock.json").read_text()
+    called = (machine / "simulation/azure/node/called").read_text()
+    assert called == f"{machine}/simulation/azure/node ci --ignore-scripts\n"
+    lock = (ROOT / "simulation/azure/node/package-lock.json").read_text()
     assert '"resolved"' not in lock
     assert lock.count('"integrity"') > 300
+
+
+def test_nothing_is_downloaded_when_it_starts_and_what_is_missing_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotFound, match=r"Node.js is not installed.*apt-get install nodejs npm"):
+        azurite.require_installed()
+    (tmp_path / "node").write_text("#!/bin/sh\n")
+    (tmp_path / "node").chmod(0o755)
+    monkeypatch.setattr(azurite, "SCRIPT", tmp_path / "not-there.js")
+    with pytest.raises(NotFound, match=r"Azurite is not installed.*make demo SCENARIO=hyperv-azure"):
+        azurite.require_installed()
+
+
+def test_one_that_does_not_come_up_is_said_with_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "node").write_text("#!/bin/sh\necho port is taken; exit 3\n")
+    (tmp_path / "node").chmod(0o755)
+    monkeypatch.setattr(azurite, "SCRIPT", tmp_path / "node")
+    with pytest.raises(InvalidState, match="Azurite did not start: port is taken"):
+        azurite.start(azurite.prepare(tmp_path / "account"))
+    assert not azurite.stop(tmp_path / "account")
