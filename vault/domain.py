@@ -154,6 +154,8 @@ class Relationship(Value):
     group: str = ""
     """The consistency group that the machine belongs to; empty: none."""
     group_members: list[MachineName] = []
+    replication_group: str = ""
+    """The array's group that the machine's disks are in, moved as a whole; empty: the machine moves alone."""
     replica_server: str = ""
     """The target's host that takes the replica, under the name by which the source reaches it, when the target's fabric
     chose it (:class:`adapters.ports.PlacesReplicas`); empty: the inventory says it."""

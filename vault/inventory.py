@@ -292,6 +292,7 @@ class Inventory(Value):
             group=group,
             group_members=sorted(self.consistency_groups.get(group, [])),
             recovers=self.sites[machine.target].fabric in MAKES_MACHINES,
+            replication_group=machine.san.group if machine.san is not None else "",
         )
 
     def failover_limits(self, machines: Iterable[str]) -> FailoverLimits:

@@ -98,6 +98,15 @@ BESIDE_REPLICATION = frozenset({JobKind.TEST_FAILOVER, JobKind.CLEANUP_TEST})
 
 MAKES_A_MACHINE = frozenset({JobKind.TEST_FAILOVER, JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER})
 """Jobs that make a machine at the target."""
+MOVES_ITS_GROUP = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER, JobKind.REVERSE, JobKind.DISABLE})
+"""Jobs that change at which side a replication group is active, or whether it is mirrored: for all of its machines."""
+CLAIMS_ITS_GROUP = MOVES_ITS_GROUP | {
+    JobKind.ENABLE,
+    JobKind.INITIAL_REPLICATION,
+    JobKind.FINALIZE,
+    JobKind.RESYNCHRONIZE,
+}
+"""With those that make its mirror whole: several machines may do that side by side, but not while it moves."""
 
 _NEXT_STEP: dict[Phase, str] = {
     Phase.UNPROTECTED: "protect the machine first: leeward protect {machine}",

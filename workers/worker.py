@@ -34,6 +34,7 @@ from workers.settings import Settings
 from workflows.delivering import DeliverReport
 from workflows.exercise import PlanExercise
 from workflows.failover import Commit, PlannedFailover, ReverseReplication, UnplannedFailover
+from workflows.group_claims import GroupClaims
 from workflows.machine import MachineWorkflow
 from workflows.notifying import Notify
 from workflows.plan import PlanRun
@@ -77,6 +78,7 @@ WORKFLOWS: list[type] = [
     PlanRun,
     PlanExercise,
     SiteSlots,
+    GroupClaims,
     Notify,
     DeliverReport,
 ]
@@ -100,6 +102,7 @@ def sandbox() -> SandboxedWorkflowRunner:
             "activities.contracts",
             "workflows.model",
             "workflows.slot_model",
+            "workflows.claim_model",
             "annotated_types",
             "pydantic",
         )

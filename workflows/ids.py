@@ -15,6 +15,10 @@ def site_slots_id(site: str) -> str:
     return f"site/{site}/failovers"
 
 
+def group_claims_id(group: str) -> str:
+    return f"group/{group}"
+
+
 def stage_id(plan: str, index: int, title: str) -> str:
     return f"plan/{plan}/{index}-{title.replace(' ', '-')}"
 

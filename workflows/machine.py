@@ -20,6 +20,8 @@ from vault.access import Action
 from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal, refusal_of_target
 from workflows.attributes import attributes
 from workflows.calls import call, invalid_state, reason
+from workflows.claim_model import ClaimAnswer
+from workflows.claiming import GroupClaim
 from workflows.held import HeldWatch
 from workflows.machine_book import MachineBook
 from workflows.machine_replication import SteadyState
@@ -46,6 +48,9 @@ OVERTAKE_REPLICATION = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FA
 """Jobs that begin while replication comes to its end: a worker learns of that with its next heartbeat only, and an
 outage must not wait for it. What they send themselves waits for the replica's lock (activities/protection.py)."""
 
+TRIES_AGAIN_AFTER = timedelta(minutes=5)
+"""A resynchronization by the policy that another machine of the group stands in the way of."""
+
 
 @workflow.defn(name="Machine")
 class MachineWorkflow:
@@ -59,6 +64,7 @@ class MachineWorkflow:
         self._old_copy = OldCopyWatch(self._book)
         self._held = HeldWatch(self._book, self.abandon)
         self._tests = TestLane(self._book, self._run_job, self._running)
+        self._claim = GroupClaim(self._book, self._refusal)
         self._waiting: JobRequest | None = None
         self._resume_asked = False
 
@@ -75,6 +81,9 @@ class MachineWorkflow:
     @workflow.update
     async def request(self, wanted: JobRequest) -> JobAccepted:
         """Start a job; answers as soon as it is accepted, with the id of its workflow."""
+        why_not = await self._claim.take(wanted)
+        if why_not is not None:
+            raise ApplicationError(why_not, type="Refused", non_retryable=True)
         if not self._book.knows(wanted.id):
             self._accept(wanted)
         return JobAccepted(job_id=self._book.job_of(wanted.id))
@@ -125,7 +134,7 @@ class MachineWorkflow:
     @workflow.signal
     async def ask(self, wanted: JobRequest) -> None:
         """A plan's request; the answer is a ``job_event`` signal to ``wanted.reply_to``."""
-        why_not = self._refusal(wanted)
+        why_not = self._refusal(wanted) or await self._claim.take(wanted)
         if why_not is not None:
             await self._reply(wanted, "refused", why_not)
         elif not self._book.knows(wanted.id):
@@ -152,6 +161,10 @@ class MachineWorkflow:
         request = self._book.requests[held.request_id]
         await self._reply(request, "held", "ready; waiting for its turn to start")
         await self._held.watch(request)
+
+    @workflow.signal
+    def group_claim(self, answer: ClaimAnswer) -> None:
+        self._claim.take_answer(answer)
 
     @workflow.signal
     async def proceed(self, held: HeldJob) -> None:
@@ -197,7 +210,13 @@ class MachineWorkflow:
         if await self._steady.resync_is_due():
             request_id = f"resync/{self.state.jobs_started + 1}"
             asked_by = f"policy ({self.state.policy.resync})"
-            self._accept(JobRequest(id=request_id, kind=JobKind.RESYNCHRONIZE, requested_by=asked_by))
+            wanted = JobRequest(id=request_id, kind=JobKind.RESYNCHRONIZE, requested_by=asked_by)
+            why_not = await self._claim.take(wanted)
+            if why_not is None:
+                self._accept(wanted)
+            elif self._waiting is None:
+                self._book.set_health(Health(level="warning", reason=why_not))
+                await self._steady.until_wanted(TRIES_AGAIN_AFTER)
 
     # -- one job ------------------------------------------------------------------------------------------------
 
@@ -219,6 +238,7 @@ class MachineWorkflow:
             self._book.record(wanted.id, state="failed", message=message)
             if overtaken is None:
                 self._judge_failure(wanted.kind, message)
+            await self._claim.give_back(wanted)
             await self._reply(wanted, "failed", message)
             return
         self._take_over(wanted, copies, result)
@@ -229,7 +249,10 @@ class MachineWorkflow:
         self._judge_success(wanted.kind, result)
         follower = FOLLOWED_BY.get(wanted.kind)
         if follower is not None:
-            self._accept(wanted.model_copy(update={"id": f"{wanted.id}+", "kind": follower}))
+            next_job = wanted.model_copy(update={"id": f"{wanted.id}+", "kind": follower})
+            self._accept(next_job)
+            await self._claim.pass_on(wanted, next_job)
+        await self._claim.give_back(wanted)
         await self._reply(wanted, "finished", result.trouble or "", result)
 
     async def _leave_nobody_else(self, wanted: JobRequest) -> None:
@@ -286,6 +309,7 @@ class MachineWorkflow:
         )
         self._running[wanted.id] = child
         try:
+            await self._claim.begun(wanted, child)
             result: JobResult = await child
             return result
         finally:
@@ -386,6 +410,7 @@ class MachineWorkflow:
         return (
             self.state.phase in IDLE
             and self._waiting is None
+            and not self._claim.is_asking
             and not (self._tests.is_busy or self._running or self._steady.is_ending)
         )
 

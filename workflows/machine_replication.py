@@ -89,6 +89,12 @@ class SteadyState:
         state = self._book.state
         return state.phase is Phase.RESYNC_REQUIRED and state.policy.resync != "manual" and not state.halted
 
+    async def until_wanted(self, at_most: timedelta) -> None:
+        try:
+            await workflow.wait_condition(self._wanted, timeout=at_most, timeout_summary="what is due is tried again")
+        except TimeoutError:
+            return
+
     async def resync_is_due(self) -> bool:
         """Wait for the policy's window; False when a job came first."""
         policy = self._book.state.policy

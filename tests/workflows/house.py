@@ -51,6 +51,7 @@ from workflows.model import (
 )
 
 SERVER = Path(__file__).parents[2] / ".venv/bin/temporal-test-server"
+REAL_SERVER = SERVER.with_name("temporal")
 QUEUES = ("control", "site.primary", "site.recovery", "replication.primary", "replication.recovery")
 PATIENCE_S = 20.0
 """Real seconds until a wait gives up: far more than anything here takes."""
@@ -354,6 +355,18 @@ def activity_methods(world: World, runner: BlockingRunner) -> list[Any]:
     ]
 
 
+async def _server(real: bool) -> WorkflowEnvironment:
+    if real:
+        return await WorkflowEnvironment.start_local(
+            dev_server_existing_path=str(REAL_SERVER),
+            data_converter=pydantic_data_converter,
+            dev_server_log_level="error",
+        )
+    return await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(SERVER), data_converter=pydantic_data_converter
+    )
+
+
 @asynccontextmanager
 async def open_house(
     monkeypatch: pytest.MonkeyPatch,
@@ -361,6 +374,7 @@ async def open_house(
     without: Sequence[str] = (),
     time_scale: float = 1.0,
     runner: WorkflowRunner | None = None,
+    real_server: bool = False,
     **timings: float,
 ) -> AsyncIterator[House]:
     """The harness, opened.
@@ -368,15 +382,15 @@ async def open_house(
     Args:
         without: queues that nobody polls.
         runner: without a sandbox when None, which is much quicker; some tests and all stored histories run in it.
+        real_server: time cannot be skipped there, but it tells parents and children of each other's termination.
     """
     monkeypatch.setattr("activities.running.LONGEST_HEARTBEAT_PAUSE_S", 0.05)
-    async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=str(SERVER), data_converter=pydantic_data_converter
-    ) as env:
+    async with await _server(real_server) as env:
         with ThreadPoolExecutor(32) as threads:
             await env.client.operator_service.add_search_attributes(
                 AddSearchAttributesRequest(
-                    search_attributes={key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL}
+                    namespace=env.client.namespace,
+                    search_attributes={key.name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for key in ALL},
                 )
             )
             opened = House(env, World(), Timings(**timings), time_scale, runner or UnsandboxedWorkflowRunner(), threads)
