@@ -26,14 +26,14 @@ HOSTS_OF_A_SITE_WITH_VMM = 2
 
 def inventory(folder: Path) -> str:
     """The lab's inventory, with hosts on free ports of 127.0.0.1 and passwords in files below ``folder``."""
-    return json.dumps(_inventory(folder), indent=2) + "\n"
+    return json.dumps(as_data(folder), indent=2) + "\n"
 
 
 def inventory_with_vmm(folder: Path) -> str:
     """The same with two hosts a site, and a VMM server at each that places replicas and connects networks."""
     from simulation.arrays.settings import free_ports
 
-    document = _inventory(folder)
+    document = as_data(folder)
     for name, site in document["sites"].items():
         *hosts, vmm = (f"127.0.0.1:{port}" for port in free_ports(HOSTS_OF_A_SITE_WITH_VMM + 1))
         site["hyperv"] |= {"hosts": hosts, "replica": {}}
@@ -44,7 +44,8 @@ def inventory_with_vmm(folder: Path) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _inventory(folder: Path) -> dict[str, Any]:
+def as_data(folder: Path) -> dict[str, Any]:
+    """As :func:`inventory`, before it is written down."""
     from ruamel.yaml import YAML
 
     from simulation.arrays.settings import free_ports

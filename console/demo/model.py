@@ -33,6 +33,7 @@ class PhaseResult(Value):
     machines: dict[str, MachineResult]
     run: RunStatus | None = None
     sentence: str = ""
+    """What else was seen, in one sentence; empty: the numbers say it all."""
 
     @property
     def lost(self) -> int:
@@ -44,8 +45,11 @@ class PhaseResult(Value):
 
     @property
     def is_measured(self) -> bool:
-        """Whether the phase moved bytes or brought machines back; commit and clean-up do neither."""
-        return any(result.rto_s is not None or result.bytes_sent or result.trouble for result in self.machines.values())
+        """Whether it moved bytes, brought machines back or looked into copies; commit and clean-up do not."""
+        return any(
+            result.rto_s is not None or result.bytes_sent or result.recovery_point is not None or result.trouble
+            for result in self.machines.values()
+        )
 
     @property
     def slowest_rto_s(self) -> float | None:
@@ -62,6 +66,8 @@ class DemoResult(Value):
     began: datetime
     duration_s: float
     phases: list[PhaseResult]
+    verdict: str
+    """What is true when there are no problems."""
     overlaps: int
     """Times that two copies of one machine ran on production networks: must be 0."""
 

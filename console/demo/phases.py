@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.lab.faults import Fault, SiteFaults
 from adapters.lab.layout import LabLayout
@@ -19,6 +18,7 @@ from plans.model import Plan
 from vault.domain import RunType
 from vault.lifecycle import JobKind
 from vault.validation import Loaded
+from workers.settings import Settings
 from workflows.model import JobResult, RunStatus
 
 Tell = Callable[[str], None]
@@ -26,19 +26,26 @@ LOAD_BETWEEN_PHASES_S = 2.0
 """The guests write on for so long between two phases, so that each has something to lose."""
 
 
+class Stage(NamedTuple):
+    """What a demo's phases work with."""
+
+    leeward: Leeward
+    plan: Loaded[Plan]
+    settings: Settings
+    tell: Tell
+
+
 class Phases:
     """Runs the phases of one demo on one plan."""
 
-    def __init__(
-        self, leeward: Leeward, plan: Loaded[Plan], lab_root: Path, tell: Tell, *, loses_nothing: bool = False
-    ) -> None:
+    def __init__(self, stage: Stage, *, loses_nothing: bool = False) -> None:
         self._loses_nothing = loses_nothing
-        self._leeward = leeward
-        self._plan = plan.model
-        self._file = reviewed_text(plan.source)
-        self._lab = LabLayout(lab_root)
-        self._lab_root = lab_root
-        self._tell = tell
+        self._leeward = stage.leeward
+        self._plan = stage.plan.model
+        self._file = reviewed_text(stage.plan.source)
+        self._lab_root = stage.settings.lab_root
+        self._lab = LabLayout(self._lab_root)
+        self._tell = stage.tell
 
     async def all(self) -> AsyncIterator[PhaseResult]:
         yield await self.protect()

@@ -11,7 +11,7 @@ from adapters.lab.network import overlaps
 from console.client import Leeward
 from console.cmd_engine import start_engine, stop_engine
 from console.demo.model import DemoResult, PhaseResult
-from console.demo.phases import Phases
+from console.demo.phases import Stage
 from console.demo.report import write_report
 from console.demo.scenarios import SCENARIOS, Scenario
 from console.output import Output, seconds, size
@@ -45,13 +45,14 @@ async def run_demo(scenario: Scenario, folder: Path | None, json_file: Path | No
             began=began,
             duration_s=time.monotonic() - clock,
             phases=phases,
+            verdict=scenario.verdict,
             overlaps=len(overlaps(settings.lab_root)),
         )
     finally:
         if not keep:
             scenario.end(settings)
             stop_engine(settings)
-    _show(result, output, loses_nothing=scenario.loses_nothing)
+    _show(result, output)
     write_report(result, (settings.vault.parent / "payments.plan.yaml").read_text(), report)
     output.say(f"report: {report.resolve()}")
     if json_file is not None:
@@ -69,7 +70,7 @@ async def _run_phases(
     plan = load_plan_source(settings.vault.parent / "payments.plan.yaml", inventory)
     clock = time.monotonic()
     done: list[PhaseResult] = []
-    async for phase in Phases(leeward, plan, settings.lab_root, output.say, loses_nothing=scenario.loses_nothing).all():
+    async for phase in scenario.phases(Stage(leeward, plan, settings, output.say)):
         done.append(phase)
         output.say(f"[{time.monotonic() - clock:5.1f} s] {_sentence(phase)}")
         if phase.run is not None and phase.run.state != "completed":
@@ -105,10 +106,12 @@ def _sentence(phase: PhaseResult) -> str:
         parts.append(f"slowest machine back after {seconds(phase.slowest_rto_s)}")
     if phase.bytes_sent:
         parts.append(f"{size(phase.bytes_sent)} sent")
+    if phase.sentence:
+        parts.append(phase.sentence)
     return ", ".join(parts)
 
 
-def _show(result: DemoResult, output: Output, *, loses_nothing: bool) -> None:
+def _show(result: DemoResult, output: Output) -> None:
     output.say("")
     rows = []
     for phase in result.phases:
@@ -134,13 +137,8 @@ def _show(result: DemoResult, output: Output, *, loses_nothing: bool) -> None:
     output.say("")
     for problem in result.problems:
         output.say(f"PROBLEM: {problem}")
-    if not result.problems and loses_nothing:
-        output.say("Every failover lost 0 transactions, the unplanned one too. Never two copies in production.")
-    elif not result.problems:
-        output.say(
-            "Nothing was lost that must not be: planned failover and failback lost 0 transactions, "
-            "the others hold every transaction of their recovery point. Never two copies in production."
-        )
+    if not result.problems:
+        output.say(result.verdict)
 
 
 def _verdict(troubles: list[str]) -> str:

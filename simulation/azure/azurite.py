@@ -36,7 +36,10 @@ class Azurite:
     """One account. ``folder`` has its data, certificate, key and log."""
 
     folder: Path
-    port: int
+
+    @property
+    def port(self) -> int:
+        return int((self.folder / "port").read_text())
 
     @property
     def url(self) -> str:
@@ -86,16 +89,19 @@ def prepare(folder: Path) -> Azurite:
     key = folder / "account.key"
     key.touch(mode=0o600)
     key.write_text(base64.b64encode(secrets.token_bytes(64)).decode())
-    return Azurite(folder, free_ports(1)[0])
+    (folder / "port").write_text(str(free_ports(1)[0]))
+    return Azurite(folder)
 
 
-def start(azurite: Azurite) -> None:
-    """Start it in the background, and wait until it listens; :func:`stop` ends it, from whatever process.
+def start(folder: Path) -> None:
+    """Start what was prepared in ``folder`` in the background, and wait until it listens. :func:`stop` ends it, from
+    whatever process.
 
     Raises ``NotFound`` when it is not installed, ``InvalidState`` with the end of its log when it does not come up."""
+    azurite = Azurite(folder)
     server = _launched(azurite)
     body = {"pid": server.pid, "start_ticks": start_ticks(server.pid)}
-    write_document(azurite.folder / "process.json", FORMAT, VERSION, body)
+    write_document(folder / "process.json", FORMAT, VERSION, body)
     _wait_until_listening(azurite, server)
 
 

@@ -71,8 +71,8 @@ class Fabric:
         self.ground = Ground(root, inventory)
         self.time_scale = time_scale
         self.lock = threading.RLock()
-        self._folder = root / "hyperv"
-        self._path = self._folder / "fabric.json"
+        self._root = root
+        self._path = root / "hyperv" / "fabric.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self.state = FabricState.load(self._path) or FabricState()
         for name, site in inventory.sites.items():
@@ -132,8 +132,7 @@ class Fabric:
         return {network.switch or name: name for name, network in networks.items()}
 
     def disk_folder(self, site: str) -> Path:
-        """What the hosts of a site call :data:`FOLDER`, for those that read virtual disks near them."""
-        return self._folder / "disks" / site
+        return disk_folder(self._root, site)
 
     def guest_login(self, vm: Vm) -> tuple[str, str] | None:
         """The account that the machine's guest knows: what the inventory says of the machine it is (a copy of)."""
@@ -226,6 +225,11 @@ class Fabric:
     def close(self) -> None:
         """Stop replicating. Guests run on."""
         self.transfers.close()
+
+
+def disk_folder(root: Path, site: str) -> Path:
+    """What the hosts of a site call :data:`FOLDER`, for those that read virtual disks near them."""
+    return root / "hyperv" / "disks" / site
 
 
 def host_names(site_name: str, site: Site) -> list[str]:

@@ -87,6 +87,7 @@ def test_one_that_does_not_come_up_is_said_with_its_log(monkeypatch: pytest.Monk
     (tmp_path / "node").write_text("#!/bin/sh\necho port is taken; exit 3\n")
     (tmp_path / "node").chmod(0o755)
     monkeypatch.setattr(azurite, "SCRIPT", tmp_path / "node")
+    azurite.prepare(tmp_path / "account")
     with pytest.raises(InvalidState, match="Azurite did not start: port is taken"):
-        azurite.start(azurite.prepare(tmp_path / "account"))
+        azurite.start(tmp_path / "account")
     assert not azurite.stop(tmp_path / "account")

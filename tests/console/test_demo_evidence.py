@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from adapters.azure import vhd
+from adapters.lab import database
+from adapters.lab.definition import DiskDefinition
 from adapters.lab.ledger import Ledger
-from console.demo.evidence import judge, window_at
+from console.demo.evidence import differences_from_disk, judge, judge_images, window_at
 from console.demo.model import DemoResult, MachineResult, PhaseResult
 from vault.domain import Answering, GuestTransactions, RecoveryPoint
 from workflows.model import JobResult
@@ -88,8 +92,86 @@ def test_problems_of_the_whole_demo() -> None:
         duration_s=1,
         machines={"db": MachineResult(trouble="3 damaged transactions"), "web": MachineResult()},
     )
-    demo = DemoResult(scenario="lab", began=moment(0), duration_s=2, phases=[phase], overlaps=1)
+    demo = DemoResult(scenario="lab", verdict="", began=moment(0), duration_s=2, phases=[phase], overlaps=1)
     assert demo.problems == [
         "failback: db: 3 damaged transactions",
         "two copies of a machine ran on production networks 1 times",
+    ]
+
+
+# -- what a recovery point holds, by its disks -------------------------------------------------------------------
+
+SIZE = 3 << 20
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A disk with the transactions 1 to 8, the last of which was begun at second 8."""
+    path, disks = tmp_path / "os.raw", (DiskDefinition("os", SIZE),)
+    with path.open("wb+") as stream:
+
+        def write(_: int, offset: int, data: bytes) -> None:
+            stream.seek(offset)
+            stream.write(data)
+
+        def read(_: int, offset: int, length: int) -> bytes:
+            stream.seek(offset)
+            return stream.read(length)
+
+        stream.truncate(SIZE)
+        database.format_disks(write, disks, 4096)
+        geometry = database.read_geometry(read, 1)
+        for number in range(1, 9):
+            database.write_transaction(write, geometry, "db", number, number * SECOND)
+    return path
+
+
+def point_at(second: float) -> RecoveryPoint:
+    return RecoveryPoint.model_validate(
+        {"id": "p1", "time": moment(second), "sequence": 1, "kind": "crash-consistent", "bytes": 0}
+    )
+
+
+def test_a_point_that_holds_what_was_acknowledged_before_it_is_fine(image: Path, ledger: Path) -> None:
+    result = judge_images([image], point_at(8.2), ledger)
+    assert (result.transactions_acknowledged, result.transactions_held, result.trouble) == (7, 8, "")
+
+
+def test_a_point_without_something_acknowledged_before_it_is_not(image: Path, ledger: Path) -> None:
+    result = judge_images([image], point_at(10.2), ledger)
+    assert (result.transactions_lost, result.trouble) == (
+        1,
+        "1 transactions that were acknowledged before its moment are not in it",
+    )
+
+
+def test_damage_in_a_point_is_told(image: Path, ledger: Path) -> None:
+    with image.open("rb+") as stream:
+        stream.seek(image.read_bytes().rfind(b"GDAT") + 100)
+        stream.write(b"damage")
+    assert "damaged transactions" in judge_images([image], point_at(8.2), ledger).trouble
+
+
+def page_blob(image: Path, path: Path) -> Path:
+    path.write_bytes(image.read_bytes() + vhd.footer(SIZE, uuid.UUID(int=1), moment(10**9)))
+    return path
+
+
+def test_equal_copies_do_not_differ_from_their_disk(image: Path, tmp_path: Path) -> None:
+    assert differences_from_disk(image, image, page_blob(image, tmp_path / "os.vhd")) == []
+
+
+def test_each_copy_that_differs_is_named_with_its_place(image: Path, tmp_path: Path) -> None:
+    blob, disk = page_blob(image, tmp_path / "os.vhd"), tmp_path / "disk"
+    raw = bytearray(image.read_bytes())
+    raw[2_000_123] ^= 1
+    disk.write_bytes(raw)
+    assert differences_from_disk(disk, image, blob) == [
+        "the recovery point's os.raw differs from the disk at byte 2000123",
+        "os.vhd, opened as a VHD, differs from the disk at byte 2000123",
+    ]
+    disk.write_bytes(image.read_bytes() + b"more")
+    assert differences_from_disk(disk, image, blob) == [
+        f"the recovery point's os.raw differs from the disk at byte {SIZE}",
+        f"os.vhd does not end with the footer of a fixed VHD of {SIZE + 4} bytes",
     ]
