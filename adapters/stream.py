@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from adapters.networks import network_finding
@@ -24,6 +24,7 @@ from adapters.ports import (
 from replication import caching, groups, seeding, stream
 from replication.cache import CutCache
 from replication.cipher import SiteKey
+from replication.clock import AgeClock
 from replication.media import SeedManifest
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import (
@@ -69,6 +70,7 @@ class StreamProvider:
         self._store_across = store_across
         self._replica_key = replica_key
         self._cache_of = cache_of
+        self._ages = AgeClock()
 
     def check_source(self, relationship: Relationship) -> list[Finding]:
         machine = relationship.machine
@@ -206,7 +208,8 @@ class StreamProvider:
                 point = stream.send_pending(source, store, report)
             else:
                 point = stream.replicate_cut(source, store, kind, report)
-            store.prune(relationship.retention, datetime.now(UTC))
+            kept_for = timedelta(hours=relationship.retention.hours)
+            store.prune(relationship.retention, self._ages.for_ages(kept_for))
         return point
 
     def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:

@@ -17,7 +17,8 @@ from vault.errors import AuthenticationRefused, BadInput, NoSpace, Unreachable
 
 FORMAT, VERSION = "leeward-lab-faults", 1
 _LOOK_AGAIN_S = 0.1
-_PACE = struct.Struct("<Q")
+_PACE = struct.Struct("<dd")
+"""When it was written, and until when the link carries what was asked for: by the clock that nobody sets."""
 
 
 class Fault(StrEnum):
@@ -133,7 +134,7 @@ def link_guard(lab_root: Path, source_site: str, target_site: str) -> Callable[[
         if not rates or count <= 0:
             return
         carried_at = _take_turn(pace, count / min(rates))
-        while (wait := carried_at - time.time()) > 0:
+        while (wait := carried_at - time.monotonic()) > 0:
             time.sleep(min(wait, _LOOK_AGAIN_S))
             if not [rate for end in ends if (rate := end.require_link()) is not None]:
                 return
@@ -142,16 +143,19 @@ def link_guard(lab_root: Path, source_site: str, target_site: str) -> Callable[[
 
 
 def _take_turn(pace: Path, seconds: float) -> float:
-    """Queue behind what the link carries already; the time (since 1970) at which these bytes will be over.
+    """Queue behind what the link carries already; the time by the machine's monotonic clock at which these bytes will
+    be over.
 
-    The file is a queue between living processes, worth nothing after a restart; so it has no format of its own."""
+    The file is a queue between living processes, worth nothing after a restart; so it has no format of its own. All
+    processes of a machine have one monotonic clock; who wrote later than now wrote before the machine started."""
     descriptor = open_lock_file(pace)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         raw = os.pread(descriptor, _PACE.size, 0)
-        free_at = _PACE.unpack(raw)[0] / 1e9 if len(raw) == _PACE.size else 0.0
-        carried_at = max(free_at, time.time()) + seconds
-        os.pwrite(descriptor, _PACE.pack(int(carried_at * 1e9)), 0)
+        now = time.monotonic()
+        written_at, free_at = _PACE.unpack(raw) if len(raw) == _PACE.size else (now, now)
+        carried_at = (max(free_at, now) if written_at <= now else now) + seconds
+        os.pwrite(descriptor, _PACE.pack(now, carried_at), 0)
     finally:
         os.close(descriptor)
     return carried_at

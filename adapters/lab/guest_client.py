@@ -44,6 +44,8 @@ def launch(layout: LabLayout, folder: MachineFolder) -> None:
         "PATH": os.environ.get("PATH", os.defpath),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
         "PYTHONPATH": packages,
+        # Whoever preloads a library into leeward, a clock that can be set, means its guests too.
+        **({"LD_PRELOAD": os.environ["LD_PRELOAD"]} if "LD_PRELOAD" in os.environ else {}),
     }
     # -S: the guest needs nothing but the standard library, and is quicker without looking for more.
     command = [sys.executable, "-S", "-m", "adapters.lab.guest", str(layout.root.resolve()), str(folder.path.resolve())]

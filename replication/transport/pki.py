@@ -41,7 +41,8 @@ AUTHORITY_DAYS = 3650
 SITE_DAYS = 397
 RENEW_DAYS = 60
 """A certificate that is valid for less is renewed by ``issue``, and warned about."""
-CLOCK_SKEW = timedelta(minutes=10)
+CLOCK_SKEW = timedelta(hours=1, minutes=10)
+"""A certificate made just before its peer's clock was set back by an hour is still a valid one."""
 _SITE_URI = "spiffe://leeward/site/"
 _SITE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 

@@ -21,6 +21,7 @@ from activities.contracts import Replicate, ReplicationPulse, Waiting
 from activities.protection import ProtectionActivities
 from activities.running import BlockingRunner
 from activities.testing import worst_age_s
+from replication.clock import AgeClock
 from replication.retention import expired, resolve
 from vault.domain import CacheFill, RecoveryPoint, Relationship, Retention
 from vault.errors import Unreachable
@@ -143,3 +144,62 @@ def test_ages_between_two_clocks_are_never_negative(step: timedelta) -> None:
     """Points are of the source's clock, a test's begin and end of Temporal's."""
     age = worst_age_s(points(0, 1, 2), NOON + step, NOON + step + timedelta(minutes=2))
     assert age is not None and 0 <= age <= 7200
+
+
+class TwoClocks:
+    """A host's clock, which is set, and the one beside it that is not."""
+
+    def __init__(self) -> None:
+        self.wall, self.steady = NOON, 1000.0
+        self.ages = AgeClock(lambda: self.wall, lambda: self.steady)
+
+    def passes(self, time: timedelta) -> None:
+        self.wall, self.steady = self.wall + time, self.steady + time.total_seconds()
+
+    def ages_are_too_high_by(self, up_to: timedelta) -> timedelta:
+        """How much older than it is something is taken that was made at the beginning."""
+        return self.ages.for_ages(up_to) - NOON - timedelta(seconds=self.steady - 1000)
+
+
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "too_old"),
+    [
+        ([HOUR], 0),
+        ([-HOUR], -1),
+        ([HOUR, -HOUR], 0),
+        ([-HOUR, HOUR], -1),  # nothing made in between is taken for older either
+        ([HOUR, HOUR], 0),
+        ([HOUR, -2 * HOUR, HOUR], -1),
+    ],
+)
+def test_what_was_made_is_never_taken_for_older_when_the_clock_is_set(steps: list[timedelta], too_old: int) -> None:
+    clocks, made = TwoClocks(), []
+    for step in [timedelta(0), *steps]:
+        clocks.wall += step
+        clocks.ages.for_ages(DAY)
+        made.append((clocks.wall, clocks.steady))
+        clocks.passes(timedelta(minutes=1))
+    for stamped, at in made:
+        taken = (clocks.ages.for_ages(DAY) - stamped).total_seconds()
+        assert taken <= clocks.steady - at + 1
+    assert clocks.ages_are_too_high_by(DAY) == too_old * HOUR
+
+
+def test_the_new_time_holds_once_all_of_before_is_expired_anyway() -> None:
+    clocks = TwoClocks()
+    clocks.wall += HOUR
+    assert clocks.ages.for_ages(DAY) == clocks.wall - HOUR
+    clocks.passes(DAY + timedelta(minutes=1))
+    assert clocks.ages.for_ages(DAY) == clocks.wall
+    assert clocks.ages.for_ages(2 * DAY) == clocks.wall - HOUR
+
+
+def test_a_clock_that_is_corrected_slowly_is_believed() -> None:
+    clocks = TwoClocks()
+    for _ in range(100):
+        clocks.passes(timedelta(minutes=1))
+        clocks.wall += timedelta(milliseconds=30)
+        assert clocks.ages.for_ages(DAY) == clocks.wall

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from lab_support import AWAY, HOME, Lab, no_beat, no_report
 
-from adapters.lab.faults import Fault, SiteFaults, link_guard
+from adapters.lab.faults import _PACE, Fault, SiteFaults, link_guard
+from adapters.lab.layout import LabLayout
 from vault.domain import PowerState, Severity
 from vault.errors import AuthenticationRefused, BadInput, LeewardError, NoSpace, Unreachable
 
@@ -172,3 +173,14 @@ def test_waiting_for_a_slow_link_ends_when_it_breaks_or_recovers(tmp_path: Path)
         change()
         thread.join(2)
         assert ended == (["the link is down"] if broken else ["carried"])
+
+
+def test_what_a_slow_link_carried_before_the_machine_was_started_again_holds_nothing_up(tmp_path: Path) -> None:
+    """Its clock began anew: what was written then seems to be of the future."""
+    SiteFaults(tmp_path, HOME).set(Fault.LINK_SLOW, 1_000_000)
+    pace = LabLayout(tmp_path).link(HOME, AWAY)
+    pace.parent.mkdir(parents=True)
+    now = time.monotonic()
+    pace.write_bytes(_PACE.pack(now + 1000, now + 1001))
+    link_guard(tmp_path, HOME, AWAY)(100)
+    assert time.monotonic() - now < 1.0

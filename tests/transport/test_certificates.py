@@ -243,3 +243,9 @@ def test_a_server_of_tls_1_2_is_refused_by_the_client(wire: Wire) -> None:
         with pytest.raises(InvalidState, match="no common version of TLS"):
             wire.remote(address=address).exists()
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_certificate_is_valid_also_where_the_clock_was_set_an_hour_back_since(tmp_path: Path) -> None:
+    made = other_pki(tmp_path / "pki")
+    for site in (SOURCE, TARGET):
+        Identity(made, site).require_usable(NOW - timedelta(hours=1))
