@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, JsonValue
 
 from plans.context import MachineInRun, RunContext
 from plans.steps import CallStep, CheckStep, ManualStep, ScriptStep
@@ -230,6 +230,19 @@ class RunQuestion(Value):
     execution: str
 
 
+class WorkflowsQuestion(Value):
+    """Ask each of these workflows the same query."""
+
+    ids: list[str]
+    query: str
+
+
+class WorkflowsAnswers(Value):
+    """The answers by workflow id, as JSON. Workflows that do not run have none."""
+
+    answers: dict[str, JsonValue]
+
+
 class RunFound(Value):
     goes_on: bool
     how: str
@@ -379,6 +392,7 @@ DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Done)
 SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
 START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
 WATCH_OLD_COPY = ActivityCall("watch_old_copy", WatchOldCopy, OldCopyWatched)
+QUERY_WORKFLOWS = ActivityCall("query_workflows", WorkflowsQuestion, WorkflowsAnswers)
 FIND_RUN = ActivityCall("find_run", RunQuestion, RunFound)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
 RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)

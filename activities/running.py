@@ -142,7 +142,7 @@ class BlockingRunner:
                 left = end - clock()
                 if left <= 0 or asked.done():
                     return
-                await asyncio.wait({leaving, asked}, timeout=min(left, _pause()), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({leaving, asked}, timeout=min(left, _rhythm()), return_when=asyncio.FIRST_COMPLETED)
                 if leaving.done():
                     raise _worker_leaves()
         finally:
@@ -191,8 +191,11 @@ def _guarded(call: Callable[[Running], Result], running: Running) -> _Finished[R
 
 
 def _pause() -> float:
+    """Seconds between two heartbeats of a call at work: its progress is news."""
+    return min(_rhythm(), LONGEST_HEARTBEAT_PAUSE_S)
+
+
+def _rhythm() -> float:
     """Seconds between two heartbeats: often enough that one lost heartbeat does not fail the activity."""
     timeout = activity.info().heartbeat_timeout
-    if timeout is None:
-        return LONGEST_HEARTBEAT_PAUSE_S
-    return min(timeout.total_seconds() / HEARTBEATS_PER_TIMEOUT, LONGEST_HEARTBEAT_PAUSE_S)
+    return timeout.total_seconds() / HEARTBEATS_PER_TIMEOUT if timeout else LONGEST_HEARTBEAT_PAUSE_S

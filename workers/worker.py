@@ -54,6 +54,8 @@ THREADS_PER_ROLE = 64
 """Blocking calls at once. What has no thread yet waits with heartbeats."""
 ACTIVITIES_AT_ONCE = 10_000
 """Each protected machine has one activity that mostly waits; waiting needs no thread."""
+WORKFLOWS_IN_MEMORY = 5_000
+"""Machines and what goes on with them; each further one is replayed from its history whenever something happens."""
 DEPLOYMENT = "leeward"
 LONGEST_STICKY_S = 10.0
 """A workflow waits so long for the control worker that knows it, before any other takes it: a killed one's work."""
@@ -92,21 +94,16 @@ class Role(StrEnum):
     REPLICATION = "replication"
 
 
-def sandbox() -> SandboxedWorkflowRunner:
-    """Workflow modules are loaded anew in the sandbox; the value types they share with everybody are not."""
-    return SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules(
-            "vault",
-            "plans",
-            "reports",
-            "activities.contracts",
-            "workflows.model",
-            "workflows.slot_model",
-            "workflows.claim_model",
-            "annotated_types",
-            "pydantic",
-        )
-    )
+def sandbox(*, strict: bool = False) -> SandboxedWorkflowRunner:
+    """Workflows see the value types that they share with everybody as they are.
+
+    Args:
+        strict: load the workflows' own modules anew for each workflow, in which whatever is not deterministic fails.
+            Tests do; for workers it would be the largest part of their work with many machines.
+    """
+    shared = ["vault", "plans", "reports", "activities.contracts", "annotated_types", "pydantic"]
+    shared += ["workflows.model", "workflows.slot_model", "workflows.claim_model"] if strict else ["workflows"]
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*shared))
 
 
 async def run_worker(
@@ -144,6 +141,7 @@ def make_worker(client: Client, queue: str, activities: list[Any], settings: Set
         activities=activities,
         workflow_runner=sandbox(),
         max_concurrent_activities=ACTIVITIES_AT_ONCE,
+        max_cached_workflows=WORKFLOWS_IN_MEMORY,
         max_heartbeat_throttle_interval=throttle,
         default_heartbeat_throttle_interval=throttle,
         graceful_shutdown_timeout=GRACE,

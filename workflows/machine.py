@@ -140,9 +140,10 @@ class MachineWorkflow:
         elif not self._book.knows(wanted.id):
             self._accept(wanted)
 
-    @workflow.signal
-    async def describe_to(self, asked: DescribeTo) -> None:
-        described = MachineDescribed(
+    @workflow.query
+    def described(self) -> MachineDescribed:
+        """What a plan wants to know before it begins."""
+        return MachineDescribed(
             machine=self.state.name,
             phase=self.state.phase,
             reversed=self.state.reversed,
@@ -153,7 +154,10 @@ class MachineWorkflow:
             health=self.state.health,
             recovered_by=self.state.recovered_by,
         )
-        await _signal(asked.reply_to, "machine_described", described)
+
+    @workflow.signal
+    async def describe_to(self, asked: DescribeTo) -> None:
+        await _signal(asked.reply_to, "machine_described", self.described())
 
     @workflow.signal
     async def job_held(self, held: HeldJob) -> None:

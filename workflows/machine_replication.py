@@ -12,16 +12,18 @@ from temporalio.workflow import ActivityCancellationType
 
 from activities import contracts
 from activities.contracts import Replicate, ReplicationStopped, replication_queue
+from vault.domain import Relationship
 from vault.inventory import Policy
 from vault.lifecycle import Phase
 from workflows.calls import is_cancellation, reason
 from workflows.machine_book import MachineBook
-from workflows.model import Health
+from workflows.model import Health, Timings
 from workflows.protection import time_until
 
 JOBS_OVERTAKE = "jobs-overtake-replication"
 """Patch: machines that were protected before waited for the end of replication first."""
 REPLICATION_TURN = timedelta(hours=1)
+LONGEST_SILENCE_S = 300.0
 
 
 class SteadyState:
@@ -56,7 +58,7 @@ class SteadyState:
             result_type=ReplicationStopped,
             task_queue=replication_queue(relationship.source_site),
             summary=f"replicate {relationship.machine} to {relationship.target_site}",
-            heartbeat_timeout=timedelta(seconds=self._book.state.timings.heartbeat_s),
+            heartbeat_timeout=timedelta(seconds=longest_silence_s(relationship, self._book.state.timings)),
             start_to_close_timeout=REPLICATION_TURN * 2,
             retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1)),
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -107,6 +109,12 @@ class SteadyState:
         except TimeoutError:
             return True
         return False
+
+
+def longest_silence_s(relationship: Relationship, timings: Timings) -> float:
+    """A machine that waits most of the time beats by its own rhythm: every beat is a write for Temporal, and thousands
+    of machines wait. A worker that died is missed before two cuts are."""
+    return max(timings.heartbeat_s, min(relationship.pace_s / 2, LONGEST_SILENCE_S))
 
 
 def _opens_in(policy: Policy, now: datetime) -> timedelta:

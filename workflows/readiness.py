@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from activities import contracts
-from activities.contracts import PointQuestion, ReadinessQuestion, site_queue
+from activities.contracts import CONTROL_QUEUE, PointQuestion, ReadinessQuestion, WorkflowsQuestion, site_queue
 from plans.context import MachineInRun
 from plans.steps import Direction
 from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
@@ -32,6 +32,10 @@ ASKS_THE_TARGET = frozenset({"test", "planned", "unplanned", "failback"})
 DONE_NAMED = 5
 """So many machines that are done already are named in one sentence; each is named in its own row."""
 ASKS_THE_SOURCE = frozenset({"planned", "failback"})
+ASKED_AT_ONCE = 100
+"""So many machines' answers stay a small payload."""
+ASKS_BY_QUERY = "readiness-asks-by-query"
+"""Patch: machines were asked by signal, and signalled back."""
 MOVES = frozenset({"planned", "unplanned", "failback"})
 
 
@@ -51,7 +55,7 @@ class PlanReadiness:
     @workflow.run
     async def run(self, given: ReadinessInput) -> Readiness:
         began = workflow.now()
-        await asyncio.gather(*(self._ask(machine) for machine in given.machines))
+        await self._describe(given)
         self._already = already_done(self._described, given.facts.run_type, MAIN_JOB[given.facts.run_type])
         self._check_phases(given)
         direction = self._direction(given)
@@ -88,14 +92,39 @@ class PlanReadiness:
         more = f"; and {len(self._already) - DONE_NAMED} more are" if len(self._already) > DONE_NAMED else ""
         return f"{left} machines and their sites are ready{done}{more}"
 
+    async def _describe(self, given: ReadinessInput) -> None:
+        if not workflow.patched(ASKS_BY_QUERY):
+            await asyncio.gather(*(self._ask(machine) for machine in given.machines))
+            return
+        batches = [given.machines[at : at + ASKED_AT_ONCE] for at in range(0, len(given.machines), ASKED_AT_ONCE)]
+        await asyncio.gather(*(self._query(batch, given.facts) for batch in batches))
+
+    async def _query(self, machines: list[str], facts: RunFacts) -> None:
+        found = await call(
+            contracts.QUERY_WORKFLOWS,
+            WorkflowsQuestion(ids=[machine_id(machine) for machine in machines], query="described"),
+            queue=CONTROL_QUEUE,
+            summary=f"how are {len(machines)} machines?",
+            timings=facts.timings,
+        )
+        for machine in machines:
+            answer = found.answers.get(machine_id(machine))
+            if answer is None:
+                self._note_unprotected(machine)
+            else:
+                self._described[machine] = MachineDescribed.model_validate(answer)
+
     async def _ask(self, machine: str) -> None:
         handle = workflow.get_external_workflow_handle(machine_id(machine))
         try:
             await handle.signal("describe_to", DescribeTo(reply_to=workflow.info().workflow_id))
         except FailureError:
-            self._note(Severity.FAIL, machine, f"machine '{machine}' is not protected", f"leeward protect {machine}")
+            self._note_unprotected(machine)
             return
         await workflow.wait_condition(lambda: machine in self._described)
+
+    def _note_unprotected(self, machine: str) -> None:
+        self._note(Severity.FAIL, machine, f"machine '{machine}' is not protected", f"leeward protect {machine}")
 
     def _check_phases(self, given: ReadinessInput) -> None:
         job = MAIN_JOB[given.facts.run_type]

@@ -31,6 +31,12 @@ async def test_protecting_from_the_command_line(house: House) -> None:
     assert "db: protected; settings of the inventory taken over" in again.out
 
 
+def test_the_engine_writes_ahead(house: House) -> None:
+    """One sync for each of Temporal's transactions, not three or four: bytes 18 and 19 of SQLite's file format."""
+    with (house.settings.data / "temporal.db").open("rb") as database:
+        assert database.read(20)[18:] == b"\x02\x02"
+
+
 def test_json_holds_what_the_tables_show_and_neither_has_escape_codes(house: House) -> None:
     house.must("plan", "test", PLAN)
     house.must("plan", "cleanup", PLAN)

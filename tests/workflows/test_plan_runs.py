@@ -86,7 +86,7 @@ async def test_a_planned_run_shuts_down_in_reverse_and_starts_in_order(house: Ho
 
 
 async def test_all_run_types_one_after_the_other_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_house(monkeypatch, runner=sandbox()) as house:
+    async with open_house(monkeypatch, runner=sandbox(strict=True)) as house:
         await protect(house, "db", "app")
         two = plan({"name": "data", "machines": ["db"]}, {"name": "front", "machines": ["app"]})
         for run_type in ("test", "cleanup", "planned", "commit", "reverse", "failback", "commit", "reverse"):
