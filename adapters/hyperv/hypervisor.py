@@ -14,11 +14,13 @@ from adapters.hyperv.disk_folders import located
 from adapters.hyperv.facts import HostFacts, VirtualMachine, Volume
 from adapters.hyperv.guests import answers, transactions
 from adapters.hyperv.hosts import CALL_S, HyperVHosts, Located
+from adapters.hyperv.networks import SiteNetworks
 from adapters.hyperv.operations import (
     CANCEL_FAILOVER,
     CONNECT_NETWORK,
     GUEST_STATUS,
     INVENTORY,
+    REMOVE_SWITCHES,
     REMOVE_VM,
     RUN_IN_GUEST,
     START_VM,
@@ -26,12 +28,13 @@ from adapters.hyperv.operations import (
     ConnectNetwork,
     InventoryRequest,
     OfVm,
+    RemoveSwitches,
     RunInGuest,
     StopVm,
 )
 from adapters.hyperv.states import ROLES, STATES, Role, Standing, VmState, power
 from adapters.hyperv.tracking import ResilientChangeTracking
-from adapters.ports import Beat, ScriptResult, StreamSource
+from adapters.ports import Beat, MakesTestNetworks, ScriptResult, StreamSource
 from replication.bitmap import BitmapChangeSource
 from replication.ports import ChangeSource
 from vault import secrets
@@ -50,7 +53,6 @@ from vault.errors import (
     Busy,
     InvalidState,
     LeewardError,
-    NotFound,
     NotRecoverable,
     Unreachable,
 )
@@ -65,7 +67,7 @@ OUTPUT_KEPT = 64 * 1024
 ROOM_WARNING = 10 * 2**30
 
 
-class HyperVHypervisor(StreamSource):
+class HyperVHypervisor(StreamSource, MakesTestNetworks):
     """One Hyper-V site.
 
     Args:
@@ -86,6 +88,7 @@ class HyperVHypervisor(StreamSource):
         self.site = hosts.site
         self.hosts = hosts
         self.inventory = inventory
+        self.networks = SiteNetworks(self.site, inventory.sites[self.site].networks)
         self._resolve_secret = resolve_secret
         self.pause = pause
 
@@ -151,7 +154,7 @@ class HyperVHypervisor(StreamSource):
             site=self.site,
             power=power(vm.state),
             disks=[Disk(name=_file_name(disk.path), size=disk.size) for disk in vm.disks if disk.size],
-            network=self._network_of(adapters[0].switch) if adapters else None,
+            network=self.networks.of_switch(adapters[0].switch) if adapters else None,
             address=next((address for adapter in adapters for address in adapter.addresses), None),
         )
 
@@ -181,24 +184,30 @@ class HyperVHypervisor(StreamSource):
         return self.settings(machine)
 
     def network_kind(self, network: str) -> str:
-        networks = self.inventory.sites[self.site].networks
-        if network not in networks:
-            known = ", ".join(networks)
-            raise NotFound(f"unknown network '{network}'", where=f"site {self.site}", remedy=f"the site has: {known}")
-        return networks[network].kind
+        return self.networks.kind(network)
 
-    def switch(self, network: str) -> str:
-        """The virtual switch that a network is."""
-        self.network_kind(network)
-        return self.inventory.sites[self.site].networks[network].switch or network
+    def make_test_network(self, like: str, run_id: str, copy: str) -> str:
+        """Its switch is made on each host when the first copy is connected to it there."""
+        return self.networks.of_run(like, run_id)
+
+    def leave_test_networks(self, run_id: str, copy: str) -> None:
+        """A switch that another copy is connected to stays; one in the making gets it made anew when it was removed."""
+        names = self.networks.switches_of_run(run_id)
+        if not names:
+            return
+        answers = self.hosts.on_all(lambda host: self.hosts.run(host, REMOVE_SWITCHES, RemoveSwitches(names=names)))
+        for answer in answers.values():
+            if isinstance(answer, LeewardError):
+                raise answer
 
     def required_switch(self, network: str) -> str | None:
-        """The virtual switch that a host needs for a network; None: whichever carries it."""
-        return self.switch(network)
+        """The virtual switch that a host needs for a network; None: whichever carries it, or one that is made."""
+        return None if self.networks.is_made(network) else self.networks.switch(network)
 
     def connect(self, host: str, vm_id: str, relationship: Relationship, network: str) -> None:
         """Connect all network adapters of a recovered machine, or of a test copy. May be repeated."""
-        self.hosts.run(host, CONNECT_NETWORK, ConnectNetwork(vm_id=vm_id, switch=self.switch(network)))
+        switch, private = self.networks.switch(network), self.networks.is_made(network)
+        self.hosts.run(host, CONNECT_NETWORK, ConnectNetwork(vm_id=vm_id, switch=switch, private=private))
 
     def replica_server(self, relationship: Relationship) -> str:
         """The name that primary servers connect to, when this site is the target.
@@ -213,10 +222,6 @@ class HyperVHypervisor(StreamSource):
     def readiness(self, relationship: Relationship) -> list[Finding]:
         """What a system that manages the hosts knows against replicating or failing over from, or to, this site."""
         return []
-
-    def _network_of(self, switch: str) -> str:
-        networks = self.inventory.sites[self.site].networks
-        return next((name for name, network in networks.items() if (network.switch or name) == switch), switch)
 
     # --- power ------------------------------------------------------------------------------------------------
 

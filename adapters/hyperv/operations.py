@@ -105,6 +105,12 @@ class ConnectNetwork(Value):
 
     vm_id: str
     switch: str
+    private: bool = False
+    """A switch that is not there is made: a private one, which connects nothing but machines of its host."""
+
+
+class RemoveSwitches(Value):
+    names: list[str]
 
 
 class RunInGuest(Value):
@@ -163,6 +169,8 @@ RENAME_VM = Operation("rename_vm", RenameVm, Nothing)
 REMOVE_VM = Operation("remove_vm", OfVm, Nothing)
 """Deletes the machine and the files of its disks; the machine must be off."""
 CONNECT_NETWORK = Operation("connect_network", ConnectNetwork, Nothing)
+REMOVE_SWITCHES = Operation("remove_switches", RemoveSwitches, Nothing)
+"""Removes those of the private switches that are there and that no machine is connected to."""
 RUN_IN_GUEST = Operation("run_in_guest", RunInGuest, GuestResult)
 
 MEASURE_REPLICATION = Operation("measure_replication", MeasureRequest, Measurements)

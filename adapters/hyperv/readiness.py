@@ -150,6 +150,7 @@ def _has_networks(
             yield Finding.of_error(subject, missing)
             continue
         there = {found.name for found in facts.switches}
+        of_itself = "each test run gets a private switch" if fabric.networks.is_made(network) else "VMM connects it"
         if kind != wanted:
             yield Finding.failed(
                 subject, f"is of kind {kind}, but the mapping needs kind {wanted}", "correct the mapping"
@@ -160,4 +161,4 @@ def _has_networks(
                 subject, f"{host} has no virtual switch '{switch}'", f"it has: {known}; set the 'switch'"
             )
         else:
-            yield Finding.passed(subject, f"{kind}, switch '{switch}' on {host}" if switch else str(kind))
+            yield Finding.passed(subject, f"{kind}, switch '{switch}' on {host}" if switch else f"{kind}, {of_itself}")

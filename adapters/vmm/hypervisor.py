@@ -14,7 +14,7 @@ from adapters.vmm.hosts import VmmHosts
 from adapters.vmm.operations import ConnectMachine
 from adapters.vmm.placement import OnTheirWay
 from vault.clouds import cloud_of
-from vault.domain import Finding, MachineDescription, Relationship
+from vault.domain import Finding, MachineDescription, NetworkKind, Relationship
 from vault.errors import InvalidState, LeewardError, NotFound
 from vault.inventory import Inventory
 
@@ -63,6 +63,17 @@ class VmmHypervisor(HyperVHypervisor):
     def vm_network(self, network: str) -> VmNetwork:
         """Raises ``NotFound`` when the inventory does not name the network, or VMM does not have it."""
         return self.server.vm_network(self.vm_network_name(network))
+
+    def make_test_network(self, like: str, run_id: str, copy: str) -> str:
+        """VMM connects copies to the VM network that the mapping names: what it isolates is VMM's to say."""
+        if self.network_kind(like) != NetworkKind.ISOLATED:
+            raise InvalidState(
+                f"network '{like}' is not isolated", where=f"site {self.site}", remedy="correct the network mapping"
+            )
+        return like
+
+    def leave_test_networks(self, run_id: str, copy: str) -> None:
+        """None are made."""
 
     def required_switch(self, network: str) -> str | None:
         self.network_kind(network)

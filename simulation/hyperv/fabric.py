@@ -127,9 +127,10 @@ class Fabric:
         return None
 
     def switches(self, host: Host) -> dict[str, str]:
-        """The host's virtual switches, and the network of its site that each is."""
+        """The host's virtual switches, and the network that each is: one of its site, or a private one of its own."""
         networks = self.inventory.sites[host.site].networks
-        return {network.switch or name: name for name, network in networks.items()}
+        own = {switch: f"{switch} on {host.name}" for switch in host.private_switches}
+        return {network.switch or name: name for name, network in networks.items()} | own
 
     def disk_folder(self, site: str) -> Path:
         return disk_folder(self._root, site)

@@ -97,10 +97,11 @@ class Ground:
         self._hypervisors[site].remove(machine)
 
     def connect(self, site: str, machine: str, network: str) -> None:
-        """Put a machine that is off into another network."""
+        """Put a machine that is off into another network; one that the site does not name is isolated."""
         folder = self._folder(site, machine)
         with locked_file(folder.power_lock):
-            kind = self._hypervisors[site].network_kind(network)
+            known = self.inventory.sites[site].networks.get(network)
+            kind = known.kind if known else NetworkKind.ISOLATED
             replace(MachineDefinition.load(folder), network=network, network_kind=kind).save(folder)
 
     def isolated(self, site: str) -> str:

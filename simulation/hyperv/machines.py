@@ -17,7 +17,16 @@ from adapters.hyperv.facts import (
     Volume,
 )
 from adapters.hyperv.facts import Replication as ReplicationFacts
-from adapters.hyperv.operations import ConnectNetwork, InventoryRequest, Nothing, OfVm, RenameVm, RunInGuest, StopVm
+from adapters.hyperv.operations import (
+    ConnectNetwork,
+    InventoryRequest,
+    Nothing,
+    OfVm,
+    RemoveSwitches,
+    RenameVm,
+    RunInGuest,
+    StopVm,
+)
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
 from adapters.hyperv.states import VmState
@@ -26,6 +35,7 @@ from simulation.hyperv.fabric import FOLDER, Handler, Here
 from simulation.hyperv.state import Replication, Vm
 from simulation.winrm.answering import failure
 from vault.domain import NetworkKind
+from vault.inventory import Network
 
 RUNS_WITHIN_S = 3600.0
 STARTABLE = {State.FAILED_OVER_WAITING_COMPLETION, State.FAILED_OVER}
@@ -35,7 +45,7 @@ def check_host(here: Here, _: Nothing) -> HostFacts:
     host, fabric = here.host, here.fabric
     networks = fabric.inventory.sites[host.site].networks
     switches = [
-        Switch(name=switch, kind="Private" if networks[network].kind is NetworkKind.ISOLATED else "External")
+        Switch(name=switch, kind="External" if _is_production(networks.get(network)) else "Private")
         for switch, network in fabric.switches(host).items()
     ]
     certificates = host.authentication == "Certificate"
@@ -63,6 +73,10 @@ def check_host(here: Here, _: Nothing) -> HostFacts:
         volumes=[Volume(path="D:\\", free=fabric.ground.free_bytes(host.site), size=2**40)],
         switches=switches,
     )
+
+
+def _is_production(network: Network | None) -> bool:
+    return network is not None and network.kind is NetworkKind.PRODUCTION
 
 
 def inventory(here: Here, given: InventoryRequest) -> HostInventory:
@@ -179,7 +193,10 @@ def require_off(here: Here, vm: Vm, cmdlet: str) -> None:
 
 def connect_network(here: Here, given: ConnectNetwork) -> Nothing:
     vm = here.vm(given.vm_id)
-    networks = here.fabric.switches(here.host)
+    with here.fabric.changing():
+        if given.private and given.switch not in here.fabric.switches(here.host):
+            here.host.private_switches.append(given.switch)
+        networks = here.fabric.switches(here.host)
     if given.switch not in networks:
         raise refusal.operation_failed(
             "ConnectVMNetworkAdapter", f"Hyper-V was unable to find a virtual switch with name '{given.switch}'."
@@ -188,6 +205,14 @@ def connect_network(here: Here, given: ConnectNetwork) -> Nothing:
         here.fabric.ground.connect(here.host.site, vm.machine, networks[given.switch])
     with here.fabric.changing():
         vm.switch = given.switch
+    return Nothing()
+
+
+def remove_switches(here: Here, given: RemoveSwitches) -> Nothing:
+    with here.fabric.changing():
+        used = {vm.switch for vm in here.host.vms.values()}
+        gone = set(given.names) - used
+        here.host.private_switches = [switch for switch in here.host.private_switches if switch not in gone]
     return Nothing()
 
 
@@ -230,6 +255,7 @@ OPERATIONS: dict[str, Handler] = {
     "rename_vm": rename_vm,
     "remove_vm": remove_vm,
     "connect_network": connect_network,
+    "remove_switches": remove_switches,
     "guest_status": guest_status,
     "run_in_guest": run_in_guest,
 }

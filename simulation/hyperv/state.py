@@ -129,6 +129,8 @@ class Host(BaseModel):
     from_any_server: bool = True
     authorizations: list[Authorization] = []
     vms: dict[str, Vm] = {}
+    private_switches: list[str] = []
+    """Those that were made by New-VMSwitch; the others are the networks of the site."""
     reboots: int = 0
 
     @property

@@ -67,6 +67,7 @@ class FakeHost:
         self._world = world
         self.name = name
         self.vms: dict[str, Vm] = {}
+        self.made_switches: set[str] = set()
         self.ran: list[str] = []
         self.unreachable = False
         self.fails: dict[str, LeewardError] = {}
@@ -218,7 +219,13 @@ class FakeHost:
         return Nothing()
 
     def _connect_network(self, given: Any) -> Nothing:
+        if given.private:
+            self.made_switches.add(given.switch)
         self.vm(given.vm_id).switch = given.switch
+        return Nothing()
+
+    def _remove_switches(self, given: Any) -> Nothing:
+        self.made_switches -= set(given.names) - {vm.switch for vm in self.vms.values()}
         return Nothing()
 
     # --- replication ------------------------------------------------------------------------------------------
