@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from temporalio.client import (
     Schedule,
-    ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleHandle,
@@ -115,13 +114,6 @@ class Schedules:
 
     async def delete(self, plan: str) -> None:
         await _asked(self._handle(plan).delete(), plan)
-
-    async def last_exercise(self, plan: str) -> str | None:
-        """The workflow id of the newest exercise."""
-        recent = (await _asked(self._handle(plan).describe(), plan)).info.recent_actions
-        if not recent or not isinstance(recent[-1].action, ScheduleActionExecutionStartWorkflow):
-            return None
-        return recent[-1].action.workflow_id
 
     def _schedule(self, plan: Plan, timetable: Timetable, file: bytes) -> Schedule:
         if timetable.overlap not in OVERLAPS:

@@ -27,7 +27,6 @@ from vault.secrets import resolve
 KEY_BYTES = 32
 SALT_BYTES = 16
 NONCE_BYTES = 12
-TAG_BYTES = 16
 _FRAME_KEY = b"leeward frame key 1"
 
 

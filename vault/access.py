@@ -7,7 +7,6 @@ Temporal authenticated. Without an ``access`` section everybody may do everythin
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
 
 from vault.domain import Value
 
@@ -38,15 +37,9 @@ ALLOWED: dict[Action, frozenset[Role]] = {
 }
 
 
-class Authorizer(Protocol):
-    """Decides; asked by the workflows' validators, so that going around the command line does not help."""
-
-    def refusal(self, identity: str, action: Action) -> str | None:
-        """Why ``identity`` may not; None when it may. Pure: the same answer whenever it is asked again."""
-
-
 class Access(Value):
-    """The default authorizer: lists in the inventory. ``"*"`` stands for everybody."""
+    """Lists in the inventory; ``"*"`` stands for everybody. Asked by the workflows' validators, so that going around
+    the command line does not help."""
 
     viewers: list[str] = [EVERYBODY]
     operators: list[str] = []
@@ -63,6 +56,7 @@ class Access(Value):
         return frozenset(role for role, names in lists.items() if identity in names or EVERYBODY in names)
 
     def refusal(self, identity: str, action: Action) -> str | None:
+        """Why ``identity`` may not; None when it may. Pure: the same answer whenever it is asked again."""
         if self.roles(identity) & ALLOWED[action]:
             return None
         needed = " or ".join(sorted(ALLOWED[action]))
