@@ -12,7 +12,8 @@ from console.options import Data, Detach, Json, Machine, Vault, connected, setti
 from console.output import Output, seconds, size
 
 if TYPE_CHECKING:
-    from console.client import Leeward, MachineStatus
+    from console.client import Leeward
+    from console.machine_status import MachineStatus
     from vault.domain import CacheFill
 
 WATCH = "watch_old_copy"

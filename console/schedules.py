@@ -21,7 +21,8 @@ from temporalio.client import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import CONTROL_QUEUE
-from console.client import Leeward, travelling
+from console.client import Leeward
+from console.plan_runs import travelling
 from plans.model import Plan
 from vault.domain import Value
 from vault.errors import BadInput, LeewardError, NotFound, Unreachable

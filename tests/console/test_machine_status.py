@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from activities.contracts import WATCH_OLD_COPY
-from console.client import MachineStatus, PendingActivity
 from console.cmd_machines import WATCH, _now
+from console.machine_status import MachineStatus, PendingActivity
 from vault.domain import Relationship
 from vault.inventory import Policy
 from vault.lifecycle import Phase

@@ -1,0 +1,176 @@
+"""What an operator does with the runs of a plan: start, watch, steer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from temporalio.client import WorkflowFailureError, WorkflowQueryFailedError
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from activities.contracts import CONTROL_QUEUE
+from console.asking import LOOK_EVERY_S, Connection, asked, translated
+from plans.model import Plan
+from vault.access import Action
+from vault.domain import LATEST, RunType
+from vault.errors import InvalidState, NotFound
+from workflows.attributes import attributes
+from workflows.ids import plan_id
+from workflows.model import Cancel, Decision, GiveWay, Pause, PlanRequest, RunStatus, Steer
+
+FAILOVERS = frozenset({"planned", "unplanned", "failback"})
+"""Runs that a test of the same plan gives way to."""
+TESTS_END_WITHIN_S = 60.0
+LARGEST_PLAN_TEXT = 64 * 1024
+"""Bytes of a plan's file that travel with a run: together with the plan itself they must fit into one payload."""
+
+
+class PlanRuns(Connection):
+    """Of one plan at most one run is going on."""
+
+    async def start_run(
+        self,
+        plan: Plan,
+        run_type: RunType,
+        *,
+        point: str = LATEST,
+        source_unreachable: bool = False,
+        of_run: str | None = None,
+        note: str = "",
+        file: bytes = b"",
+    ) -> str:
+        """Start a run of a plan; returns its run id. A failover ends a test of the plan that is going on.
+
+        Raises ``InvalidState`` when the plan is running for another reason.
+
+        ``file`` is the plan as it was reviewed, with what it includes: the run's report shows it, or its digest when it
+        is large. ``of_run``: clean up only what that test run made.
+        """
+        access = self.inventory.access
+        why_not = access.refusal(self.operator, Action.RUN) if access is not None else None
+        if why_not is not None:
+            raise InvalidState(f"{why_not}; nothing was started")
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        request = PlanRequest(
+            plan=plan,
+            run_id=run_id,
+            run_type=run_type,
+            requested_by=self.operator,
+            point=point,
+            source_unreachable=source_unreachable,
+            of_run=of_run,
+            note=note,
+            timings=self.timings,
+            access=self.inventory.access,
+            webhooks=self.inventory.notifications,
+            limits=self.inventory.failover_limits(plan.machines),
+            **travelling(file),
+        )
+        while not await self._started(request):
+            if run_type not in FAILOVERS or not await self._test_gives_way(plan.name, run_type):
+                raise InvalidState(
+                    f"plan '{plan.name}' is running already; nothing was started",
+                    remedy=f"watch it with: leeward plan watch {plan.name}",
+                )
+        return run_id
+
+    async def _started(self, request: PlanRequest) -> bool:
+        """False: a run of the plan is going on."""
+        plan, run_type = request.plan, request.run_type
+        try:
+            await self.client.start_workflow(
+                "PlanRun",
+                request,
+                id=plan_id(plan.name),
+                task_queue=CONTROL_QUEUE,
+                search_attributes=attributes(plan=plan.name, run_type=run_type),
+                static_summary=f"{run_type} of {plan.name}, asked by {self.operator}",
+                task_timeout=timedelta(seconds=self.timings.decision_s),
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        except RPCError as error:
+            raise translated(error, plan.name) from error
+        return True
+
+    async def _test_gives_way(self, plan: str, run_type: RunType) -> bool:
+        """End a test or a clean-up of the plan that is going on; False: what is going on is a run of another kind."""
+        status = await self.run_status(plan)
+        if status.run_type not in {"test", "cleanup"}:
+            return False
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        if status.finished is None:
+            with contextlib.suppress(InvalidState, NotFound):  # it has ended meanwhile, or is about to
+                await asked(handle.execute_update("give_way", GiveWay(by=self.operator, run_type=run_type)))
+        try:
+            with contextlib.suppress(WorkflowFailureError):
+                await asyncio.wait_for(handle.result(), TESTS_END_WITHIN_S)
+        except TimeoutError as error:
+            raise InvalidState(
+                f"the {status.run_type} run of '{plan}' does not end for the failover; nothing was started",
+                remedy=f"end it: leeward plan cancel {plan}, then try again",
+            ) from error
+        return True
+
+    async def run_status(self, plan: str) -> RunStatus:
+        """The plan's running or last run. Raises ``NotFound`` when it never ran."""
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        try:
+            status: RunStatus = await handle.query("status", result_type=RunStatus)
+        except (RPCError, WorkflowQueryFailedError) as error:
+            raise translated(error, f"plan {plan}") from error
+        return status
+
+    async def watch(self, plan: str, *, auto_approve: bool = False) -> AsyncIterator[RunStatus]:
+        """The run's status again and again until it has ended; the last one is the final one.
+
+        ``auto_approve`` approves every manual step that waits, in the operator's name.
+        """
+        while True:
+            status = await self.run_status(plan)
+            yield status
+            if status.finished is not None:
+                return
+            if auto_approve:
+                for step in [row for stage in status.stages for row in stage.steps if row.state == "waiting"]:
+                    await self._approve_if_it_still_waits(plan, step.id)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _approve_if_it_still_waits(self, plan: str, step: str) -> None:
+        steer = Steer(action="approve", step=step, by=self.operator, note="approved automatically")
+        with contextlib.suppress(InvalidState):  # somebody else was faster
+            await self.steer(plan, steer)
+
+    async def steer(self, plan: str, steer: Steer) -> Decision:
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        decision: Decision = await asked(handle.execute_update("steer", steer, result_type=Decision))
+        return decision
+
+    async def cancel_run(self, plan: str, note: str = "") -> Decision:
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        return await asked(handle.execute_update("cancel", Cancel(by=self.operator, note=note), result_type=Decision))
+
+    async def pause_run(self, plan: str, note: str) -> Decision:
+        return await self._word("pause", plan, note)
+
+    async def resume_run(self, plan: str, note: str) -> Decision:
+        return await self._word("resume", plan, note)
+
+    async def _word(self, update: str, plan: str, note: str) -> Decision:
+        handle = self.client.get_workflow_handle(plan_id(plan))
+        word = Pause(by=self.operator, note=note)
+        decision: Decision = await asked(handle.execute_update(update, word, result_type=Decision))
+        return decision
+
+
+def travelling(file: bytes) -> dict[str, str]:
+    """What goes with a run of its plan's file: the text, unless it is too large, and the digest."""
+    return {
+        "plan_text": file.decode(errors="replace") if len(file) <= LARGEST_PLAN_TEXT else "",
+        "plan_sha256": hashlib.sha256(file).hexdigest() if file else "",
+    }
