@@ -40,9 +40,11 @@ class RoomCheck:
         is_free = f"{now:,} bytes are free"
         if later > now:
             is_free += f", {later - now:,} more once the machines' test copies are removed"
-        if needed > later or later == 0:
-            what = f"recovering '{machine}' needs up to {needed:,} bytes, {is_free}"
-            return [Finding.failed(subject, what, f"free space at {self._fabric.site} or raise its capacity")]
+        remedy = f"free space at {self._fabric.site} or raise its capacity"
+        if later == 0:
+            return [Finding.failed(subject, is_free, remedy)]
+        if needed > later:
+            return [Finding.failed(subject, f"recovering '{machine}' needs up to {needed:,} bytes, {is_free}", remedy)]
         return [Finding.passed(subject, f"{is_free}, '{machine}' needs up to {needed:,}")] if needed else []
 
     def _measured(self) -> tuple[int, int]:
