@@ -81,6 +81,12 @@ def _check_san(inventory: Inventory, source: YamlSource, name: str, machine: Mac
                 f"machine '{name}' is in group '{machine.san.group}' with '{other_name}', which has other sites",
                 remedy="machines of a group have one site and one target: they move as a whole",
             )
+        if other.san.group == machine.san.group and other.san.mode != machine.san.mode:
+            yield source.error(
+                (*place, "mode") if "mode" in machine.san.model_fields_set else place,
+                f"machine '{name}' is mirrored in another mode than '{other_name}' of its group '{machine.san.group}'",
+                remedy="machines of a group have one mode: they are mirrored as a whole",
+            )
     if inventory.group_of(name):
         yield source.error(
             place,

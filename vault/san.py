@@ -49,5 +49,7 @@ class SanMachine(Value):
 
     group: MachineName
     """Its replication group. All machines of a group are replicated and failed over as a whole."""
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"
+    """``asynchronous``: hosts do not wait for the other array, which is the copy of an earlier moment."""
     volumes: dict[DiskName, VolumeName] = Field(min_length=1)
     """By disk, the volume's name (ElementName) on the array; the replica's volumes have the same names."""

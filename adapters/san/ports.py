@@ -34,6 +34,7 @@ class Step(StrEnum):
     """What leeward does with groups; an array says which of it it can."""
 
     MIRROR = "mirror synchronously to another array"
+    MIRROR_ASYNCHRONOUSLY = "mirror asynchronously to another array"
     CLONE = "clone volumes"
     FAIL_OVER = "fail over"
     FAIL_BACK = "fail back"
@@ -58,7 +59,8 @@ class Group(Value):
     Attributes:
         is_source: the direction of the relationship; meaningless while the group is not replicated.
         percent: how much of a copy is done.
-        whole_at: the target is the copy of this moment; None: it is between two.
+        whole_at: the target is the copy of this moment; None: it is between two. A synchronized target that is not
+            asynchronous is the copy of now.
     """
 
     id: str
@@ -68,6 +70,11 @@ class Group(Value):
     is_source: bool = True
     percent: int = 100
     whole_at: AwareDatetime | None = None
+    asynchronous: bool = False
+
+    @property
+    def is_copy_of_now(self) -> bool:
+        return self.state is GroupState.SYNCHRONIZED and not self.asynchronous
 
     @property
     def is_active(self) -> bool:
@@ -116,10 +123,13 @@ class Array(GroupControl, Protocol):
 
     def create_group(self, name: str, volumes: Sequence[Volume]) -> Group: ...
 
-    def mirror(self, group: Group, peer: str, pool: str, *, hold_writes: bool, watch: Watch) -> None:
+    def mirror(
+        self, group: Group, peer: str, pool: str, *, asynchronous: bool, hold_writes: bool, watch: Watch
+    ) -> None:
         """Begin to mirror to new volumes in ``pool`` of the array ``peer``; returns once the copy is under way.
 
-        ``hold_writes``: writes of hosts wait while the other array cannot be written."""
+        ``hold_writes``: writes of hosts wait while the other array cannot be written. ``asynchronous``: they never do,
+        and reach it later, in their order."""
 
     def fail_back(self, group: Group, watch: Watch) -> None:
         """Give the source what was written at the target since the failover, and make it the active side again."""

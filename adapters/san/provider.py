@@ -17,7 +17,7 @@ from adapters.ports import Capabilities
 from adapters.san import points, readiness
 from adapters.san.places import ArrayOf, Places
 from adapters.san.ports import Array, Group, GroupState, SanFabric, Step, Volume, Watch, unwatched
-from adapters.san.watching import telling, until_synchronized
+from adapters.san.watching import telling, until_all_is_shipped, until_synchronized
 from replication.media import SeedManifest
 from replication.ports import Report
 from vault.domain import CacheFill, Finding, PowerState, Progress, RecoveredMachine, RecoveryPoint, Relationship
@@ -56,8 +56,9 @@ class ArrayProvider:
                 group = array.create_group(self._places.settings(machine).group, volumes)
             if group.state is GroupState.LOCAL:
                 here, there = self._places.storage(site), self._places.storage(relationship.target_site)
-                hold = here.when_link_is_lost == "wait"
-                array.mirror(group, there.array, there.pool, hold_writes=hold, watch=unwatched)
+                later = self._places.settings(machine).mode == "asynchronous"
+                hold = here.when_link_is_lost == "wait" and not later
+                array.mirror(group, there.array, there.pool, asynchronous=later, hold_writes=hold, watch=unwatched)
             elif group.state is GroupState.FAILED_OVER and group.is_active:
                 array.reverse(group, unwatched)
             elif not (group.is_source and group.is_active):
@@ -76,8 +77,7 @@ class ArrayProvider:
 
     def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         """The array copies; this waits for it."""
-        until_synchronized(self._places, relationship.machine, relationship.source_site, report)
-        return points.make(points.MIRRORED, datetime.now(UTC))
+        return _point_of(until_synchronized(self._places, relationship.machine, relationship.source_site, report))
 
     def finalize(self, relationship: Relationship) -> None:
         array, group = self._places.group_at(relationship.machine, relationship.source_site)
@@ -91,8 +91,8 @@ class ArrayProvider:
     # --- replicating ------------------------------------------------------------------------------------------
 
     def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
-        """Looks whether both sides are equal. A link that was lost and is back is resumed; what a person suspended or
-        split is not, that needs a resynchronization."""
+        """Looks whether both sides are equal, or of which moment an asynchronous target is. A link that was lost and is
+        back is resumed; what a person suspended or split is not, that needs a resynchronization."""
         machine, site = relationship.machine, relationship.source_site
         array, group = self._places.group_at(machine, site)
         if group.state is GroupState.LINK_LOST and group.is_source:
@@ -104,8 +104,8 @@ class ArrayProvider:
                 remedy=f"resume it: leeward resync {machine}",
             )
         if group.state is not GroupState.SYNCHRONIZED:
-            until_synchronized(self._places, machine, site, report)
-        return points.make(points.MIRRORED, datetime.now(UTC))
+            group = until_synchronized(self._places, machine, site, report)
+        return _point_of(group)
 
     def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
         """Nothing: the array knows what the other one misses."""
@@ -122,7 +122,7 @@ class ArrayProvider:
             array.resume(group, telling(report))
 
     def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
-        """Nothing has to be sent: a synchronized target has all. That it is one is seen here."""
+        """A synchronized target has all; that it is one is seen here. An asynchronous one is waited for."""
         machine, site = relationship.machine, relationship.source_site
         if self._fabric_of(site).describe(machine).power is not PowerState.OFF:
             raise InvalidState(
@@ -140,6 +140,8 @@ class ArrayProvider:
                 where=f"array {array.name}",
                 remedy=remedy,
             )
+        if group.asynchronous and not moved_before:
+            until_all_is_shipped(self._places, machine, site, report)
         return points.make(points.PLANNED, datetime.now(UTC))
 
     # --- recovery points --------------------------------------------------------------------------------------
@@ -349,7 +351,7 @@ class ArrayProvider:
 
 
 def _point_of(group: Group) -> RecoveryPoint:
-    moment = datetime.now(UTC) if group.state is GroupState.SYNCHRONIZED else group.whole_at
+    moment = datetime.now(UTC) if group.is_copy_of_now else group.whole_at
     assert moment is not None
     return points.make(points.MIRRORED, moment)
 

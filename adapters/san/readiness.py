@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from adapters.networks import network_finding
 from adapters.san.places import Place, Places
-from adapters.san.ports import Group, GroupState, SanFabric
+from adapters.san.ports import Group, GroupControl, GroupState, SanFabric, Step
 from vault.domain import Finding, NetworkKind, Relationship, Severity, utc
 from vault.errors import LeewardError
 
@@ -29,16 +29,25 @@ def of_source(fabric: SanFabric, places: Places, relationship: Relationship) -> 
     except LeewardError as error:
         return [Finding.of_error(machine, error)]
     findings.append(Finding.passed(machine, f"{description.power} at {site}, {len(place.volumes)} volumes"))
-    return findings + list(_of_group(places, place, machine))
+    return findings + list(_of_group(places, place, machine, relationship.late_after_s))
 
 
-def _of_group(places: Places, place: Place, machine: str) -> Iterator[Finding]:
+def _of_group(places: Places, place: Place, machine: str, late_after_s: float) -> Iterator[Finding]:
     name = places.settings(machine).group
     subject, members = f"group {name}", ", ".join(places.members(machine))
     group = place.group
     if group is None or group.state is GroupState.LOCAL:
+        yield from _of_mode(places, place.array, machine)
         yield Finding.passed(subject, f"not replicated yet; it moves as a whole: {members}")
         return
+    wanted = places.settings(machine).mode
+    if group.asynchronous != (wanted == "asynchronous"):
+        yield Finding.warned(
+            subject,
+            f"the array mirrors it {'asynchronously' if group.asynchronous else 'synchronously'}, not as the inventory "
+            f"says, {wanted}",
+            f"correct 'mode' of its machines, or disable and protect them anew: leeward disable {machine}",
+        )
     strangers = places.strangers(machine, group)
     if strangers:
         yield Finding(
@@ -56,6 +65,28 @@ def _of_group(places: Places, place: Place, machine: str) -> Iterator[Finding]:
         )
     else:
         yield Finding.passed(subject, f"{group.state}; it moves as a whole: {members}")
+        yield from _of_age(group, subject, late_after_s)
+
+
+def _of_mode(places: Places, array: GroupControl, machine: str) -> Iterator[Finding]:
+    if places.settings(machine).mode == "asynchronous" and Step.MIRROR_ASYNCHRONOUSLY not in array.supports():
+        yield Finding.failed(
+            f"array {array.name}",
+            f"it cannot {Step.MIRROR_ASYNCHRONOUSLY}, as '{machine}' is to be",
+            "remove 'mode: asynchronous' from 'san' of the group's machines",
+        )
+
+
+def _of_age(group: Group, subject: str, late_after_s: float) -> Iterator[Finding]:
+    """An asynchronous copy's measured age against what the policy allows."""
+    if not group.asynchronous or group.whole_at is None:
+        return
+    age = (datetime.now(UTC) - group.whole_at).total_seconds()
+    told = f"asynchronous: {since(group)}; by its policy at most {late_after_s:g} s"
+    if age > late_after_s:
+        yield Finding.warned(subject, told, "look at the link between the arrays: it does not keep up")
+    else:
+        yield Finding.passed(subject, told)
 
 
 def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> list[Finding]:
@@ -71,6 +102,7 @@ def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> 
         if group is None or group.state is GroupState.LOCAL:
             return [
                 *findings,
+                *_of_mode(places, array, machine),
                 Finding.passed(f"space at {site}", f"{array.free_space():,} bytes are free in the array's pool"),
             ]
     except LeewardError as error:
@@ -90,6 +122,7 @@ def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> 
         findings.append(warned)
     else:
         findings.append(Finding.passed(subject, f"{group.state} at {site}"))
+        findings += _of_age(group, subject, relationship.late_after_s)
     return findings
 
 

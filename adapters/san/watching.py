@@ -1,18 +1,20 @@
-"""Waiting for an array: until a group is synchronized, with its progress."""
+"""Waiting for an array: until a group is synchronized, or an asynchronous target has all, with the progress."""
 
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from adapters.san.places import Places
-from adapters.san.ports import Group, GroupState, Watch
+from adapters.san.ports import Array, Group, GroupState, Watch
 from adapters.san.readiness import REMEDIES, since
 from replication.ports import Report
 from vault.domain import Progress
-from vault.errors import InvalidState, Unreachable
+from vault.errors import InvalidState, LeewardError, Unreachable
 
 LOOK_EVERY_S = 0.25
 STANDS_STILL_S = 600.0
+CYCLES_TO_AWAIT = 2
 
 
 def telling(report: Report) -> Watch:
@@ -36,18 +38,8 @@ def until_synchronized(places: Places, machine: str, site: str, report: Report) 
         )
         if group.state is GroupState.SYNCHRONIZED:
             return group
-        if group.state is GroupState.LINK_LOST:
-            raise Unreachable(
-                f"group '{group.name}' is {group.state}; {since(group)}",
-                where=f"array {array.name}",
-                remedy="repair the link between the arrays; then it is copied on",
-            )
         if group.state is not GroupState.COPYING:
-            raise InvalidState(
-                f"group '{group.name}' is {group.state}; {since(group)}",
-                where=f"array {array.name}",
-                remedy=REMEDIES.get(group.state, "look at the group on the array").format(machine=machine),
-            )
+            raise _stopped(array, group, machine)
         if group.percent != percent:
             moved_at, percent = time.monotonic(), group.percent
         if time.monotonic() - moved_at > STANDS_STILL_S:
@@ -57,3 +49,43 @@ def until_synchronized(places: Places, machine: str, site: str, report: Report) 
                 remedy="look at the copy on the array",
             )
         time.sleep(LOOK_EVERY_S)
+
+
+def until_all_is_shipped(places: Places, machine: str, site: str, report: Report) -> None:
+    """Returns when an asynchronous target has all that was written before the call.
+
+    Cycles follow each other. The one that ends first may have begun before the call; the second one began after that
+    end, so it has everything. No clock of an array is compared with another one's.
+
+    Raises ``Unreachable`` when the arrays lose each other, ``InvalidState`` when the group is stopped or stands still.
+    """
+    moved_at, moments = time.monotonic(), list[datetime | None]()
+    while len(moments) <= CYCLES_TO_AWAIT:
+        array, group = places.group_at(machine, site)
+        if group.state is not GroupState.SYNCHRONIZED:
+            raise _stopped(array, group, machine)
+        if group.whole_at not in moments[-1:]:
+            moved_at, moments = time.monotonic(), [*moments, group.whole_at]
+            continue
+        report(Progress(doing=f"group {group.name}: {since(group)}; waiting until all of it is there"))
+        if time.monotonic() - moved_at > STANDS_STILL_S:
+            raise InvalidState(
+                f"group '{group.name}' has shipped nothing for {STANDS_STILL_S:g} s; {since(group)}",
+                where=f"array {array.name}",
+                remedy="look at the link between the arrays",
+            )
+        time.sleep(LOOK_EVERY_S)
+
+
+def _stopped(array: Array, group: Group, machine: str) -> LeewardError:
+    if group.state is GroupState.LINK_LOST:
+        return Unreachable(
+            f"group '{group.name}' is {group.state}; {since(group)}",
+            where=f"array {array.name}",
+            remedy="repair the link between the arrays; then it is copied on",
+        )
+    return InvalidState(
+        f"group '{group.name}' is {group.state}; {since(group)}",
+        where=f"array {array.name}",
+        remedy=REMEDIES.get(group.state, "look at the group on the array").format(machine=machine),
+    )

@@ -95,6 +95,8 @@ class SmisArray:
                     ReplicationType=pywbem.Uint16(mirror),
                 )
                 operations = {int(one) for one in out["SupportedGroupOperations"] or []}
+                if ReplicationType.ASYNCHRONOUS_MIRROR_REMOTE in kinds:
+                    found.add(Step.MIRROR_ASYNCHRONOUSLY)
                 found |= {Step.MIRROR} | {step for operation, step in STEPS.items() if operation in operations}
             self._supports = frozenset(found)
         return self._supports
@@ -160,7 +162,9 @@ class SmisArray:
         )
         return Group(id=out["ReplicationGroup"]["InstanceID"], name=name, volumes=list(volumes), state=GroupState.LOCAL)
 
-    def mirror(self, group: Group, peer: str, pool: str, *, hold_writes: bool, watch: Watch) -> None:
+    def mirror(
+        self, group: Group, peer: str, pool: str, *, asynchronous: bool, hold_writes: bool, watch: Watch
+    ) -> None:
         doing = f"mirroring group '{group.name}' to array {peer}"
         settings = pywbem.CIMInstance("CIM_ReplicationSettingData", {"FailedCopyStopsHostIO": hold_writes})
         out = self._cim.invoke(
@@ -169,7 +173,7 @@ class SmisArray:
             self._service("CIM_ReplicationService"),
             RelationshipName=group.name,
             SyncType=pywbem.Uint16(SyncType.MIRROR),
-            Mode=pywbem.Uint16(Mode.SYNCHRONOUS),
+            Mode=pywbem.Uint16(Mode.ASYNCHRONOUS if asynchronous else Mode.SYNCHRONOUS),
             Consistency=pywbem.Uint16(Consistency.SEQUENTIAL),
             SourceGroup=self._group_path(group),
             TargetAccessPoint=self._access_point(peer),
@@ -347,6 +351,7 @@ def _replication(one: pywbem.CIMInstance, *, is_source: bool) -> dict[str, Any]:
         "is_source": is_source,
         "percent": int(one["PercentSynced"] or 0),
         "whole_at": _moment(synced) if synced is not None else None,
+        "asynchronous": one.get("Mode") == Mode.ASYNCHRONOUS,
     }
 
 

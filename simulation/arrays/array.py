@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.smis.values import ReturnValue
+from simulation.arrays.cycles import Cycles
 from simulation.arrays.jobs import Jobs
 from simulation.arrays.link import Guard, LinkListener
 from simulation.arrays.media import Media
@@ -33,6 +34,8 @@ class Array:
         link_port, data_port: 0 takes free ports.
         link_tolerance_s: so long a write waits for a link that fails before the group goes on without its target. An
             array that dies together with its link has then acknowledged nothing that only it had.
+        cycle_s: between two cycles of an asynchronous group.
+        mirrors_asynchronously: whether it can.
     """
 
     def __init__(
@@ -44,8 +47,12 @@ class Array:
         link_port: int = 0,
         data_port: int = 0,
         link_tolerance_s: float = 1.0,
+        cycle_s: float = 0.5,
+        mirrors_asynchronously: bool = True,
     ) -> None:
         self.name = name
+        self.folder = folder
+        self.mirrors_asynchronously = mirrors_asynchronously
         self._document = folder / "array.json"
         self.media = Media(folder)
         self.state = ArrayState.load(self._document)
@@ -54,7 +61,9 @@ class Array:
         self.link_tolerance_s = link_tolerance_s
         self._lock = threading.RLock()
         self._writers: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self.cycles = Cycles(self, cycle_s)
         self.mirror = Mirror(self)
+        self.cycles.start()
         self.link = LinkListener(link_port, self.mirror.answer, guard)
         self.data = NbdServer(data_port, self)
 
@@ -64,6 +73,7 @@ class Array:
 
     def close(self) -> None:
         self.data.close()
+        self.cycles.close()
         self.mirror.close()
         self.link.close()
         self.media.close()
@@ -156,7 +166,8 @@ class Array:
             for group in groups.values():
                 if not group.is_source and not group.active and not group.target_is_whole:
                     raise ArrayRefusal("the volumes are being synchronized: a copy of now would be of no moment")
-            made, moment = [], datetime.now(UTC)
+            copies_of = [one.in_sync_until for one in groups.values() if not one.active and one.in_sync_until]
+            made, moment = [], min(copies_of, default=datetime.now(UTC))
             for volume, name in zip(volumes, names, strict=True):
                 source = self._volume(volume)
                 copy = self.create_volume(name, source.pool, source.size)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from pywbem import CIMInstanceName, Uint16
 
-from adapters.smis.values import DeviceAccess, Operation, ReplicationType, ReturnValue, SyncType
+from adapters.smis.values import DeviceAccess, Mode, Operation, ReturnValue, SyncType
 from simulation.arrays.array import Array
-from simulation.arrays.cim_objects import CimView
+from simulation.arrays.cim_objects import CimView, mirror_types
 from simulation.arrays.jobs import Job
 from simulation.arrays.operations import SUPPORTED, create_mirror, modify
 from simulation.arrays.refusal import ArrayRefusal
@@ -90,7 +90,8 @@ class CimMethods:
         # FailedCopyStopsHostIO is a property of the embedded CIM_ReplicationSettingData.
         settings = given.get("ReplicationSettingData")
         blocks = bool(settings["FailedCopyStopsHostIO"]) if settings else False
-        job = create_mirror(self._array, group, peer, pool, blocks_on_failure=blocks)
+        asynchronous = given["Mode"] == Mode.ASYNCHRONOUS
+        job = create_mirror(self._array, group, peer, pool, blocks_on_failure=blocks, asynchronous=asynchronous)
         return self._started(job, TargetGroup=self._view.group(group.peer_group))
 
     def _create_list_replica(self, given: Given) -> Answered:
@@ -110,7 +111,7 @@ class CimMethods:
         return self._started(modify(self._array, group, operation, force=bool(given.get("Force"))))
 
     def _group_operations(self, given: Given) -> Answered:
-        if given["ReplicationType"] != ReplicationType.SYNCHRONOUS_MIRROR_REMOTE:
+        if given["ReplicationType"] not in mirror_types(self._array):
             return Answered(ReturnValue.NOT_SUPPORTED)
         return Answered(
             ReturnValue.COMPLETED,

@@ -194,7 +194,7 @@ class CimView:
             "ProgressStatus": Uint16(COPYING.get(group.state, ProgressStatus.COMPLETED)),
             "PercentSynced": Uint16(self._percent(group)),
             "SyncType": Uint16(SyncType.MIRROR),
-            "Mode": Uint16(Mode.SYNCHRONOUS),
+            "Mode": Uint16(Mode.ASYNCHRONOUS if group.asynchronous else Mode.SYNCHRONOUS),
             "FailedCopyStopsHostIO": group.blocks_on_failure,
             "SyncMaintained": group.state is CopyState.SYNCHRONIZED,
             "WhenSynced": CIMDateTime(group.in_sync_until or datetime.now(UTC)) if group.target_is_whole else None,
@@ -226,7 +226,7 @@ class CimView:
             yield _association("CIM_HostedAccessPoint", self.system(), self.peer(name))
 
     def _capabilities(self) -> Iterator[CIMInstance]:
-        kinds = [ReplicationType.SYNCHRONOUS_MIRROR_REMOTE, ReplicationType.SYNCHRONOUS_CLONE_LOCAL]
+        kinds = [*mirror_types(self._array), ReplicationType.SYNCHRONOUS_CLONE_LOCAL]
         yield _instance(
             self.capabilities(), ElementName="replication", SupportedReplicationTypes=[Uint16(kind) for kind in kinds]
         )
@@ -262,6 +262,12 @@ class CimView:
                     self.volume(volume.id),
                     DeviceAccess=Uint16(2 if writable else 3),
                 )
+
+
+def mirror_types(array: Array) -> list[ReplicationType]:
+    """How the array mirrors to others, in the values of ``SupportedReplicationTypes``."""
+    kinds = [ReplicationType.SYNCHRONOUS_MIRROR_REMOTE]
+    return [*kinds, ReplicationType.ASYNCHRONOUS_MIRROR_REMOTE] if array.mirrors_asynchronously else kinds
 
 
 def _name(class_name: str, **keys: str) -> CIMInstanceName:

@@ -1,7 +1,8 @@
-"""Synchronous mirroring: a host's write is acknowledged when both arrays have it.
+"""Mirroring: of a synchronous group a host's write is acknowledged when both arrays have it; how an asynchronous one
+follows is :mod:`simulation.arrays.cycles`.
 
 Only the active side of a group calls the other one while it holds the group's lock; so two arrays never wait for each
-other. ``write`` and ``resynchronize`` are the only ways by which data crosses the link.
+other.
 """
 
 from __future__ import annotations
@@ -83,6 +84,10 @@ class Mirror:
 
     def _reaches_the_target(self, group: Group, volume: str, offset: int, data: bytes) -> bool:
         """Whether the write may be acknowledged. False: it has to wait, because the group blocks on a failure."""
+        if group.asynchronous:
+            if group.is_source:
+                self._array.cycles.note(group, volume, offset, len(data))
+            return True
         holds_writes = group.blocks_on_failure and group.state is CopyState.BROKEN
         if not group.is_source or (group.state not in MIRRORING and not holds_writes):
             return True
@@ -120,8 +125,12 @@ class Mirror:
     # --- states -----------------------------------------------------------------------------------------------
 
     def enter(self, group: Group, state: CopyState, *, in_sync_until: datetime | None = None) -> None:
+        if group.asynchronous and group.target_is_whole:
+            in_sync_until = in_sync_until or group.in_sync_until
+        elif group.asynchronous and state is CopyState.SYNCHRONIZED:
+            in_sync_until = in_sync_until or datetime.now(UTC)
         group.state, group.in_sync_until = state, in_sync_until
-        if state in MIRRORING:
+        if state is CopyState.SYNCHRONIZED or (state is CopyState.UNSYNCHRONIZED and not group.asynchronous):
             group.target_is_whole = state is CopyState.SYNCHRONIZED
         self._array.save()
 
@@ -144,7 +153,8 @@ class Mirror:
         """The link is gone. The target is a copy of ``moment``, unless writes wait for it."""
         if group.state not in MIRRORING:
             return
-        self.enter(group, CopyState.BROKEN, in_sync_until=None if group.blocks_on_failure else moment)
+        keeps = group.blocks_on_failure or group.asynchronous
+        self.enter(group, CopyState.BROKEN, in_sync_until=None if keeps else moment)
 
     def _beat(self) -> None:
         while not self._closed.wait(HEARTBEAT_S):
@@ -190,10 +200,16 @@ class Mirror:
                     raise WriteProtected(f"group '{group.name}' is active at array {self._array.name}")
                 self._array.media.write(head["volume"], head["offset"], frame.data)
             return {}, b""
+        if op in ("stage", "apply"):
+            self._array.cycles.answer(group, frame)
+            return {}, b""
         if op == "checksums":
             found = self._array.media.checksums(head["volume"], head["offset"], head["length"])
             return {}, b"".join(found)
-        return self._answer_about_state(op, head, group), b""
+        if op != "step down":
+            return self._answer_about_state(op, head, group), b""
+        with self._array.cycles.turn(group):
+            return self._answer_about_state(op, head, group), b""
 
     def _answer_about_state(self, op: str, head: dict[str, Any], group: Group) -> dict[str, Any]:
         with self._array.writer(group.id):
@@ -208,7 +224,7 @@ class Mirror:
             elif op == "step down":
                 self._step_down(group, head["generation"], force=head["force"])
             elif op == "become target":
-                group.is_source, group.active = False, False
+                group.is_source, group.active, group.target_is_whole = False, False, False
                 self.enter(group, CopyState.UNSYNCHRONIZED)
             elif op == "take over":
                 group.active, group.generation = True, head["generation"]
@@ -223,6 +239,8 @@ class Mirror:
     def _step_down(self, group: Group, generation: int, *, force: bool) -> None:
         if group.state is not CopyState.SYNCHRONIZED and not force:
             raise ArrayRefusal(f"the target of group '{group.name}' is not a copy of now: it is {group.state.name}")
+        if group.asynchronous and not force:
+            self._array.cycles.ship(group)
         group.active, group.generation = False, generation
         self.enter(group, CopyState.FAILED_OVER)
 
@@ -240,6 +258,7 @@ class Mirror:
         group = array.create_group(head["group"], made)
         group.peer, group.peer_group, group.peer_volumes = head["array"], head["source_group"], head["source_volumes"]
         group.is_source, group.active, group.blocks_on_failure = False, False, head["blocks_on_failure"]
+        group.asynchronous = head["asynchronous"]
         self.enter(group, CopyState.INITIALIZED)
         return {"id": group.id, "volumes": made}
 
@@ -249,4 +268,4 @@ def forget(group: Group) -> None:
     group.peer, group.peer_group, group.peer_volumes = "", "", []
     group.is_source, group.active = True, True
     group.state, group.in_sync_until, group.generation = CopyState.NOT_APPLICABLE, None, 0
-    group.target_is_whole = False
+    group.target_is_whole, group.asynchronous = False, False

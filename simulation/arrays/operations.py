@@ -13,8 +13,12 @@ from simulation.arrays.refusal import ArrayRefusal, LinkDown
 from simulation.arrays.state import Group
 
 
-def create_mirror(array: Array, group: Group, peer: str, pool: str, *, blocks_on_failure: bool) -> Job:
+def create_mirror(
+    array: Array, group: Group, peer: str, pool: str, *, blocks_on_failure: bool, asynchronous: bool = False
+) -> Job:
     """Make the target's group and volumes at ``peer``, and copy. Raises ``ArrayRefusal``."""
+    if asynchronous and not array.mirrors_asynchronously:
+        raise ArrayRefusal("this array mirrors synchronously only", ReturnValue.NOT_SUPPORTED)
     if group.peer:
         raise ArrayRefusal(f"group '{group.name}' is replicated already", ReturnValue.IN_USE)
     volumes = [array.state.volumes[volume] for volume in group.volumes]
@@ -27,10 +31,12 @@ def create_mirror(array: Array, group: Group, peer: str, pool: str, *, blocks_on
         source_group=group.id,
         source_volumes=group.volumes,
         blocks_on_failure=blocks_on_failure,
+        asynchronous=asynchronous,
     ).head
     with array.writer(group.id):
         group.peer, group.peer_group, group.peer_volumes = peer, made["id"], made["volumes"]
         group.is_source, group.active, group.blocks_on_failure = True, True, blocks_on_failure
+        group.asynchronous = asynchronous
         array.mirror.enter_both(group, CopyState.UNSYNCHRONIZED)
     return array.jobs.start(f"copy group {group.name} to array {peer}", lambda job: _copy(array, group, job))
 
@@ -45,7 +51,10 @@ def modify(array: Array, group: Group, operation: Operation, *, force: bool) -> 
 
 
 def _copy(array: Array, group: Group, job: Job) -> None:
-    array.mirror.resynchronize(group, job)
+    if group.asynchronous:
+        array.cycles.ship_differences(group, job)
+    else:
+        array.mirror.resynchronize(group, job)
     with array.writer(group.id):
         if group.state is not CopyState.UNSYNCHRONIZED:
             raise ArrayRefusal(f"group '{group.name}' is {group.state.name}: the copy did not come to its end")
@@ -103,7 +112,7 @@ def _reverse_roles(array: Array, group: Group, _: bool) -> Job | None:
         raise ArrayRefusal(f"group '{group.name}' is not failed over to array {array.name}")
     with array.writer(group.id):
         array.mirror.call(group, "become target")
-        group.is_source = True
+        group.is_source, group.target_is_whole = True, False
         array.mirror.enter(group, CopyState.UNSYNCHRONIZED)
     return array.jobs.start(f"copy group {group.name} to array {group.peer}", lambda job: _copy(array, group, job))
 
@@ -122,7 +131,8 @@ def _stop(array: Array, group: Group, state: CopyState, force: bool) -> None:
     """Suspend or split. Without the group's lock: the other side, which may be the active one, has its own."""
     if group.state is state:
         return
-    until = datetime.now(UTC) if group.state is CopyState.SYNCHRONIZED else group.in_sync_until
+    is_copy_of_now = group.state is CopyState.SYNCHRONIZED and not group.asynchronous
+    until = datetime.now(UTC) if is_copy_of_now else group.in_sync_until
     try:
         array.mirror.enter_both(group, state, in_sync_until=until)
     except LinkDown:

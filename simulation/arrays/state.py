@@ -53,6 +53,10 @@ class Group(BaseModel):
     """The target is the copy of one moment: no copying is under way that would leave it between two."""
     in_sync_until: datetime | None = None
     """Which moment that is; None: now."""
+    asynchronous: bool = False
+    """Writes are acknowledged at once and cross the link in cycles, the last whole one at ``in_sync_until``."""
+    is_applying: bool = False
+    """At an asynchronous target: a whole cycle is in its journal, and perhaps only partly in the volumes."""
     blocks_on_failure: bool = False
     """Writes of hosts wait while the target cannot be written (FailedCopyStopsHostIO), else go on without it."""
 

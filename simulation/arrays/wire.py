@@ -10,6 +10,8 @@ import json
 import socket
 import struct
 import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from vault.errors import Damaged
@@ -24,19 +26,36 @@ class Frame(NamedTuple):
     data: bytes
 
 
-def send(connection: socket.socket, head: dict[str, Any], data: bytes = b"") -> None:
+def pack(head: dict[str, Any], data: bytes = b"") -> bytes:
     raw = json.dumps(head).encode()
     checksum = zlib.crc32(data, zlib.crc32(raw))
-    connection.sendall(_FRAME.pack(MAGIC, VERSION, len(raw), len(data), checksum) + raw + data)
+    return _FRAME.pack(MAGIC, VERSION, len(raw), len(data), checksum) + raw + data
+
+
+def send(connection: socket.socket, head: dict[str, Any], data: bytes = b"") -> None:
+    connection.sendall(pack(head, data))
 
 
 def receive(connection: socket.socket) -> Frame:
     """Raises ``ConnectionError`` at the end of the connection, ``Damaged`` for what is no frame."""
-    magic, version, head_size, data_size, checksum = _FRAME.unpack(read_exactly(connection, _FRAME.size))
+    return _unpack(lambda size: read_exactly(connection, size))
+
+
+def frames(file: Path) -> Iterator[Frame]:
+    """Those that a file is made of. Raises ``Damaged``."""
+    with file.open("rb") as stream:
+        while stream.peek(1):
+            yield _unpack(stream.read)
+
+
+def _unpack(read: Callable[[int], bytes]) -> Frame:
+    header = read(_FRAME.size)
+    if len(header) < _FRAME.size:
+        raise Damaged("a frame between two arrays is cut off")
+    magic, version, head_size, data_size, checksum = _FRAME.unpack(header)
     if (magic, version) != (MAGIC, VERSION) or data_size > LARGEST_DATA or head_size > LARGEST_DATA:
         raise Damaged("this is not a frame between arrays of this version")
-    raw = read_exactly(connection, head_size)
-    data = read_exactly(connection, data_size)
+    raw, data = read(head_size), read(data_size)
     if zlib.crc32(data, zlib.crc32(raw)) != checksum:
         raise Damaged("a frame between two arrays does not match its checksum")
     return Frame(json.loads(raw), data)

@@ -77,7 +77,9 @@ def quiet(_: Progress) -> None:
     return
 
 
-def inventory(sites: dict[str, dict[str, object]], machines: dict[str, Sequence[str]], group: str) -> Inventory:
+def inventory(
+    sites: dict[str, dict[str, object]], machines: dict[str, Sequence[str]], group: str, mode: str = "synchronous"
+) -> Inventory:
     """``machines``: by name, the disks of each; volume ``<machine>-<disk>`` is its disk."""
     networks = {"production": {"kind": "production"}, "isolated": {"kind": "isolated"}}
     return Inventory.model_validate(
@@ -106,7 +108,7 @@ def inventory(sites: dict[str, dict[str, object]], machines: dict[str, Sequence[
                         "transactions_per_second": 200,
                         "transaction_size": "512B",
                     },
-                    "san": {"group": group, "volumes": {disk: f"{name}-{disk}" for disk in disks}},
+                    "san": {"group": group, "mode": mode, "volumes": {disk: f"{name}-{disk}" for disk in disks}},
                 }
                 for name, disks in machines.items()
             },
@@ -118,7 +120,9 @@ DEFAULT: dict[str, Sequence[str]] = {"db": ("log", "data"), "web": ("system",)}
 
 
 @contextmanager
-def house(folder: Path, machines: dict[str, Sequence[str]] | None = None, **storage: object) -> Iterator[House]:
+def house(
+    folder: Path, machines: dict[str, Sequence[str]] | None = None, *, mode: str = "synchronous", **storage: object
+) -> Iterator[House]:
     password = folder / "password"
     password.write_text("secret\n")
     wanted = machines or DEFAULT
@@ -150,6 +154,7 @@ def house(folder: Path, machines: dict[str, Sequence[str]] | None = None, **stor
             },
             wanted,
             "payments",
+            mode,
         )
         try:
             yield House(pair, servers, described, Adapters(described, folder), folder / "lab")

@@ -18,6 +18,7 @@ from vault.errors import Unreachable
 MIB = 2**20
 POOL = "gold"
 TOLERANCE_S = 0.2
+CYCLE_S = 0.1
 
 
 class Link:
@@ -36,11 +37,17 @@ class ArrayPair(NamedTuple):
     west: Array
     link: Link
 
-    def mirrored(self, *names: str, size: int = MIB, blocks_on_failure: bool = False) -> tuple[Group, list[Volume]]:
+    def mirrored(
+        self, *names: str, size: int = MIB, blocks_on_failure: bool = False, asynchronous: bool = False
+    ) -> tuple[Group, list[Volume]]:
         """A synchronized group at ``east`` of new volumes of these names; the group as ``east`` sees it."""
         volumes = [self.east.create_volume(name, POOL, size) for name in names]
         group = self.east.create_group("payments", [volume.id for volume in volumes])
-        done(create_mirror(self.east, group, "west", POOL, blocks_on_failure=blocks_on_failure))
+        done(
+            create_mirror(
+                self.east, group, "west", POOL, blocks_on_failure=blocks_on_failure, asynchronous=asynchronous
+            )
+        )
         return group, volumes
 
     @property
@@ -64,7 +71,10 @@ class ArrayPair(NamedTuple):
 @contextmanager
 def arrays(folder: Path) -> Iterator[ArrayPair]:
     link = Link()
-    east, west = (Array(folder / name, name, guard=link, link_tolerance_s=TOLERANCE_S) for name in ("east", "west"))
+    east, west = (
+        Array(folder / name, name, guard=link, link_tolerance_s=TOLERANCE_S, cycle_s=CYCLE_S)
+        for name in ("east", "west")
+    )
     east.connect("west", west.link.port)
     west.connect("east", east.link.port)
     for array in (east, west):
