@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as StillRunning
 
 from pydantic import SecretStr
 
-from adapters.hyperv import settings
+from adapters.hyperv import settings, tracking_readiness
 from adapters.hyperv.disk_folders import located
 from adapters.hyperv.facts import HostFacts, VirtualMachine, Volume
 from adapters.hyperv.guests import answers, transactions
@@ -220,8 +220,9 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
         return ""
 
     def readiness(self, relationship: Relationship) -> list[Finding]:
-        """What a system that manages the hosts knows against replicating or failing over from, or to, this site."""
-        return []
+        """What Hyper-V Replica does not need: a machine that leeward replicates itself has to be tracked."""
+        here, target = relationship.source_site == self.site, self.inventory.sites[relationship.target_site]
+        return tracking_readiness.of_source(self, relationship) if here and target.fabric != "hyperv" else []
 
     # --- power ------------------------------------------------------------------------------------------------
 

@@ -126,5 +126,5 @@ class VmmHypervisor(HyperVHypervisor):
 
     def readiness(self, relationship: Relationship) -> list[Finding]:
         if relationship.source_site == self.site:
-            return readiness.of_source(self, relationship)
+            return [*super().readiness(relationship), *readiness.of_source(self, relationship)]
         return readiness.of_target(self, relationship)

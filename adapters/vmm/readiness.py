@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adapters.vmm.facts import Cloud, ManagedHost, ManagedMachine
+from vault.azure_networks import subnet_of
 from vault.clouds import cloud_of
 from vault.domain import Finding, Relationship, Severity
 from vault.errors import LeewardError, NotFound, Recoverable
@@ -48,7 +49,7 @@ def of_source(fabric: VmmHypervisor, relationship: Relationship) -> list[Finding
     if machine is None:
         remedy = "refresh its host in VMM; if VMM does not manage it, add the host"
         return [Finding.warned(name, f"VMM does not know virtual machine '{fabric.vm_name(name)}'", remedy)]
-    rules = [*_of_cloud(cloud), *_of_membership(name, machine, cloud)]
+    rules = [*_of_cloud(cloud), *_of_membership(name, machine, cloud), *_of_mapping(fabric, cloud, relationship)]
     return [*_as_rules(rules, protected=machine.is_primary), *_of_network(fabric, name, machine, relationship)]
 
 
@@ -145,6 +146,25 @@ def _of_network(
             f"it is connected to VM network {known}, but its mapping is that of '{described.network}'",
             "correct the machine's 'network', or connect it to the VM network that the inventory names",
         )
+
+
+def _of_mapping(fabric: VmmHypervisor, cloud: Cloud, relationship: Relationship) -> Iterator[Finding]:
+    """To Azure: the VM network is on a logical network of the cloud, and mapped to a subnet (requirement A3)."""
+    target = fabric.inventory.sites[relationship.target_site]
+    if target.fabric != "azure":
+        return
+    network = fabric.inventory.machines[relationship.machine].network
+    try:
+        found = fabric.vm_network(network)
+    except NotFound as missing:
+        yield Finding.of_error(f"network {network}", missing)
+        return
+    wrong = list(_of_logical_network(fabric, cloud, network))
+    yield from wrong
+    if not wrong:
+        subnet = subnet_of(target, relationship.target_network)
+        what = f"VM network '{found.name}' on logical network '{found.logical_network}' → {subnet}"
+        yield Finding.passed(f"network {network}", what)
 
 
 def _of_logical_network(fabric: VmmHypervisor, cloud: Cloud, network: str) -> Iterator[Finding]:

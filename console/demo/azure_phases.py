@@ -124,7 +124,8 @@ class AzurePhases:
         results = {
             machine: MachineResult(trouble=trouble or await self._change_of(machine)) for machine in self._machines
         }
-        sentence = f"{', '.join(REFUSED)} refused before anything changed: {said}"
+        self._stage.tell(f"    {said}")
+        sentence = f"{', '.join(REFUSED)}: refused, and all machines run and replicate as before"
         return _phase("failovers refused", began, clock, results, sentence)
 
     async def _change_of(self, machine: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from adapters.hyperv.facts import HostInventory, VirtualMachine
+from adapters.hyperv.facts import HostInventory, VirtualDisk, VirtualMachine
 from adapters.hyperv.hosts import HyperVHosts
 from adapters.hyperv.operations import Nothing
 from adapters.hyperv.states import VmState
@@ -31,6 +31,8 @@ class TrackedHost:
         for number, (controller, size) in enumerate(sizes.items()):
             self.disks.add(controller, f"disk{number}", size, sector=sector)
         self.state = VmState.RUNNING
+        self.version = "12.0"
+        self.format: Literal["VHD", "VHDX"] = "VHDX"
         self.ran: list[str] = []
         self.lose: int | None = None
         """The call after this many more is lost, and all that follow: the worker is dead."""
@@ -48,7 +50,7 @@ class TrackedHost:
             if self.lose == -1 and self.takes_effect:
                 self._answer(operation, given)
             if self.lose < 0:
-                raise Unreachable("the connection broke", where="hv1")
+                raise Unreachable("the connection broke", where="hv1", remedy="repair it")
         return operation.gives.model_validate_json(self._answer(operation, given).model_dump_json())
 
     def run_job(self, operation: Any, given: Any, beat: Beat, *, timeout_s: float) -> Any:
@@ -59,7 +61,14 @@ class TrackedHost:
         assert isinstance(given, operation.takes)
         match operation.script:
             case "inventory":
-                vm = VirtualMachine(id=VM_ID, name="db", state=self.state, generation=2, version="12.0")
+                tracked = self.disks.read_tracking().disks
+                files = [
+                    VirtualDisk(path=one.path, size=one.size, controller=one.controller, format=self.format)
+                    for one in tracked
+                ]
+                vm = VirtualMachine(
+                    id=VM_ID, name="db", state=self.state, generation=2, version=self.version, disks=files
+                )
                 return HostInventory(machines=[vm])
             case "read_tracking":
                 return self.disks.read_tracking()
