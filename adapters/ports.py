@@ -185,7 +185,8 @@ class NeedsRoom(Protocol):
     :class:`ReplicationProvider` may be one)."""
 
     def room_needed(self, relationship: Relationship) -> int:
-        """[target] Bytes that a machine made from the replica takes, at most; 0: there is no replica yet."""
+        """[target] Bytes that a machine made from the replica takes, at most; 0: there is no replica yet, or no machine
+        is made of it there."""
 
 
 @runtime_checkable

@@ -111,7 +111,7 @@ class StreamProvider:
 
     def room_needed(self, relationship: Relationship) -> int:
         store = self._store(relationship)
-        if not store.exists():
+        if not relationship.recovers or not store.exists():
             return 0
         state = store.state()
         return min(state.stored_bytes, sum(disk.size for disk in state.disks))

@@ -133,6 +133,8 @@ class PlanReadiness:
             why_not = refusal(machine, described.phase, job)
             if machine in self._already:
                 self._note(Severity.PASS, machine, self._already[machine])
+            elif refusal_of_target(described.relationship, job) is not None:
+                pass  # whatever its phase: told once for all machines of the site
             elif why_not is not None:
                 self._note(Severity.FAIL, machine, why_not.what, why_not.remedy)
             else:

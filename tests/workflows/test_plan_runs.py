@@ -188,8 +188,8 @@ async def test_a_target_that_is_not_ready_refuses_the_run(house: House) -> None:
 
 
 async def test_a_site_that_only_keeps_replicas_refuses_runs_and_jobs_in_one_sentence(house: House) -> None:
-    for name in ("db", "app"):
-        await house.replicating(name, recovers=False)
+    await house.replicating("db", recovers=False)
+    await house.machine("app", Phase.ENABLED, recovers=False)
     sentence = (
         "site 'recovery' keeps replicas, but leeward makes no virtual machines there yet: nothing can be tested or "
         "failed over to it — replication goes on; to recover machines now, replicate them to a site of another fabric"
