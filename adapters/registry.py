@@ -12,7 +12,7 @@ from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.link import over_link
 from adapters.links import Links
 from adapters.ports import Hypervisor, ReplicationProvider, StreamSource, StreamTarget
-from adapters.san.ports import Array
+from adapters.san.ports import GroupControl
 from adapters.san.provider import ArrayProvider
 from adapters.stream import StreamProvider
 from replication.cache import CutCache
@@ -23,7 +23,7 @@ from vault.domain import Relationship
 from vault.errors import BadInput, NotFound
 from vault.fabrics import replicates
 from vault.inventory import AzureReplicas, Inventory
-from vault.san import Storage
+from vault.san import SmisStorage, Storage, SwordfishStorage
 
 
 class Adapters:
@@ -42,7 +42,7 @@ class Adapters:
         self._azure: dict[str, StreamTarget] = {}
         self._hyperv = HyperVFabrics(inventory)
         self._links = Links(inventory)
-        self._arrays: dict[str, Array] = {}
+        self._arrays: dict[str, GroupControl] = {}
         self._san = ArrayProvider(self._lab, self.array, inventory)
         self._stream = StreamProvider(
             self._stream_source, self._stream_target, self.store_across, self._replica_key, self._cache
@@ -70,7 +70,7 @@ class Adapters:
             return self._san
         return self._hyperv.provider if target == "hyperv" else self._stream
 
-    def array(self, site: str) -> Array:
+    def array(self, site: str) -> GroupControl:
         """The array of a site. Raises ``BadInput`` when it has none."""
         self._fabric(site)
         if site not in self._arrays:
@@ -138,14 +138,28 @@ class Adapters:
         return over_link(store, self._links.throttled(source_site, guard))
 
 
-def _array(site: str, storage: Storage | None) -> Array:
+def _array(site: str, storage: Storage | None) -> GroupControl:
     if storage is None:
         raise BadInput(f"site '{site}' has no 'storage'", remedy="correct the inventory: leeward vault check")
+    return _smis(storage) if isinstance(storage, SmisStorage) else _swordfish(storage)
+
+
+def _smis(storage: SmisStorage) -> GroupControl:
     try:
         from adapters.smis.array import SmisArray
     except ImportError as error:
         raise BadInput("the packages for SMI-S are not installed", remedy="install leeward[smis]") from error
     return SmisArray(storage)
+
+
+def _swordfish(storage: SwordfishStorage) -> GroupControl:
+    try:
+        from adapters.swordfish.array import SwordfishArray
+        from adapters.swordfish.client import SwordfishClient, SwordfishEndpoint
+    except ImportError as error:
+        raise BadInput("the packages for Swordfish are not installed", remedy="install leeward[swordfish]") from error
+    endpoint = SwordfishEndpoint(url=storage.url, user=storage.user, password=storage.password, ca=storage.ca)
+    return SwordfishArray(storage.array, SwordfishClient(endpoint))
 
 
 def _no_azure() -> BadInput:

@@ -156,6 +156,8 @@ class Relationship(Value):
     group_members: list[MachineName] = []
     replication_group: str = ""
     """The array's group that the machine's disks are in, moved as a whole; empty: the machine moves alone."""
+    only_moves: bool = False
+    """Its arrays' language moves groups, and no more: no test, and no recovery without the source's array."""
     replica_server: str = ""
     """The target's host that takes the replica, under the name by which the source reaches it, when the target's fabric
     chose it (:class:`adapters.ports.PlacesReplicas`); empty: the inventory says it."""

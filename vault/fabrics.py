@@ -60,6 +60,13 @@ def _check_san(inventory: Inventory, source: YamlSource, name: str, machine: Mac
                 f"machine '{name}' is on an array, but site '{site}' has no 'storage'",
                 remedy="add it to the site",
             )
+    kinds = {found.kind for site in (machine.site, machine.target) if (found := inventory.sites[site].storage)}
+    if len(kinds) > 1:
+        yield source.error(
+            place,
+            f"machine '{name}' is on arrays that leeward would manage by {' and '.join(sorted(kinds))}",
+            remedy="write one 'kind' of 'storage' for both of its sites",
+        )
     fabrics = {inventory.sites[site].fabric for site in (machine.site, machine.target)}
     if fabrics != {"lab"}:
         yield source.error(

@@ -16,7 +16,7 @@ from vault.domain import MachineName, NetworkKind, Relationship, Retention, Valu
 from vault.hyperv import HyperVMachine, HyperVSite
 from vault.limits import FailoverLimits, SiteLimits
 from vault.notifications import Webhook
-from vault.san import SanMachine, Storage
+from vault.san import SanMachine, Storage, SwordfishStorage
 from vault.vmm import CloudMapping, VmmSite
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
@@ -293,6 +293,7 @@ class Inventory(Value):
             group_members=sorted(self.consistency_groups.get(group, [])),
             recovers=self.sites[machine.target].fabric in MAKES_MACHINES,
             replication_group=machine.san.group if machine.san is not None else "",
+            only_moves=machine.san is not None and isinstance(self.sites[machine.target].storage, SwordfishStorage),
         )
 
     def failover_limits(self, machines: Iterable[str]) -> FailoverLimits:

@@ -100,6 +100,8 @@ MAKES_A_MACHINE = frozenset({JobKind.TEST_FAILOVER, JobKind.PLANNED_FAILOVER, Jo
 """Jobs that make a machine at the target."""
 MOVES_ITS_GROUP = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FAILOVER, JobKind.REVERSE, JobKind.DISABLE})
 """Jobs that change at which side a replication group is active, or whether it is mirrored: for all of its machines."""
+MORE_THAN_MOVING = frozenset({JobKind.TEST_FAILOVER, JobKind.UNPLANNED_FAILOVER})
+"""Jobs that need clones of volumes, or a target that is made active without its source."""
 CLAIMS_ITS_GROUP = MOVES_ITS_GROUP | {
     JobKind.ENABLE,
     JobKind.INITIAL_REPLICATION,
@@ -137,6 +139,12 @@ def refusal(machine: str, phase: Phase, job: JobKind) -> Refusal | None:
 
 def refusal_of_target(relationship: Relationship, job: JobKind) -> Refusal | None:
     """Why ``job`` may not start, in any phase, because of where its machine is replicated to; None when it may."""
+    if relationship.only_moves and job in MORE_THAN_MOVING:
+        return Refusal(
+            f"the array of site '{relationship.target_site}' is managed by Swordfish, by which leeward moves groups, "
+            f"with both arrays at work, and no more: {job} is not possible",
+            "manage it by SMI-S ('storage: {kind: smis, …}'), or do it with the array's own tools",
+        )
     if relationship.recovers or job not in MAKES_A_MACHINE:
         return None
     return Refusal(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,34 +14,46 @@ DiskName = str
 VolumeName = str
 
 
-class SmisStorage(Value):
-    """The site's array, managed by an SMI-S provider."""
+class ArrayAccess(Value):
+    """The site's array, and how its hosts reach their volumes."""
 
-    kind: Literal["smis"]
     url: str = Field(pattern=r"^https://[^/?#\s]+/?$")
     user: str
     password: str = Field(pattern=REFERENCE_PATTERN)
     """A reference."""
     ca: str | None = None
     """A PEM file with the authorities to trust instead of the usual ones, on the worker's host."""
-    namespace: str = "root/cimv2"
     array: str
-    """The array's name: the ElementName of its CIM_ComputerSystem."""
-    pool: str
-    """The InstanceID of the pool in which replicas of other sites' volumes are made."""
+    """The array's name: the ElementName of its CIM_ComputerSystem, the Name of its Storage resource."""
     initiators: list[str] = Field(min_length=1)
-    """The initiators of the site's hosts, which volumes are exposed to."""
+    """The initiators of the site's hosts, which see the volumes."""
     portal: str | None = Field(default=None, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}$")
     """``host:port`` where the machines of a lab site reach the array's volumes (NBD)."""
-    when_link_is_lost: Literal["go on", "wait"] = "go on"
-    """Whether hosts of this site write on while the other array cannot be written."""
 
     @property
     def ca_file(self) -> Path:
         return Path(self.ca or "")
 
 
-Storage = SmisStorage
+class SmisStorage(ArrayAccess):
+    """An array that is managed by an SMI-S provider."""
+
+    kind: Literal["smis"]
+    namespace: str = "root/cimv2"
+    pool: str
+    """The InstanceID of the pool in which replicas of other sites' volumes are made."""
+    when_link_is_lost: Literal["go on", "wait"] = "go on"
+    """Whether hosts of this site write on while the other array cannot be written."""
+
+
+class SwordfishStorage(ArrayAccess):
+    """An array that is managed by a Swordfish service. Groups are mirrored, and volumes shown to the hosts of both
+    sites, by the array's own tools; leeward moves them."""
+
+    kind: Literal["swordfish"]
+
+
+Storage = Annotated[SmisStorage | SwordfishStorage, Field(discriminator="kind")]
 
 
 class SanMachine(Value):

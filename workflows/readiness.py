@@ -146,7 +146,7 @@ class PlanReadiness:
     def _check_targets(self, plan: str, job: JobKind) -> None:
         """Once for each site, whatever the number of machines."""
         relationships = [described.relationship for _, described in sorted(self._described.items())]
-        for relationship in {one.target_site: one for one in relationships}.values():
+        for relationship in {(one.target_site, one.only_moves): one for one in relationships}.values():
             why_not = refusal_of_target(relationship, job)
             if why_not is not None:
                 self._note(Severity.FAIL, plan, why_not.what, why_not.remedy)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from adapters.san.ports import Array, Group, GroupState, Volume
+from adapters.san.ports import Group, GroupControl, GroupState, Volume
 from vault.errors import BadInput, InvalidState, NotFound
 from vault.inventory import Inventory
-from vault.san import SanMachine, Storage
+from vault.san import SanMachine, SmisStorage, Storage
 
-ArrayOf = Callable[[str], Array]
+ArrayOf = Callable[[str], GroupControl]
 """The array of a site."""
 
 
 class Place(NamedTuple):
     """A machine's group and volumes at one site. ``group`` None: the array has no such group yet."""
 
-    array: Array
+    array: GroupControl
     group: Group | None
     volumes: list[Volume]
 
@@ -42,6 +42,17 @@ class Places:
         found = self._inventory.sites[site].storage
         if found is None:
             raise BadInput(f"site '{site}' has no 'storage'", remedy="correct the inventory: leeward vault check")
+        return found
+
+    def mirrored_by(self, site: str) -> SmisStorage:
+        """Raises ``InvalidState`` for an array on which leeward cannot make mirrors."""
+        found = self.storage(site)
+        if not isinstance(found, SmisStorage):
+            raise InvalidState(
+                "leeward cannot mirror a group on an array that is managed by Swordfish",
+                where=f"array {found.array}",
+                remedy="mirror it with the array's own tools",
+            )
         return found
 
     def members(self, machine: str) -> list[str]:
@@ -78,7 +89,7 @@ class Places:
             )
         return Place(array, group, volumes)
 
-    def group_at(self, machine: str, site: str) -> tuple[Array, Group]:
+    def group_at(self, machine: str, site: str) -> tuple[GroupControl, Group]:
         """Only the group, with fewer questions. Raises ``NotFound`` when it is not replicated."""
         array, wanted = self.array_of(site), self.settings(machine).group
         for group in array.groups():
@@ -97,7 +108,7 @@ class Places:
 
     @staticmethod
     def _require_one_group(
-        machine: str, wanted: str, array: Array, volumes: list[Volume], inside: dict[str, list[str]]
+        machine: str, wanted: str, array: GroupControl, volumes: list[Volume], inside: dict[str, list[str]]
     ) -> None:
         found = sorted({name for names in inside.values() for name in names})
         if not found or found == [wanted]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from adapters.san.ports import Group
 from vault.domain import LATEST, LATEST_PROCESSED, RecoveryPoint
 from vault.errors import NotFound
 
@@ -15,6 +16,13 @@ def make(kind: str, moment: datetime) -> RecoveryPoint:
     """``kind``: what made it; of the same machine, later moments have higher sequences."""
     at = moment.astimezone(UTC)
     return RecoveryPoint(id=f"{kind}-{at.strftime(_FORMAT)}", sequence=int(at.timestamp() * 1000), time=at)
+
+
+def present(group: Group) -> RecoveryPoint:
+    """The moment that the group's target is a copy of. Only for a target that is of one moment."""
+    moment = datetime.now(UTC) if group.is_copy_of_now else group.whole_at
+    assert moment is not None
+    return make(MIRRORED, moment)
 
 
 def read(point: str) -> RecoveryPoint:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import AwareDatetime
 
 from adapters.ports import Hypervisor
 from vault.domain import Finding, MachineDescription, Value
+from vault.errors import InvalidState
 
 Watch = Callable[[str, int], None]
 """Called while an array's job runs, with its name and percent. It may raise to end the waiting, not the job."""
@@ -101,9 +102,15 @@ class GroupControl(Protocol):
 
     def groups(self) -> list[Group]: ...
 
+    def volumes(self, names: Sequence[str]) -> list[Volume]:
+        """Raises ``NotFound`` naming the ones that are not there."""
+
     def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
         """Make the target's side the active one; the source's side stops first. ``force``: also without its answer,
         and when the target is a copy of an earlier moment. Raises ``Unreachable`` when the source does not answer."""
+
+    def fail_back(self, group: Group, watch: Watch) -> None:
+        """Give the source what was written at the target since the failover, and make it the active side again."""
 
     def reverse(self, group: Group, watch: Watch) -> None:
         """After a failover: mirror from here to the old source; returns once the copy is under way."""
@@ -112,14 +119,12 @@ class GroupControl(Protocol):
         """Make the target equal again; returns once the copy is under way."""
 
 
+@runtime_checkable
 class Array(GroupControl, Protocol):
     """One site's array with all that protecting machines on it needs. Thread-safe."""
 
     def free_space(self) -> int:
         """Bytes that are free in the pool that replicas of other sites are made in."""
-
-    def volumes(self, names: Sequence[str]) -> list[Volume]:
-        """Raises ``NotFound`` naming the ones that are not there."""
 
     def create_group(self, name: str, volumes: Sequence[Volume]) -> Group: ...
 
@@ -130,9 +135,6 @@ class Array(GroupControl, Protocol):
 
         ``hold_writes``: writes of hosts wait while the other array cannot be written. ``asynchronous``: they never do,
         and reach it later, in their order."""
-
-    def fail_back(self, group: Group, watch: Watch) -> None:
-        """Give the source what was written at the target since the failover, and make it the active side again."""
 
     def split(self, group: Group) -> None:
         """End the mirroring, the target stays as it is; also when the other array does not answer."""
@@ -152,6 +154,18 @@ class Array(GroupControl, Protocol):
 
     def delete_volumes(self, names: Sequence[str]) -> None:
         """Not there: nothing happens."""
+
+
+def able_to(step: str, array: GroupControl) -> Array:
+    """The array as one that leeward can do more with than move groups. What asks for that has been refused before by
+    :meth:`GroupControl.supports`. Raises ``InvalidState``."""
+    if isinstance(array, Array):
+        return array
+    raise InvalidState(
+        f"leeward cannot {step} in the array's language",
+        where=f"array {array.name}",
+        remedy="do it with the array's own tools",
+    )
 
 
 class SanFabric(Hypervisor, Protocol):

@@ -16,7 +16,18 @@ from pathlib import Path
 from adapters.ports import Capabilities
 from adapters.san import points, readiness
 from adapters.san.places import ArrayOf, Places
-from adapters.san.ports import Array, Group, GroupState, SanFabric, Step, Volume, Watch, unwatched
+from adapters.san.ports import (
+    Array,
+    Group,
+    GroupControl,
+    GroupState,
+    SanFabric,
+    Step,
+    Volume,
+    Watch,
+    able_to,
+    unwatched,
+)
 from adapters.san.watching import telling, until_all_is_shipped, until_synchronized
 from replication.media import SeedManifest
 from replication.ports import Report
@@ -53,16 +64,19 @@ class ArrayProvider:
             array, group, _ = self._places.at(machine, site)
             if group is None:
                 volumes = array.volumes(self._places.group_volume_names(machine))
-                group = array.create_group(self._places.settings(machine).group, volumes)
+                group = able_to(Step.MIRROR, array).create_group(self._places.settings(machine).group, volumes)
             if group.state is GroupState.LOCAL:
-                here, there = self._places.storage(site), self._places.storage(relationship.target_site)
-                later = self._places.settings(machine).mode == "asynchronous"
-                hold = here.when_link_is_lost == "wait" and not later
-                array.mirror(group, there.array, there.pool, asynchronous=later, hold_writes=hold, watch=unwatched)
+                self._mirror(able_to(Step.MIRROR, array), group, relationship)
             elif group.state is GroupState.FAILED_OVER and group.is_active:
                 array.reverse(group, unwatched)
             elif not (group.is_source and group.is_active):
                 raise self._active_elsewhere(group, array, machine)
+
+    def _mirror(self, array: Array, group: Group, relationship: Relationship) -> None:
+        places, later = self._places, self._places.settings(relationship.machine).mode == "asynchronous"
+        here, there = places.mirrored_by(relationship.source_site), places.mirrored_by(relationship.target_site)
+        hold = here.when_link_is_lost == "wait" and not later
+        array.mirror(group, there.array, there.pool, asynchronous=later, hold_writes=hold, watch=unwatched)
 
     def export_seed(
         self, relationship: Relationship, folder: Path, report: Report, *, restart: bool = False
@@ -77,7 +91,7 @@ class ArrayProvider:
 
     def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
         """The array copies; this waits for it."""
-        return _point_of(until_synchronized(self._places, relationship.machine, relationship.source_site, report))
+        return points.present(until_synchronized(self._places, relationship.machine, relationship.source_site, report))
 
     def finalize(self, relationship: Relationship) -> None:
         array, group = self._places.group_at(relationship.machine, relationship.source_site)
@@ -105,7 +119,7 @@ class ArrayProvider:
             )
         if group.state is not GroupState.SYNCHRONIZED:
             group = until_synchronized(self._places, machine, site, report)
-        return _point_of(group)
+        return points.present(group)
 
     def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
         """Nothing: the array knows what the other one misses."""
@@ -117,7 +131,7 @@ class ArrayProvider:
             self._resume(array, group, report)
         return self.copy_initial(relationship, report)
 
-    def _resume(self, array: Array, group: Group, report: Report) -> None:
+    def _resume(self, array: GroupControl, group: Group, report: Report) -> None:
         with self._in_turn[group.name]:
             array.resume(group, telling(report))
 
@@ -149,7 +163,7 @@ class ArrayProvider:
     def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
         """The present one, if the target is the copy of a moment."""
         _, group = self._places.group_at(relationship.machine, relationship.target_site)
-        return [_point_of(group)] if group.whole_at is not None else []
+        return [points.present(group)] if group.whole_at is not None else []
 
     def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
         array, group = self._places.group_at(relationship.machine, relationship.target_site)
@@ -159,7 +173,7 @@ class ArrayProvider:
                 where=f"array {array.name}",
                 remedy="wait until it is complete",
             )
-        return points.choose(choice, _point_of(group))
+        return points.choose(choice, points.present(group))
 
     # --- failing over -----------------------------------------------------------------------------------------
 
@@ -172,7 +186,7 @@ class ArrayProvider:
             array, group, volumes = self._replica(machine, site)
             if points.is_planned(choice):
                 point = points.read(choice)
-                array.expose(volumes, hosts)
+                _show(array, volumes, hosts)
                 if self._point_of_earlier_try(fabric, machine) != point and not _runs(fabric, machine):
                     fabric.remove(machine)  # what an earlier run left; its volumes stay
                 self._register(fabric, relationship, machine, self._by_name(machine), point, test=False)
@@ -181,17 +195,17 @@ class ArrayProvider:
             else:
                 point = self._point_of_earlier_try(fabric, machine) or self.resolve_point(relationship, choice)
                 self._promote(array, group, telling(report))
-                array.expose(volumes, hosts)
+                _show(array, volumes, hosts)
                 self._register(fabric, relationship, machine, self._by_name(machine), point, test=False)
         return RecoveredMachine(name=machine, site=site, network=relationship.target_network, point=point)
 
     @staticmethod
-    def _move(array: Array, group: Group, watch: Watch) -> None:
+    def _move(array: GroupControl, group: Group, watch: Watch) -> None:
         if not group.is_active:
             array.fail_over(group, watch)
 
     @staticmethod
-    def _promote(array: Array, group: Group, watch: Watch) -> None:
+    def _promote(array: GroupControl, group: Group, watch: Watch) -> None:
         """The source's array stops first. Only when it does not answer, or when the target is a copy of an earlier
         moment, the group is split and its target made active without it: the run's type and the operator's word that
         the source is down stand behind that."""
@@ -203,7 +217,7 @@ class ArrayProvider:
                 return
             except Unreachable:
                 watch(f"the other array of group '{group.name}' does not answer", 0)
-        array.split(group)
+        able_to(Step.SPLIT, array).split(group)
         array.fail_over(group, watch, force=True)
 
     def cancel_failover(self, relationship: Relationship) -> None:
@@ -212,7 +226,7 @@ class ArrayProvider:
         fabric = self._fabric_of(site)
         with self._turn(machine):
             array, group, volumes = self._replica(machine, site)
-            if group.state is GroupState.FAILED_OVER and group.is_active:
+            if group.is_active:
                 running = [one for one in self._places.members(machine) if _runs(fabric, one)]
                 if running:
                     raise InvalidState(
@@ -222,7 +236,7 @@ class ArrayProvider:
                     )
                 array.fail_back(group, unwatched)
             fabric.remove(machine)
-            array.hide(volumes, self._places.storage(site).initiators)
+            _hide(array, volumes, self._places.storage(site).initiators)
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
         """A clone of the target's volumes, all of one moment; the mirror goes on."""
@@ -232,7 +246,8 @@ class ArrayProvider:
             earlier = self._point_of_earlier_try(fabric, name)
             if earlier is not None:
                 return RecoveredMachine(name=name, site=site, network=relationship.test_network, point=earlier)
-            array, group, volumes = self._replica(machine, site)
+            found, group, volumes = self._replica(machine, site)
+            array = able_to(Step.CLONE, found)
             moving = [member for member in self._places.members(machine) if _is_registered(fabric, member)]
             if moving or group.is_active:
                 raise self._is_moving(group, array, moving or self._places.members(machine))
@@ -248,7 +263,7 @@ class ArrayProvider:
     def end_test(self, relationship: Relationship, name: str) -> None:
         machine, site = relationship.machine, relationship.target_site
         self._fabric_of(site).remove(name)
-        self._places.array_of(site).delete_volumes(list(self._clone_names(machine, name).values()))
+        able_to(Step.CLONE, self._places.array_of(site)).delete_volumes(list(self._clone_names(machine, name).values()))
 
     def commit(self, relationship: Relationship, point_id: str) -> None:
         """Automatic (requirements §C.5): there is no other recovery point that could be dropped."""
@@ -266,7 +281,7 @@ class ArrayProvider:
                 remedy="repair the link between the arrays",
             )
         self._fabric_of(site).remove(machine)
-        array.hide(array.volumes(self._places.volume_names(machine)), self._places.storage(site).initiators)
+        _hide(array, array.volumes(self._places.volume_names(machine)), self._places.storage(site).initiators)
 
     def retire_replica(self, relationship: Relationship) -> None:
         """Nothing: the old target's volumes are what the machine runs on."""
@@ -277,8 +292,8 @@ class ArrayProvider:
         if len(self._places.members(machine)) > 1:
             return
         array, group, _ = self._places.at(machine, site)
-        if group is None:
-            return
+        if group is None or not isinstance(array, Array):
+            return  # a mirror that the array's own tools made goes on
         if group.state is not GroupState.LOCAL:
             if Step.DETACH not in array.supports():
                 raise InvalidState(
@@ -292,7 +307,8 @@ class ArrayProvider:
         array = self._places.array_of(site)
         wanted = self._places.settings(machine).group
         group = next((one for one in array.groups() if one.name == wanted), None)
-        if group is not None and group.state is GroupState.LOCAL and len(self._places.members(machine)) == 1:
+        is_over = group is not None and group.state is GroupState.LOCAL and len(self._places.members(machine)) == 1
+        if group is not None and is_over and isinstance(array, Array):
             array.delete_group(group)
             array.delete_volumes(self._places.volume_names(machine))
 
@@ -302,7 +318,7 @@ class ArrayProvider:
         """One call at a time changes a group."""
         return self._in_turn[self._places.settings(machine).group]
 
-    def _replica(self, machine: str, site: str) -> tuple[Array, Group, list[Volume]]:
+    def _replica(self, machine: str, site: str) -> tuple[GroupControl, Group, list[Volume]]:
         array, group = self._places.group_at(machine, site)
         return array, group, array.volumes(self._places.volume_names(machine))
 
@@ -334,14 +350,14 @@ class ArrayProvider:
         return points.read(made_from) if made_from else None
 
     @staticmethod
-    def _is_moving(group: Group, array: Array, moving: list[str]) -> InvalidState:
+    def _is_moving(group: Group, array: GroupControl, moving: list[str]) -> InvalidState:
         return InvalidState(
             f"group '{group.name}' is being failed over with {', '.join(moving)}",
             where=f"array {array.name}",
             remedy="wait until that is done and reversed; then test it",
         )
 
-    def _active_elsewhere(self, group: Group, array: Array, machine: str) -> InvalidState:
+    def _active_elsewhere(self, group: Group, array: GroupControl, machine: str) -> InvalidState:
         return InvalidState(
             f"group '{group.name}' is {group.state}, and array {array.name} is "
             f"{'the active' if group.is_active else 'not the active'} side: '{machine}' cannot be handled so now",
@@ -350,10 +366,15 @@ class ArrayProvider:
         )
 
 
-def _point_of(group: Group) -> RecoveryPoint:
-    moment = datetime.now(UTC) if group.is_copy_of_now else group.whole_at
-    assert moment is not None
-    return points.make(points.MIRRORED, moment)
+def _show(array: GroupControl, volumes: list[Volume], hosts: list[str]) -> None:
+    """Where leeward cannot, the hosts of both sites see the volumes always; the array lets one side write."""
+    if isinstance(array, Array):
+        array.expose(volumes, hosts)
+
+
+def _hide(array: GroupControl, volumes: list[Volume], hosts: list[str]) -> None:
+    if isinstance(array, Array):
+        array.hide(volumes, hosts)
 
 
 def _is_registered(fabric: SanFabric, machine: str) -> bool:

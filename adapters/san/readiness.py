@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from adapters.networks import network_finding
 from adapters.san.places import Place, Places
-from adapters.san.ports import Group, GroupControl, GroupState, SanFabric, Step
+from adapters.san.ports import Array, Group, GroupControl, GroupState, SanFabric, Step
 from vault.domain import Finding, NetworkKind, Relationship, Severity, utc
 from vault.errors import LeewardError
 
@@ -37,7 +37,7 @@ def _of_group(places: Places, place: Place, machine: str, late_after_s: float) -
     subject, members = f"group {name}", ", ".join(places.members(machine))
     group = place.group
     if group is None or group.state is GroupState.LOCAL:
-        yield from _of_mode(places, place.array, machine)
+        yield from _of_mirror(places, place.array, machine)
         yield Finding.passed(subject, f"not replicated yet; it moves as a whole: {members}")
         return
     wanted = places.settings(machine).mode
@@ -68,7 +68,15 @@ def _of_group(places: Places, place: Place, machine: str, late_after_s: float) -
         yield from _of_age(group, subject, late_after_s)
 
 
-def _of_mode(places: Places, array: GroupControl, machine: str) -> Iterator[Finding]:
+def _of_mirror(places: Places, array: GroupControl, machine: str) -> Iterator[Finding]:
+    """Of a group that has to be mirrored first."""
+    if Step.MIRROR not in array.supports():
+        yield Finding.failed(
+            f"array {array.name}",
+            f"group '{places.settings(machine).group}' is not mirrored there, and leeward cannot {Step.MIRROR}",
+            "mirror it with the array's own tools, then try again",
+        )
+        return
     if places.settings(machine).mode == "asynchronous" and Step.MIRROR_ASYNCHRONOUSLY not in array.supports():
         yield Finding.failed(
             f"array {array.name}",
@@ -100,11 +108,11 @@ def of_target(fabric: SanFabric, places: Places, relationship: Relationship) -> 
         ]
         group = next((one for one in array.groups() if one.name == places.settings(machine).group), None)
         if group is None or group.state is GroupState.LOCAL:
-            return [
-                *findings,
-                *_of_mode(places, array, machine),
-                Finding.passed(f"space at {site}", f"{array.free_space():,} bytes are free in the array's pool"),
-            ]
+            findings += _of_mirror(places, array, machine)
+            if isinstance(array, Array):
+                free = f"{array.free_space():,} bytes are free in the array's pool"
+                findings.append(Finding.passed(f"space at {site}", free))
+            return findings
     except LeewardError as error:
         return [Finding.of_error(f"site {site}", error)]
     subject = f"group {group.name}"

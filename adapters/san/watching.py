@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 
 from adapters.san.places import Places
-from adapters.san.ports import Array, Group, GroupState, Watch
+from adapters.san.ports import Group, GroupControl, GroupState, Watch
 from adapters.san.readiness import REMEDIES, since
 from replication.ports import Report
 from vault.domain import Progress
@@ -77,7 +77,7 @@ def until_all_is_shipped(places: Places, machine: str, site: str, report: Report
         time.sleep(LOOK_EVERY_S)
 
 
-def _stopped(array: Array, group: Group, machine: str) -> LeewardError:
+def _stopped(array: GroupControl, group: Group, machine: str) -> LeewardError:
     if group.state is GroupState.LINK_LOST:
         return Unreachable(
             f"group '{group.name}' is {group.state}; {since(group)}",

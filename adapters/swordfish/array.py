@@ -6,10 +6,20 @@ from there. So a group is never "failed over" here, and reversing it again finds
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from adapters.san.ports import Group, GroupState, Step, Volume, Watch
 from adapters.swordfish import resources
 from adapters.swordfish.client import SwordfishClient
-from adapters.swordfish.resources import Collection, ConsistencyGroup, ReplicaRole, ReplicaState, ServiceRoot, Storage
+from adapters.swordfish.resources import (
+    Collection,
+    ConsistencyGroup,
+    ReplicaMode,
+    ReplicaRole,
+    ReplicaState,
+    ServiceRoot,
+    Storage,
+)
 from vault.domain import Finding
 from vault.errors import InvalidState, NotFound
 
@@ -37,7 +47,7 @@ class SwordfishArray:
 
     def check(self) -> list[Finding]:
         missing = sorted({Step.FAIL_OVER, Step.RESUME} - self.supports())
-        if missing:
+        if missing and any(group.replica is not None for group in self._groups()):
             what = f"a replicated group of it cannot {', '.join(missing)}"
             remedy = "look at the groups' actions on the array"
             return [Finding.failed(f"array {self.name}", what, remedy)]
@@ -51,6 +61,19 @@ class SwordfishArray:
     def groups(self) -> list[Group]:
         volumes = {link.path: self._client.get(link.path, resources.Volume) for link in self._volume_links()}
         return [_group(group, volumes) for group in self._groups()]
+
+    def volumes(self, names: Sequence[str]) -> list[Volume]:
+        found = {
+            one.name: one for one in (self._client.get(link.path, resources.Volume) for link in self._volume_links())
+        }
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise NotFound(
+                f"there is no volume {', '.join(missing)}",
+                where=f"array {self.name}",
+                remedy="correct 'volumes' of the machine's 'san' in the inventory",
+            )
+        return [_volume(found[name]) for name in dict.fromkeys(names)]
 
     def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
         if force:
@@ -66,6 +89,12 @@ class SwordfishArray:
 
     def reverse(self, group: Group, watch: Watch) -> None:
         self.fail_over(group, watch)
+
+    def fail_back(self, group: Group, watch: Watch) -> None:
+        """The same action at the side that has become the source."""
+        found = self._find(group)
+        if found.replica is not None and found.replica.role is ReplicaRole.SOURCE:
+            self._act(found, "failing back", found.actions.reverse, watch)
 
     def resume(self, group: Group, watch: Watch) -> None:
         found = self._find(group)
@@ -112,18 +141,19 @@ class SwordfishArray:
 
 
 def _steps(group: ConsistencyGroup) -> frozenset[Step]:
-    found = {Step.FAIL_OVER, Step.REVERSE} if group.actions.reverse is not None else set()
+    found = {Step.FAIL_OVER, Step.FAIL_BACK, Step.REVERSE} if group.actions.reverse is not None else set()
     return frozenset(found | ({Step.RESUME} if group.actions.resume is not None else set()))
+
+
+def _volume(found: resources.Volume) -> Volume:
+    return Volume(id=found.id, name=found.name, size=found.capacity)
 
 
 def _group(found: ConsistencyGroup, volumes: dict[str, resources.Volume]) -> Group:
     group = Group(
         id=found.id,
         name=found.name,
-        volumes=[
-            Volume(id=volume.id, name=volume.name, size=volume.capacity)
-            for volume in (volumes[link.path] for link in found.volumes)
-        ],
+        volumes=[_volume(volumes[link.path]) for link in found.volumes],
         state=GroupState.LOCAL,
     )
     if found.replica is None:
@@ -134,5 +164,6 @@ def _group(found: ConsistencyGroup, volumes: dict[str, resources.Volume]) -> Gro
             "is_source": found.replica.role is ReplicaRole.SOURCE,
             "percent": found.replica.percent,
             "whole_at": found.replica.when_synchronized,
+            "asynchronous": found.replica.mode is ReplicaMode.ASYNCHRONOUS,
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TypeVar
 
@@ -53,16 +54,23 @@ class SwordfishEndpoint(Value):
 
 
 class SwordfishClient:
-    """Not thread-safe: one thread asks."""
+    """Thread-safe: each thread has its own session."""
 
     def __init__(self, endpoint: SwordfishEndpoint, *, patience_s: float = PATIENCE_S) -> None:
-        self.where = endpoint.url
+        self.where = endpoint.url.rstrip("/")
+        self._endpoint = endpoint
         self._patience_s = patience_s
-        self._session = requests.Session()
-        self._session.trust_env = False  # the environment's authorities and netrc do not override the inventory's
-        self._session.auth = (endpoint.user, secrets.resolve(endpoint.password))
-        self._session.verify = endpoint.ca or True
-        self._session.headers["OData-Version"] = "4.0"
+        self._of_thread = threading.local()
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._of_thread, "session", None)
+        if session is None:
+            session = self._of_thread.session = requests.Session()
+            session.trust_env = False  # the environment's authorities and netrc do not override the inventory's
+            session.auth = (self._endpoint.user, secrets.resolve(self._endpoint.password))
+            session.verify = self._endpoint.ca or True
+            session.headers["OData-Version"] = "4.0"
+        return session
 
     def get(self, path: str, kind: type[Found]) -> Found:
         answer = self._request("GET", path, f"reading {path}")
@@ -100,7 +108,7 @@ class SwordfishClient:
 
     def _request(self, method: str, path: str, doing: str, body: dict[str, str] | None = None) -> requests.Response:
         try:
-            answer = self._session.request(method, f"{self.where}{path}", json=body, timeout=TIMEOUT_S)
+            answer = self._session().request(method, f"{self.where}{path}", json=body, timeout=TIMEOUT_S)
         except requests.exceptions.SSLError as error:
             raise BadInput(
                 f"{doing}: the service's certificate is not trusted ({error})",

@@ -60,11 +60,19 @@ class ReplicaRole(StrEnum):
     TARGET = "Target"
 
 
+class ReplicaMode(StrEnum):
+    ACTIVE = "Active"
+    SYNCHRONOUS = "Synchronous"
+    ASYNCHRONOUS = "Asynchronous"
+    ADAPTIVE = "Adaptive"
+
+
 class ReplicaInfo(Resource):
     """``when_synchronized``: of which moment a target is; missing: it is between two."""
 
     state: ReplicaState = Field(alias="ReplicaState")
     role: ReplicaRole = Field(alias="ReplicaRole")
+    mode: ReplicaMode = Field(default=ReplicaMode.SYNCHRONOUS, alias="ReplicaUpdateMode")
     percent: int = Field(default=0, alias="PercentSynced")
     when_synchronized: AwareDatetime | None = Field(default=None, alias="WhenSynchronized")
 

@@ -226,7 +226,8 @@ class Mirror:
             elif op == "become target":
                 group.is_source, group.active, group.target_is_whole = False, False, False
                 self.enter(group, CopyState.UNSYNCHRONIZED)
-            elif op == "take over":
+            elif op in ("take over", "lead"):
+                group.is_source = group.is_source or op == "lead"
                 group.active, group.generation = True, head["generation"]
                 self.enter(group, CopyState.SYNCHRONIZED)
             elif op == "detach":

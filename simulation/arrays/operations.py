@@ -117,6 +117,18 @@ def _reverse_roles(array: Array, group: Group, _: bool) -> Job | None:
     return array.jobs.start(f"copy group {group.name} to array {group.peer}", lambda job: _copy(array, group, job))
 
 
+def hand_over(array: Array, group: Group) -> None:
+    """Roles change at the source's word. It stops first; when the target does not hear it, neither takes writes."""
+    with array.writer(group.id):
+        if group.state is not CopyState.SYNCHRONIZED or not group.active:
+            raise ArrayRefusal(f"group '{group.name}' is {group.state.name} at array {array.name}")
+        if group.asynchronous:
+            raise ArrayRefusal(f"group '{group.name}' is asynchronous: reverse it at its target")
+        group.active, group.is_source, group.generation = False, False, group.generation + 1
+        array.save()
+        array.mirror.call(group, "lead", generation=group.generation)
+
+
 def _resume(array: Array, group: Group, _: bool) -> Job | None:
     if group.state is CopyState.SYNCHRONIZED:
         return None

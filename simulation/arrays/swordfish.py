@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from adapters.smis.values import CopyState, JobState, Operation
 from simulation.arrays.array import Array
 from simulation.arrays.jobs import Job
-from simulation.arrays.operations import modify
+from simulation.arrays.operations import hand_over, modify
 from simulation.arrays.refusal import ArrayRefusal, LinkDown
 from simulation.arrays.state import Group
 from simulation.listening import HttpConnection, TlsListener, basic_login
@@ -123,7 +123,7 @@ class SwordfishServer:
                 "ReplicaState": STATES[group.state],
                 "ReplicaRole": "Source" if group.is_source else "Target",
                 "ReplicaType": "Mirror",
-                "ReplicaUpdateMode": "Synchronous",
+                "ReplicaUpdateMode": "Asynchronous" if group.asynchronous else "Synchronous",
                 "PercentSynced": 100 if group.state is CopyState.SYNCHRONIZED else 0,
                 "FailedCopyStopsHostIO": group.blocks_on_failure,
                 "WhenSynchronized": whole_at.isoformat() if group.target_is_whole else None,
@@ -163,7 +163,7 @@ def _task(job: Job) -> dict[str, Any]:
 def _reverse(array: Array, group: Group) -> Job | None:
     """The target becomes the source, and mirrors to the old one from then on; the old one stops first."""
     if group.is_source:
-        return None
+        return array.jobs.start(f"hand group {group.name} over", lambda _: hand_over(array, group))
 
     def work(job: Job) -> None:
         for operation in (Operation.FAILOVER, Operation.REVERSE_ROLES):

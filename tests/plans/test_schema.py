@@ -61,6 +61,11 @@ class Validator:
         if sum(not list(self.errors(data, choice, path)) for choice in value) != 1:
             yield f"{path}: fits not exactly one of oneOf"
 
+    def word_discriminator(self, data: Any, value: dict[str, Any], schema: Any, path: str) -> Iterator[str]:
+        """OpenAPI's word for ``oneOf``: which property chooses; other programs may leave it aside."""
+        if isinstance(data, dict) and data.get(value["propertyName"]) not in value["mapping"]:
+            yield f"{path}: {value['propertyName']} is none of {', '.join(value['mapping'])}"
+
     def word_enum(self, data: Any, value: list[Any], schema: Any, path: str) -> Iterator[str]:
         if data not in value:
             yield f"{path}: not in {value}"

@@ -13,6 +13,7 @@ from adapters.registry import Adapters
 from adapters.san.provider import ArrayProvider
 from adapters.smis.array import SmisArray
 from simulation.arrays.cim_server import CimServer
+from simulation.arrays.swordfish import SwordfishServer
 from tests.san.pairs import MIB, POOL, ArrayPair, arrays
 from vault.domain import Answering, Progress, Relationship
 from vault.inventory import Inventory
@@ -23,7 +24,7 @@ BOOT_S = 20.0
 
 class House(NamedTuple):
     pair: ArrayPair
-    servers: dict[str, CimServer]
+    servers: dict[str, CimServer] | dict[str, SwordfishServer]
     inventory: Inventory
     adapters: Adapters
     lab_root: Path

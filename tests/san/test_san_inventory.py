@@ -86,3 +86,27 @@ def test_mistakes_are_told(tmp_path: Path, parts: dict[str, str], told: str) -> 
     assert told in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert all(error.where.startswith(str(tmp_path)) or ":" in error.where for error in refused.value.errors)
+
+
+SWORDFISH = STORAGE.replace("kind: smis", "kind: swordfish").replace('      pool: "ARRAY-1:gold"\n', "")
+
+
+def test_arrays_of_one_machine_are_managed_in_one_language(tmp_path: Path) -> None:
+    assert load(tmp_path, primary=SWORDFISH, recovery=SWORDFISH).relationship("db").only_moves
+    assert not load(tmp_path).relationship("db").only_moves
+    with pytest.raises(InputErrors, match="would manage by smis and swordfish"):
+        load(tmp_path, recovery=SWORDFISH)
+    with pytest.raises(InputErrors, match="pool"):
+        load(tmp_path, primary=STORAGE.replace("kind: smis", "kind: swordfish"))
+
+
+def test_machines_of_a_group_have_one_mode(tmp_path: Path) -> None:
+    other = (
+        "  web:\n    site: primary\n    target: recovery\n    network: production\n    policy: gold\n"
+        "    lab: {disks: [{name: log, size: 1MiB}]}\n"
+        "    san: {group: payments, mode: asynchronous, volumes: {log: web-log}}\n"
+    )
+    with pytest.raises(InputErrors, match="'web' is mirrored in another mode than 'db' of its group 'payments'"):
+        load(tmp_path, more=other)
+    both = SAN.replace("payments,", "payments, mode: asynchronous,")
+    assert load(tmp_path, san=both, more=other).relationship("db").replication_group == "payments"

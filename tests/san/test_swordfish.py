@@ -59,7 +59,7 @@ def test_groups_are_discovered_with_their_state(services: Services) -> None:
         False,
     )
     assert [volume.name for volume in group.volumes] == ["log", "data"]
-    assert array.supports() == {Step.FAIL_OVER, Step.REVERSE, Step.RESUME}
+    assert array.supports() == {Step.FAIL_OVER, Step.FAIL_BACK, Step.REVERSE, Step.RESUME}
     assert str(array.check()[0]) == "array west: answers"
     services.pair.do(services.pair.east, Operation.SUSPEND)
     (group,) = array.groups()
