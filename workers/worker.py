@@ -102,7 +102,8 @@ def sandbox(*, strict: bool = False) -> SandboxedWorkflowRunner:
             Tests do; for workers it would be the largest part of their work with many machines.
     """
     shared = ["vault", "plans", "reports", "activities.contracts", "annotated_types", "pydantic"]
-    shared += ["workflows.model", "workflows.slot_model", "workflows.claim_model"] if strict else ["workflows"]
+    models = ("", "job_", "machine_", "run_", "slot_", "claim_")
+    shared += [f"workflows.{of}model" for of in models] if strict else ["workflows"]
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*shared))
 
 
