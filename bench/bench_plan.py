@@ -67,7 +67,7 @@ def plan_of(inventory: Inventory) -> Plan:
 
 async def main(machines: int) -> None:
     with scratch() as folder:
-        settings = Settings(vault=folder / "leeward.yaml", data=folder / "data", time_scale=0.1)
+        settings = Settings(vault=folder / "leeward.yaml", data=folder / "data")
         settings.data.mkdir()
         settings.vault.write_text(inventory_text(machines))
         from vault.loading import load_inventory
@@ -109,8 +109,15 @@ async def measure(settings: Settings, inventory: Inventory) -> None:
         raise SystemExit(1)
     activities = await report_histories(client, inventory)
     report_memory(settings)
-    bare = await bare_temporal(client, activities)
-    record([Result(f"plan-{len(inventory.machines)}", "bare-temporal", seconds, bare, 1 / 1.5)])
+    bench, each = f"plan-{len(inventory.machines)}", len(inventory.machines) // GROUPS
+    together = await bare_temporal(client, [activities // GROUPS] * GROUPS, at_once=each)
+    alone = await bare_temporal(client, [activities // len(inventory.machines)] * len(inventory.machines), at_once=1)
+    record(
+        [
+            Result(bench, "bare-temporal", seconds, together, 1 / 1.5),
+            Result(bench, "bare-temporal, a workflow a machine", seconds, alone, None),
+        ]
+    )
 
 
 async def report_histories(client: Client, inventory: Inventory) -> int:
@@ -160,28 +167,31 @@ async def nothing() -> None:
 
 @workflow.defn
 class Bare:
-    """A tenth of the activities each, a hundred at a time."""
+    """So many empty activities, so many at a time."""
 
     @workflow.run
-    async def run(self, count: int) -> None:
-        for start in range(0, count, 100):
+    async def run(self, count: int, at_once: int) -> None:
+        for start in range(0, count, at_once):
             await asyncio.gather(
                 *(
                     workflow.execute_activity(nothing, start_to_close_timeout=timedelta(minutes=1))
-                    for _ in range(start, min(start + 100, count))
+                    for _ in range(start, min(start + at_once, count))
                 )
             )
 
 
-async def bare_temporal(client: Client, activities: int) -> float:
+async def bare_temporal(client: Client, counts: list[int], at_once: int) -> float:
+    """Seconds for a workflow for each of ``counts``, the number of its activities."""
     async with Worker(
         client, task_queue="bare", workflows=[Bare], activities=[nothing], workflow_runner=UnsandboxedWorkflowRunner()
     ):
         began = time.perf_counter()
-        handles = [
-            await client.start_workflow("Bare", activities // GROUPS, id=f"bare/{number}", task_queue="bare")
-            for number in range(GROUPS)
-        ]
+        handles = await asyncio.gather(
+            *(
+                client.start_workflow("Bare", args=[count, at_once], id=f"bare/{at_once}/{number}", task_queue="bare")
+                for number, count in enumerate(counts)
+            )
+        )
         await asyncio.gather(*(handle.result() for handle in handles))
         return time.perf_counter() - began
 
