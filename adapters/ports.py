@@ -202,18 +202,14 @@ class PlacesReplicas(Protocol):
 
 
 class Capabilities(Value):
-    """What a kind of replication can do, as data: plans and policies are checked against it before a run."""
+    """What a kind of replication can do, as data: plans are checked against it before a run."""
 
     commits_by_itself: bool = False
     """SAN: the commit is automatic (requirements §C.5)."""
-    reverses_after_commit: bool = False
-    """Reverse replication begins by itself after the commit (target Azure)."""
-    app_consistent_points: bool = True
     several_test_copies: bool = True
     """A machine may have more than one test copy at a time."""
     target_settings: frozenset[str] = frozenset({"network"})
     """Which of :class:`~vault.domain.TargetSettings`, in ``relationship.target``, recovered machines get."""
-    minimum_frequency_s: float = 1
 
 
 @runtime_checkable

@@ -107,6 +107,12 @@ def _check_san(inventory: Inventory, source: YamlSource, name: str, machine: Mac
             f"machine '{name}' is replicated by an array, which copies over its own link only",
             remedy="choose 'method: network'",
         )
+    if policy is not None and policy.app_consistent_every is not None:
+        yield source.error(
+            ("policies", machine.policy, "app_consistent_every"),
+            f"machine '{name}' is replicated by an array, which makes no app-consistent recovery points",
+            remedy="give it a policy without 'app_consistent_every'",
+        )
 
 
 def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine: Machine) -> Iterator[BadInput]:

@@ -56,7 +56,6 @@ from vault.domain import (
     Relationship,
 )
 from vault.errors import Busy, InvalidState
-from vault.hyperv import FREQUENCIES_S
 from vault.inventory import Inventory
 
 LAST_CHANGES_S = 6 * 3600.0
@@ -68,7 +67,7 @@ BEING_DELETED = "leeward: this replica is being deleted"
 class HyperVReplicaProvider:
     """Implements :class:`adapters.ports.ReplicationProvider`. Every call looks at the state before it acts."""
 
-    capabilities = Capabilities(minimum_frequency_s=min(FREQUENCIES_S), several_test_copies=False)
+    capabilities = Capabilities(several_test_copies=False)
 
     def __init__(self, fabric_of: Callable[[str], HyperVHypervisor], inventory: Inventory) -> None:
         self._fabric_of = fabric_of

@@ -39,7 +39,7 @@ from vault.inventory import Inventory
 class ArrayProvider:
     """Implements :class:`adapters.ports.ReplicationProvider` and :class:`adapters.ports.MovesTogether`."""
 
-    capabilities = Capabilities(commits_by_itself=True, app_consistent_points=False)
+    capabilities = Capabilities(commits_by_itself=True)
 
     def __init__(self, fabric_of: Callable[[str], SanFabric], array_of: ArrayOf, inventory: Inventory) -> None:
         self._fabric_of = fabric_of

@@ -26,13 +26,15 @@ STORAGE = """\
 SAN = "    san: {group: payments, volumes: {log: db-log}}\n"
 
 
-def inventory(*, primary: str = STORAGE, recovery: str = STORAGE, san: str = SAN, more: str = "") -> str:
+def inventory(
+    *, primary: str = STORAGE, recovery: str = STORAGE, san: str = SAN, more: str = "", policy: str = "frequency: 5s"
+) -> str:
     networks = "    networks: {production: {kind: production}, isolated: {kind: isolated}}\n"
     return (
         "version: 1\nsites:\n"
         f"  primary:\n    fabric: lab\n{networks}{primary}"
         f"  recovery:\n    fabric: lab\n{networks}{recovery}"
-        "policies:\n  gold: {frequency: 5s}\n"
+        f"policies:\n  gold: {{{policy}}}\n"
         "network_mappings:\n"
         "  - {source: primary/production, target: recovery/production, test: recovery/isolated,"
         " source_test: primary/isolated}\n"
@@ -62,6 +64,10 @@ def test_a_machine_on_an_array(tmp_path: Path) -> None:
         ({"primary": STORAGE.replace("      portal: array.example.com:10809\n", "")}, "has no 'portal'"),
         ({"primary": STORAGE.replace("env:ARRAY_PASSWORD", "hunter2")}, "is not a reference to a secret"),
         ({"primary": STORAGE.replace("https://", "http://")}, "'url'"),
+        (
+            {"policy": "frequency: 5s, app_consistent_every: 1h"},
+            "machine 'db' is replicated by an array, which makes no app-consistent recovery points",
+        ),
         (
             {
                 "more": "  web:\n    site: recovery\n    target: primary\n    network: production\n    policy: gold\n"
