@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 
-from temporalio.client import WorkflowExecution, WorkflowQueryFailedError
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowQueryFailedError
+from temporalio.service import RPCError
 
+from console.asking import translated
 from console.client import Leeward
 from vault.domain import Value
-from workflows.model import JobRecord, RunStatus
+from vault.lifecycle import JobKind
+from workflows.attributes import MACHINE
+from workflows.model import JobInput, RunStatus
+
+HISTORIES_AT_ONCE = 16
+OUTCOMES = {
+    WorkflowExecutionStatus.COMPLETED: "done",
+    WorkflowExecutionStatus.CANCELED: "cancelled",
+    WorkflowExecutionStatus.TIMED_OUT: "timed out",
+}
+"""Temporal's words for how a job ended, where leeward has another."""
 
 
 class AuditLine(Value):
@@ -45,9 +58,7 @@ async def audit(leeward: Leeward, plan: str | None, since: datetime | None) -> t
         except WorkflowQueryFailedError as error:
             unreadable.append(Unreadable(workflow=f"{execution.id} {execution.run_id}", why=str(error)))
     if plan is None:
-        for machine in leeward.inventory.machines:
-            state = await leeward.find_machine(machine)
-            lines += [_of_job(machine, job) for job in (state.jobs if state else []) if job.plan is None]
+        lines += await _jobs(leeward, since)
     return sorted((line for line in lines if since is None or line.at >= since), key=lambda line: line.at), unreadable
 
 
@@ -78,5 +89,34 @@ def _of_run(status: RunStatus) -> list[AuditLine]:
     return [start, *decisions]
 
 
-def _of_job(machine: str, job: JobRecord) -> AuditLine:
-    return AuditLine(at=job.started, who=job.requested_by, what=job.kind.value, on=machine, outcome=job.state)
+async def _jobs(leeward: Leeward, since: datetime | None) -> list[AuditLine]:
+    """Jobs that no plan asked for, of machines that are not protected any more, too."""
+    kinds = ", ".join(f"'{kind.value}'" for kind in JobKind)
+    query = f"WorkflowType IN ({kinds}) AND LeewardPlan IS NULL"
+    query += f" AND StartTime >= '{since.isoformat()}'" if since else ""
+    few = asyncio.Semaphore(HISTORIES_AT_ONCE)
+
+    async def read(execution: WorkflowExecution) -> AuditLine:
+        async with few:
+            return await _of_job(leeward, execution)
+
+    return await asyncio.gather(*[read(execution) async for execution in leeward.client.list_workflows(query)])
+
+
+async def _of_job(leeward: Leeward, execution: WorkflowExecution) -> AuditLine:
+    """Who asked is in the job's input: the first event of its history."""
+    handle = leeward.client.get_workflow_handle(execution.id, run_id=execution.run_id)
+    try:
+        first = await anext(aiter(handle.fetch_history_events(page_size=1)))
+    except RPCError as error:
+        raise translated(error, execution.id) from error
+    given = first.workflow_execution_started_event_attributes.input
+    [wanted] = await leeward.client.data_converter.decode(list(given.payloads), [JobInput])
+    status = execution.status
+    return AuditLine(
+        at=execution.start_time,
+        who=wanted.request.requested_by,
+        what=execution.workflow_type,
+        on=execution.typed_search_attributes.get(MACHINE) or "",
+        outcome=OUTCOMES.get(status, status.name.lower()) if status else "",
+    )
