@@ -11,11 +11,16 @@ from reports.words import seconds, size
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.tree import Tree
 
 __all__ = ["STYLES", "Output", "seconds", "size"]
 
 PIPED_WIDTH = 1000
+COLUMN_GAP = 2
+WORDS_OF_A_SENTENCE = 4
+"""From so many words on a cell may wrap."""
+NARROWEST_SENTENCE = 24
 STYLES = {
     "ok": "green",
     "pass": "green",
@@ -78,24 +83,47 @@ class Output:
             print(json.dumps(_plain(value), indent=2))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A row each. On a terminal sentences wrap within their column; names, ids, times and addresses never do, nor
+        is anything cut: somebody copies them. Rows that do not fit then are wrapped by the terminal itself."""
         if self.as_json:
             return
-        if not self.console.is_terminal:
+        console = self.console
+        if not console.is_terminal:
             self._plain_table(columns, rows)
             return
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-        for row in rows:
-            table.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
-        self.console.print(table)
+        texts = [[str(cell) for cell in row] for row in rows]
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        needed = COLUMN_GAP * (len(columns) - 1)
+        for name, cells in zip(columns, zip(*texts, strict=True) if texts else [()] * len(columns), strict=True):
+            longest = max(map(len, (name, *cells)))
+            wraps = any(cell.count(" ") >= WORDS_OF_A_SENTENCE - 1 for cell in cells)
+            narrowest = min(longest, NARROWEST_SENTENCE) if wraps else longest
+            table.add_column(name, no_wrap=not wraps, min_width=narrowest, overflow="fold")
+            needed += narrowest
+        for row in texts:
+            table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        _print_without_trailing_spaces(table, console, max(console.width, needed))
 
     def _plain_table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         lines = [[str(cell) for cell in row] for row in (columns, *rows)]
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_without_trailing_spaces(table: Table, console: Console, width: int) -> None:
+    """Spaces at the end of a line that is longer than the terminal would become empty lines."""
+    from rich.segment import Segment, Segments
+
+    for line in console.render_lines(table, console.options.update(width=width), pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
+        console.print(Segments([*line, Segment.line()]), end="", crop=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:
