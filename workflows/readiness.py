@@ -252,9 +252,7 @@ class PlanReadiness:
         except ActivityError as error:
             self._note(Severity.FAIL, f"site {question.site}", reason(error))
             return
-        for finding in answer.findings:
-            if finding not in self._findings:
-                self._findings.append(finding)
+        self._findings = without_repeats([*self._findings, *answer.findings])
 
     def _tested(self, facts: RunFacts) -> list[str]:
         tested = [name for name, described in self._described.items() if described.tests]
@@ -276,6 +274,11 @@ class PlanReadiness:
 
     def _note(self, severity: Severity, subject: str, what: str, remedy: str = "") -> None:
         self._findings.append(Finding(severity=severity, subject=subject, what=what, remedy=remedy))
+
+
+def without_repeats(findings: list[Finding]) -> list[Finding]:
+    """In their order. Several thousand of a large plan: comparing each with each takes longer than a workflow may."""
+    return list(dict.fromkeys(findings))
 
 
 def _where(described: MachineDescribed) -> MachineInRun:
