@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.exits import guarded
+from console.exits import Exit, guarded
 from console.options import Data, Json, TimeScale, Vault, settings_of
 from console.output import Output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vault.errors import LeewardError
     from workers.engine_file import Engine
     from workers.settings import Settings
 
@@ -124,15 +127,23 @@ def start_engine(settings: Settings) -> Engine:
         if engine is not None and engine.ready:
             return engine
         if process.poll() is not None:
-            last_lines = log_file.read_text(errors="replace").strip().splitlines()[-1:]
-            raise InvalidState(
-                f"the engine ended at once: {' '.join(last_lines)}", where=str(log_file), remedy="read that log"
-            )
+            raise _why_it_ended(process.returncode, log_file)
         time.sleep(LOOK_EVERY_S)
     process.terminate()
     raise InvalidState(
         f"the engine is not ready after {STARTS_WITHIN_S} s", where=str(log_file), remedy="read that log"
     )
+
+
+def _why_it_ended(code: int, log_file: Path) -> LeewardError:
+    """The error with which an engine refused to start, as it would be told in the foreground."""
+    from vault.errors import BadInput, InvalidState
+
+    last_line = next(iter(log_file.read_text(errors="replace").strip().splitlines()[-1:]), "")
+    what = last_line.removeprefix("error: ")
+    if what == last_line:
+        return InvalidState(f"the engine ended at once: {last_line}", where=str(log_file), remedy="read that log")
+    return BadInput(what) if code == Exit.BAD_INPUT else InvalidState(what)
 
 
 def stop_engine(settings: Settings) -> bool:

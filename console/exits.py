@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from vault.errors import LeewardError
+
 Result = TypeVar("Result")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Exit(IntEnum):
@@ -35,6 +40,11 @@ def guarded(work: Callable[[], Result]) -> Result:
         return work()
     except LeewardError as error:
         fail(str(error), code_of(error))
+    except OSError as error:
+        if error.errno not in FULL and error.filename is None:
+            raise
+        of_a_file = error_of_a_file(error)
+        fail(str(of_a_file), code_of(of_a_file))
     except KeyboardInterrupt:
         fail("interrupted; what runs in Temporal goes on", Exit.INTERRUPTED)
 
@@ -49,6 +59,20 @@ def code_of(error: Exception) -> Exit:
     if isinstance(error, Unreachable):
         return Exit.UNREACHABLE
     return Exit.FAILED
+
+
+def error_of_a_file(error: OSError) -> LeewardError:
+    """The same in leeward's words: a path that an operator named does not exist, may not be used, or is full."""
+    from vault.errors import AuthorizationRefused, BadInput, NoSpace, NotFound
+
+    where, what = str(error.filename or ""), error.strerror or str(error)
+    if error.errno in FULL:
+        return NoSpace(what, where=where, remedy="free some space, then give the command again")
+    if isinstance(error, FileNotFoundError):
+        return NotFound("there is no such file or folder", where=where, remedy="check the path")
+    if isinstance(error, PermissionError):
+        return AuthorizationRefused(what, where=where, remedy="give this user the right to it, or name another path")
+    return BadInput(what, where=where, remedy="check the path")
 
 
 def fail(message: str, code: Exit) -> NoReturn:

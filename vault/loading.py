@@ -8,12 +8,13 @@ from pathlib import Path
 from vault.azure_networks import check_azure
 from vault.clouds import check_clouds
 from vault.domain import NetworkKind
-from vault.errors import BadInput
+from vault.errors import BadInput, NotFound
 from vault.fabrics import check_fabrics
 from vault.inventory import Inventory, Machine
 from vault.validation import Loaded, did_you_mean, in_order_of_the_file, load_model
 from vault.yamlsource import YamlSource
 
+WHERE_IT_COMES_FROM = "name it with --vault or LEEWARD_VAULT, or write one: leeward init --lab"
 _MAPPING_ENDS = (
     ("source", NetworkKind.PRODUCTION),
     ("target", NetworkKind.PRODUCTION),
@@ -34,7 +35,10 @@ def load_inventory(path: Path) -> Inventory:
 
 def load_inventory_source(path: Path) -> Loaded[Inventory]:
     """As :func:`load_inventory`, with the positions of everything in the file."""
-    loaded = load_model(path, Inventory)
+    try:
+        loaded = load_model(path, Inventory)
+    except NotFound as error:
+        raise NotFound("there is no inventory", where=str(path), remedy=WHERE_IT_COMES_FROM) from error
     checks = (_check_mappings, _check_machines, _check_groups, check_fabrics, check_clouds, check_azure)
     errors = [error for check in checks for error in check(loaded.model, loaded.source)]
     if errors:
