@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.exits import run
+from console.exits import Exit, code_of, run, tell
 from console.options import Data, Detach, Json, Machine, Vault, connected, settings_of
 from console.output import Output, seconds, size
 
@@ -54,10 +54,24 @@ def protect(
         for name in names:
             leeward.settings(name)
         output = Output(json)
-        await asyncio.gather(*(_protect(leeward, name, output, detach=detach) for name in names))
+        codes = await asyncio.gather(*(_protect_or_tell(leeward, name, output, detach=detach) for name in names))
         output.document([await leeward.find_machine(name) for name in names])
+        if any(codes):
+            raise typer.Exit(int(Exit.FAILED if len(set(codes)) > 1 else codes[0]))
 
     run(work)
+
+
+async def _protect_or_tell(leeward: Leeward, machine: str, output: Output, *, detach: bool) -> Exit:
+    """One machine that cannot be protected keeps nobody from hearing of the others."""
+    from vault.errors import LeewardError
+
+    try:
+        await _protect(leeward, machine, output, detach=detach)
+    except LeewardError as error:
+        tell(str(error))
+        return code_of(error)
+    return Exit.OK
 
 
 async def _protect(leeward: Leeward, machine: str, output: Output, *, detach: bool) -> None:

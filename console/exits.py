@@ -75,7 +75,11 @@ def error_of_a_file(error: OSError) -> LeewardError:
     return BadInput(what, where=where, remedy="check the path")
 
 
-def fail(message: str, code: Exit) -> NoReturn:
+def tell(message: str) -> None:
     for line in message.splitlines() or [""]:
         print(f"error: {line}", file=sys.stderr)
+
+
+def fail(message: str, code: Exit) -> NoReturn:
+    tell(message)
     raise typer.Exit(int(code))

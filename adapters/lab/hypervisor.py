@@ -142,7 +142,11 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         folder = self._folder.machine(machine)
         if not folder.definition.exists():
             there = ", ".join(other.name for other in self._folder.registered()) or "none"
-            raise NotFound(f"there is no machine '{machine}'", where=f"site {self.site}", remedy=f"there is: {there}")
+            raise NotFound(
+                f"there is no machine '{machine}'",
+                where=f"site {self.site}",
+                remedy=f"there is: {there}; make it: leeward lab up",
+            )
         return folder
 
     def _describe(self, folder: MachineFolder) -> MachineDescription:
