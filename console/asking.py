@@ -50,7 +50,7 @@ def translated(error: RPCError | WorkflowQueryFailedError, where: str) -> Leewar
     if isinstance(error, WorkflowQueryFailedError):
         return JobFailed(str(error), where=where)
     if error.status is RPCStatusCode.NOT_FOUND:
-        return NotFound("there is no such run", where=where, remedy="see what there is: leeward status, leeward jobs")
+        return NotFound("it is not going on", where=where, remedy="see what there is: leeward status, leeward jobs")
     if error.status in {RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
         return Unreachable(
             f"Temporal or its control worker does not answer: {error.message}", where=where, remedy="leeward up"

@@ -23,7 +23,7 @@ def audit(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """List who started, approved, retried, skipped, paused or cancelled what, and the jobs of single machines.
+    """List who did what, when and why. Runs of plans, each decision in them, and the jobs of single machines.
 
     Read from Temporal's own histories, for as long as the namespace keeps them.
     Example: leeward audit --plan payments --since 2026-01-31

@@ -23,7 +23,7 @@ def demo(
     folder: Annotated[Path | None, typer.Option("--folder", help="Where it works; made anew.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave engine and machines running afterwards.")] = False,
 ) -> None:
-    """Protect a three-tier application, test, fail over, commit, reverse, fail back; measure what was lost.
+    """Show the whole story, measured. A three-tier application is protected, tested, failed over and back.
 
     Example: leeward demo --scenario lab --json results.json
     """

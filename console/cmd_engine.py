@@ -35,7 +35,9 @@ def up(
     time_scale: TimeScale = None,
     json: Json = False,
 ) -> None:
-    """Start the embedded engine: the Temporal dev server, one worker process a place, and the sites' master targets.
+    """Start everything on this machine.
+
+    That is the Temporal dev server, one worker process a place, and the sites' master targets.
 
     Example: leeward up && leeward status
     """
@@ -65,7 +67,7 @@ def worker(
     data: Data = None,
     time_scale: TimeScale = None,
 ) -> None:
-    """Run a worker against any Temporal, found by the standard TEMPORAL_* environment or profile.
+    """Run a worker against any Temporal. It is found by the standard TEMPORAL_* environment or profile.
 
     Example: TEMPORAL_ADDRESS=temporal:7233 leeward worker --role site --role replication --site primary
     """

@@ -47,7 +47,7 @@ def check(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Check connection, login, rights, versions and replica settings of hosts. Changes nothing.
+    """Check whether hosts are ready. Connection, login, rights, versions and replica settings; changes nothing.
 
     Before there is an inventory, name hosts and the login; afterwards, the site: leeward hyperv check --site east
 

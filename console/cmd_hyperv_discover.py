@@ -24,7 +24,7 @@ def discover(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """List the virtual machines of a site: where each is, whether it can be protected, and why not.
+    """List the virtual machines of a site. Where each is, whether it can be protected, and why not.
 
     Example: leeward hyperv discover --site east
     """

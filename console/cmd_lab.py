@@ -39,7 +39,7 @@ def up(vault: Vault = None, data: Data = None, json: Json = False) -> None:
 
 
 def status(vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Every machine of the lab as it really is, whatever leeward thinks of it."""
+    """Show every machine of the lab as it really is. Whatever leeward thinks of it."""
 
     def work() -> None:
         from adapters.lab import labctl

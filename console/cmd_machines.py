@@ -38,7 +38,7 @@ def protect(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Protect machines: check, create the relationship, copy the disks, then replicate by the policy.
+    """Protect machines: copy their disks, then replicate. Checks both sites first; replicates by the machine's policy.
 
     On a machine that is protected already, brings changed settings of the inventory to it.
     Example: leeward protect payment-db
@@ -112,7 +112,7 @@ def status(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """How each machine is protected: phase, health, RPO, and what goes on right now."""
+    """Show how the machines are protected. Phase, health, RPO, and what goes on right now."""
 
     async def work() -> None:
         leeward = await connected(settings_of(vault, data))
@@ -264,7 +264,7 @@ def jobs(
 
 
 def recovery_points(machine: Machine, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """The moments to which a machine can be recovered, newest first."""
+    """List the moments to which a machine can be recovered. The newest comes first."""
 
     async def work() -> None:
         from vault.domain import utc
@@ -285,14 +285,14 @@ def recovery_points(machine: Machine, vault: Vault = None, data: Data = None, js
 def resync(
     machine: Machine, detach: Detach = False, vault: Vault = None, data: Data = None, json: Json = False
 ) -> None:
-    """Compare a machine with its replica now and send what differs, without waiting for the policy's window."""
+    """Compare a machine with its replica, send what differs. Now, without waiting for the policy's window."""
     from vault.lifecycle import JobKind
 
     _one_job(machine, JobKind.RESYNCHRONIZE, Output(json), detach=detach, vault=vault, data=data)
 
 
 def resume(machine: Machine, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Start replication again that an error halted, after its cause was removed."""
+    """Go on with replication that an error halted. Remove the error's cause first."""
 
     async def work() -> None:
         leeward = await connected(settings_of(vault, data))
@@ -316,7 +316,7 @@ def disable(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Stop protecting a machine and delete its replica with all recovery points. The machine itself stays."""
+    """Stop protecting a machine and delete its replica. All its recovery points go, too; the machine itself stays."""
     from vault.lifecycle import JobKind
 
     if not yes:

@@ -23,7 +23,7 @@ def master_target(
     vault: Vault = None,
     data: Data = None,
 ) -> None:
-    """Keep the replicas of a site and serve them over mutual TLS; runs until it is told to stop.
+    """Serve a site's replicas over mutual TLS. Runs until it is told to stop.
 
     The process server at the other end is a replication worker: leeward worker --role replication --site SITE.
     Example: leeward master-target --site recovery --listen 0.0.0.0:7443

@@ -52,7 +52,7 @@ def issue(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Issue a site's certificate, or renew it when it is valid for less than 60 days.
+    """Issue a site's certificate, or renew it. It is renewed when it is valid for less than 60 days.
 
     Bring ca.pem, sites/SITE.pem and issued/ to the site's hosts. Example: leeward pki issue recovery
     """
@@ -68,7 +68,7 @@ def issue(
 
 
 def show(pki: Folder = None, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Show the certificates that are accepted; delete a file of issued/ to revoke one."""
+    """Show the certificates that are accepted. Delete a file of issued/ to revoke one."""
 
     def work() -> None:
         found, now = _pki(pki, vault, data), datetime.now(UTC)
@@ -88,7 +88,7 @@ def key(
     file: Annotated[Path, typer.Argument(help="The new file; only its owner may read it.", metavar="FILE")],
     json: Json = False,
 ) -> None:
-    """Make a key for a site's 'replica_key': it wraps the keys that encrypt the machines replicated to that site.
+    """Make a key for a site's 'replica_key'. It wraps the keys that encrypt the machines replicated to that site.
 
     Both sites need it. Without it, encrypted recovery points are lost. Example: leeward pki key recovery.key
     """

@@ -35,7 +35,7 @@ def check(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Check a plan file against the inventory; every mistake is named with its place and what to do.
+    """Check a plan file against the inventory. Every mistake is named with its place and what to do.
 
     Examples: leeward plan check payments.plan.yaml
     leeward plan check payments --ready --run unplanned
@@ -104,7 +104,7 @@ def show(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Show a plan as a tree, or with --run the ordered stages of such a run.
+    """Show a plan as a tree. With --run, the ordered stages of such a run.
 
     Example: leeward plan show payments --run planned
     """
@@ -135,7 +135,7 @@ def show(
 
 
 def schema() -> None:
-    """Print the JSON Schema of plan files, for editors that complete and check them."""
+    """Print the JSON Schema of plan files. For editors that complete and check them."""
 
     def work() -> None:
         from json import dumps

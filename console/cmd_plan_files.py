@@ -39,7 +39,7 @@ def import_(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Turn an exported Azure Site Recovery plan into a plan of leeward, and list what is left for a person.
+    """Turn a plan of Azure Site Recovery into one of leeward. Lists what is left for a person.
 
     Example: leeward plan import exported.json --map c0c14913-3d7a-48ea-9531-cc99e0e686e6=payment-db
     """
@@ -80,7 +80,7 @@ def graph(
     vault: Vault = None,
     data: Data = None,
 ) -> None:
-    """Draw a plan as an SVG picture: groups, machines and steps in their order.
+    """Draw a plan as an SVG picture. It shows groups, machines and steps in their order.
 
     Example: leeward plan graph payments --run planned --out payments.svg
     """
@@ -123,6 +123,8 @@ def diff(
         output = Output(json)
         for change in changes:
             output.say(str(change))
+        if not changes:
+            output.say("a run would do the same")
         output.document({"same": not changes, "changes": changes})
         return not changes
 

@@ -63,7 +63,7 @@ def cleanup(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Remove the copies that test failovers of this plan started; those of other plans stay.
+    """Remove the copies that test failovers started. Those of other plans stay.
 
     Example: leeward plan cleanup payments --run 20260314T020000-ab12 --note "orders came through"
     """
@@ -110,12 +110,12 @@ def failover(
 
 
 def commit(plan: PlanFile, detach: Detach = False, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Make a failover final: the recovery point in use stays, the others are dropped."""
+    """Make a failover final. The recovery point in use stays, the others are dropped."""
     _start(plan, "commit", Output(json), vault, data, detach)
 
 
 def reverse(plan: PlanFile, detach: Detach = False, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Reverse replication: protect the machines that were failed over in the other direction."""
+    """Reverse replication after a failover. The machines are protected in the other direction."""
     _start(plan, "reverse", Output(json), vault, data, detach)
 
 
@@ -128,7 +128,7 @@ def failback(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Bring the machines back: a planned failover in the other direction."""
+    """Bring the machines back. It is a planned failover in the other direction."""
     _start(plan, "failback", Output(json), vault, data, detach, auto_approve, dry_run)
 
 
@@ -360,7 +360,7 @@ def _chosen(status: RunStatus, action: str, step: str | None) -> str:
     if status.finished is not None or len(candidates) != 1:
         listed = ", ".join(f"'{candidate}'" for candidate in candidates) if status.finished is None else ""
         raise InvalidState(
-            f"there is not exactly one step to {action}: {listed or 'none waits'}",
+            f"there are several steps to {action}: {listed}" if listed else f"there is no step to {action} now",
             where=f"plan {status.plan}",
             remedy="name it with --step" if listed else f"see: leeward plan status {status.plan}",
         )

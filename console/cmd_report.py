@@ -107,7 +107,7 @@ def export(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Copy a report's two files, and the public key that they can be verified with.
+    """Copy a report's two files and the public key. The key is what they can be verified with.
 
     Example: leeward report export payments --to evidence
     """
@@ -131,7 +131,7 @@ def readiness(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """All plans: the last successful test, its age, the recovery time and where it is going.
+    """Show when each plan's test last succeeded. With its age, the recovery time and where it is going.
 
     Exit code 1 when a plan was never tested with success, or its last test failed or missed its objective.
     """

@@ -36,7 +36,7 @@ def export_seed(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """At the machine's site: write its disks, as they are at one moment, onto a medium.
+    """Write a machine's disks onto a medium, at its site. As they are at one moment.
 
     Interrupted or out of space, the same command goes on where it stopped.
     Example: leeward seed export payment-db --to /media/disk1/payment-db
@@ -62,7 +62,7 @@ def import_seed(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """At the target site: verify a medium and make it the base of the machine's replica.
+    """Make a medium the base of a replica, at the target site. It is verified first.
 
     It becomes a recovery point only when every byte was verified. Afterwards replication sends what changed since.
     Example: leeward seed import payment-db --from /media/disk1/payment-db

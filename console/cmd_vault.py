@@ -25,7 +25,7 @@ def init(
     lab: Annotated[bool, typer.Option("--lab", help="Two sites on this computer, four machines and a plan.")] = False,
     folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path(),
 ) -> None:
-    """Write a commented inventory and a recovery plan to begin with. Never overwrites a file.
+    """Write a commented inventory and a plan to begin with. Never overwrites a file.
 
     Example: leeward init --lab && leeward up && leeward lab up
     """
@@ -52,7 +52,7 @@ def init(
 
 
 def check(vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Check the inventory file; every mistake is named with its line and what to do."""
+    """Check the inventory file. Every mistake is named with its line and what to do."""
 
     def work() -> None:
         from vault.loading import load_inventory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from console import (
@@ -31,17 +33,36 @@ Start here:  leeward init --lab,  leeward up,  leeward lab up,  leeward protect 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 refused in the present state, 4 not reachable, 130 interrupted.
 """
 
+
+def leeward(
+    version: Annotated[bool, typer.Option("--version", help="Show leeward's version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"leeward {installed('leeward')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
-    name="leeward", help=HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    name="leeward",
+    callback=leeward,
+    invoke_without_command=True,
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 vault = typer.Typer(help="The inventory: sites, policies, mappings, machines.", no_args_is_help=True)
 lab = typer.Typer(help="The lab: sites on this computer whose machines really run.", no_args_is_help=True)
 faults = typer.Typer(help="Break the lab's sites and links, and mend them again.", no_args_is_help=True)
 schedule = typer.Typer(help="Exercises: test failovers that happen by themselves.", no_args_is_help=True)
-seed = typer.Typer(help="The first copy on media that people carry, instead of over the network.", no_args_is_help=True)
+seed = typer.Typer(
+    help="The first copy on media that people carry. It then need not go over the network.", no_args_is_help=True
+)
 plan = typer.Typer(help="Recovery plans: check, run, steer.", no_args_is_help=True)
 report = typer.Typer(
-    help="Reports of plan runs: what was measured, and proof that it is unchanged.", no_args_is_help=True
+    help="Reports of plan runs. What was measured, and proof that it is unchanged.", no_args_is_help=True
 )
 hyperv = typer.Typer(help="Hyper-V hosts.", no_args_is_help=True)
 pki = typer.Typer(help="Certificates of sites, and keys for replicas.", no_args_is_help=True)

@@ -123,7 +123,12 @@ class PlanRuns(Connection):
         try:
             status: RunStatus = await handle.query("status", result_type=RunStatus)
         except (RPCError, WorkflowQueryFailedError) as error:
-            raise translated(error, f"plan {plan}") from error
+            reason = translated(error, f"plan {plan}")
+            if isinstance(reason, NotFound):
+                reason = NotFound(
+                    f"no run of plan '{plan}' is known here", remedy=f"start one: leeward plan test {plan}"
+                )
+            raise reason from error
         return status
 
     async def watch(self, plan: str, *, auto_approve: bool = False) -> AsyncIterator[RunStatus]:
@@ -147,24 +152,25 @@ class PlanRuns(Connection):
             await self.steer(plan, steer)
 
     async def steer(self, plan: str, steer: Steer) -> Decision:
-        handle = self.client.get_workflow_handle(plan_id(plan))
-        decision: Decision = await asked(handle.execute_update("steer", steer, result_type=Decision))
-        return decision
+        return await self._decide(plan, "steer", steer)
 
     async def cancel_run(self, plan: str, note: str = "") -> Decision:
-        handle = self.client.get_workflow_handle(plan_id(plan))
-        return await asked(handle.execute_update("cancel", Cancel(by=self.operator, note=note), result_type=Decision))
+        return await self._decide(plan, "cancel", Cancel(by=self.operator, note=note))
 
     async def pause_run(self, plan: str, note: str) -> Decision:
-        return await self._word("pause", plan, note)
+        return await self._decide(plan, "pause", Pause(by=self.operator, note=note))
 
     async def resume_run(self, plan: str, note: str) -> Decision:
-        return await self._word("resume", plan, note)
+        return await self._decide(plan, "resume", Pause(by=self.operator, note=note))
 
-    async def _word(self, update: str, plan: str, note: str) -> Decision:
+    async def _decide(self, plan: str, update: str, word: Steer | Cancel | Pause) -> Decision:
         handle = self.client.get_workflow_handle(plan_id(plan))
-        word = Pause(by=self.operator, note=note)
-        decision: Decision = await asked(handle.execute_update(update, word, result_type=Decision))
+        try:
+            decision: Decision = await asked(handle.execute_update(update, word, result_type=Decision))
+        except NotFound as error:
+            raise InvalidState(
+                f"no run of plan '{plan}' is going on", remedy=f"see the last one: leeward plan status {plan}"
+            ) from error
         return decision
 
 

@@ -79,12 +79,17 @@ def run_tree(status: RunStatus) -> Tree:
     head = Text(f"{status.plan}  {status.run_type}  ", style="bold")
     head.append(status.state, style=STYLES.get(status.state, ""))
     head.append(f"  {seconds(_took(status.started, status.finished))}", style="dim")
+    head.append(f"  run {status.run_id}, {status.direction}, asked by {status.requested_by}", style="dim")
     tree = Tree(head)
     for stage in status.stages:
         branch = tree.add(_line(stage.title, stage.state, _took(stage.started, stage.finished), ""))
         if stage.state != "pending":
             for row in stage.steps:
                 branch.add(_step_line(row))
+    for decision in status.decisions:
+        about = f" '{decision.step}'" if decision.step else ""
+        why = f": {decision.note}" if decision.note else ""
+        tree.add(Text(f"{decision.at:%H:%M:%S}Z  {decision.by}: {decision.action}{about}{why}", style="dim"))
     for line in status.message.splitlines():
         tree.add(Text(line, style="bold"))
     if status.report:

@@ -239,7 +239,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise NotFound(f"the report cannot be read: {os.strerror(error.errno or 0)}", where=str(path)) from error
+        raise NotFound(
+            f"the report cannot be read: {os.strerror(error.errno or 0)}",
+            where=str(path),
+            remedy="name its file; leeward report export PLAN writes the newest one's here",
+        ) from error
 
 
 def _safe(name: str) -> str:

@@ -1,0 +1,56 @@
+"""What an operator reads of a run that is going on, that has ended, and that never was."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from house import House
+from lab_support import make_inventory
+from rich.console import Console
+
+from console.client import Leeward
+from console.watching import run_tree
+from plans.model import Plan
+from vault.errors import InvalidState, NotFound
+from workflows.model import Steer
+
+pytestmark = pytest.mark.workflow
+
+LOOK = {"manual": "Look at it"}
+PLAN = Plan.model_validate({"plan": "shop", "groups": [{"name": "all", "machines": ["db"], "after": [LOOK]}]})
+
+
+async def test_who_decided_what_is_seen_while_and_after_it_runs(house: House) -> None:
+    await house.replicating("db")
+    olga = Leeward(house.client, make_inventory(), house.timings, operator="olga")
+    with pytest.raises(NotFound, match="no run of plan 'shop' is known here"):
+        await olga.run_status("shop")
+    handle = await house.plan(PLAN, "test", run_id="t1-aa01")
+    await house.row(handle, "recover all/Look at it", "waiting")
+    await olga.pause_run("shop", "the DBA is on the way")
+    await olga.resume_run("shop", "she is here")
+    await olga.steer("shop", Steer(action="approve", step="recover all/Look at it", by="abel", note="looks good"))
+    await house.run_ends(handle)
+
+    printer = Console(width=200)
+    with printer.capture() as printed:
+        printer.print(run_tree(await olga.run_status("shop")))
+    lines = printed.get().splitlines()
+    assert lines[0].endswith("run t1-aa01, primary-to-recovery, asked by test")
+    decided = [re.sub(r"^.*Z  ", "", line).rstrip() for line in lines if re.search(r"\d\d:\d\d:\d\dZ  ", line)]
+    assert decided == [
+        "olga: pause: the DBA is on the way",
+        "olga: resume: she is here",
+        "abel: approve 'recover all/Look at it': looks good",
+    ]
+
+
+async def test_a_run_that_has_ended_takes_no_word(house: House) -> None:
+    await house.replicating("db")
+    olga = Leeward(house.client, make_inventory(), house.timings, operator="olga")
+    await house.run_ends(await house.plan(PLAN, "cleanup"))
+    words = (olga.pause_run("shop", "x"), olga.resume_run("shop", "x"), olga.cancel_run("shop", "x"))
+    for word in words:
+        with pytest.raises(InvalidState, match="no run of plan 'shop' is going on — see the last one"):
+            await word
