@@ -71,10 +71,9 @@ def _rpo_finding(status: MachineStatus) -> Finding:
             severity=Severity.FAIL, subject=machine, what="has no recovery point", remedy=f"leeward status {machine}"
         )
     what = f"RPO {rpo:.0f} s, replicates every {status.state.policy.frequency:g} s"
-    late = rpo > status.state.relationship.late_after_s
     return Finding(
-        severity=Severity.WARN if late else Severity.PASS,
+        severity=Severity.WARN if status.is_late else Severity.PASS,
         subject=machine,
         what=what,
-        remedy=f"see what holds it up: leeward status {machine}" if late else "",
+        remedy=f"see what holds it up: leeward status {machine}" if status.is_late else "",
     )

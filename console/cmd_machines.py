@@ -142,7 +142,7 @@ def _status_row(name: str, status: MachineStatus | None) -> list[str]:
     return [
         name,
         state.phase.value,
-        state.health.level,
+        status.health.level,
         state.active_site,
         other,
         seconds(status.rpo_s),
@@ -153,7 +153,7 @@ def _status_row(name: str, status: MachineStatus | None) -> list[str]:
 def _facts(status: MachineStatus) -> dict[str, object]:
     return {
         "phase": status.state.phase.value,
-        "health": status.state.health.level,
+        "health": status.health.level,
         "rpo_s": status.rpo_s,
         "cache": next((one.pulse.waiting.cache for one in status.activities if one.pulse and one.pulse.waiting), None),
     }
@@ -171,8 +171,8 @@ def _now(status: MachineStatus) -> str:
             return f"{activity.last_failure} (try {activity.attempt}{when})"
         if activity.waiting_for_worker and activity.name != WATCH:
             return f"{activity.name} waits for a worker"
-    if status.state.health.level != "ok":
-        return status.state.health.reason
+    if status.health.level != "ok":
+        return status.health.reason
     return _progress(status) or _test_copies(status) or _unwatched(status)
 
 

@@ -12,11 +12,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import REPLICATE_DELTAS, ReplicationPulse
 from console.asking import Connection, translated
+from reports.words import seconds
 from vault.domain import Progress, Value
-from vault.lifecycle import JobKind
+from vault.lifecycle import JobKind, Phase
 from workflows.attributes import MACHINE, PLAN
 from workflows.ids import machine_id
-from workflows.model import MachineState
+from workflows.model import Health, MachineState
 
 
 class PendingActivity(Value):
@@ -45,6 +46,21 @@ class MachineStatus(Value):
             if activity.pulse is not None and activity.pulse.last_point is not None:
                 point = activity.pulse.last_point
         return max(0.0, (datetime.now(UTC) - point.time).total_seconds()) if point else None
+
+    @property
+    def is_late(self) -> bool:
+        """The newest recovery point is older than it should ever be while the machine replicates."""
+        return self.rpo_s is not None and self.rpo_s > self.state.relationship.late_after_s
+
+    @property
+    def health(self) -> Health:
+        """What the machine's workflow knows; and a recovery point that is too old is never called ok."""
+        known = self.state.health
+        if known.level != "ok" or self.state.phase is not Phase.PROTECTED or not self.is_late:
+            return known
+        limit = seconds(self.state.relationship.late_after_s)
+        reason = f"the newest recovery point is {seconds(self.rpo_s)} old; it should not be older than {limit}"
+        return Health(level="warning", reason=reason)
 
 
 class JobLine(Value):

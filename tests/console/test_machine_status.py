@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from activities.contracts import WATCH_OLD_COPY
-from console.cmd_machines import WATCH, _now
+from console.cmd_machines import WATCH, _facts, _now, _status_row
 from console.machine_status import MachineStatus, PendingActivity
-from vault.domain import Relationship
+from vault.domain import RecoveryPoint, Relationship
 from vault.inventory import Policy
 from vault.lifecycle import Phase
 from workflows.model import Health, MachineState, OldCopy, Timings
@@ -24,15 +26,19 @@ FORWARD = Relationship(
 )
 
 
-def status(health: Health, *activities: PendingActivity) -> MachineStatus:
+def status(
+    health: Health, *activities: PendingActivity, phase: Phase = Phase.COMMIT_PENDING, point_age_s: float | None = None
+) -> MachineStatus:
+    moment = datetime.now(UTC) - timedelta(seconds=point_age_s or 0)
     state = MachineState(
         name="db",
         forward=FORWARD,
         backward=FORWARD.reversed("production", "isolated"),
         policy=Policy(frequency="60s"),
         timings=Timings(),
-        phase=Phase.COMMIT_PENDING,
+        phase=phase,
         health=health,
+        last_point=RecoveryPoint(id="p", sequence=1, time=moment) if point_age_s is not None else None,
         old_copy=OldCopy(site="primary", machine="db"),
     )
     return MachineStatus(state=state, activities=list(activities))
@@ -46,3 +52,16 @@ def test_a_dead_site_is_waited_for_on_purpose_and_said_so_after_worse_news() -> 
     assert _now(status(Health())) == ""
     other = PendingActivity(name="commit", attempt=1, waiting_for_worker=True)
     assert _now(status(Health(), other)) == "commit waits for a worker"
+
+
+def test_a_recovery_point_that_is_too_old_is_not_called_ok() -> None:
+    late = status(Health(), phase=Phase.PROTECTED, point_age_s=126)
+    assert late.health.level == "warning"
+    assert _now(late) == "the newest recovery point is 2 min 6 s old; it should not be older than 2 min 5 s"
+    assert _facts(late)["health"] == _status_row("db", late)[2] == "warning"
+
+    assert status(Health(), phase=Phase.PROTECTED, point_age_s=120).health == Health()
+    assert status(Health(), phase=Phase.COMMIT_PENDING, point_age_s=900).health == Health()
+    assert status(Health(), phase=Phase.PROTECTED).health == Health()
+    halted = Health(level="critical", reason="login refused")
+    assert status(halted, phase=Phase.PROTECTED, point_age_s=900).health == halted
