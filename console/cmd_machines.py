@@ -166,11 +166,8 @@ def _now(status: MachineStatus) -> str:
             waiting = activity.pulse.waiting
             tries = f"try {waiting.failures}, next at {waiting.next_try:%H:%M:%S}Z"
             return f"{waiting.reason} ({tries}); {what_waits(waiting.cache)}"
-        if activity.last_failure and activity.attempt > 1:
-            when = f", next try at {activity.next_try:%H:%M:%S}Z" if activity.next_try else ""
-            return f"{activity.last_failure} (try {activity.attempt}{when})"
-        if activity.waiting_for_worker and activity.name != WATCH:
-            return f"{activity.name} waits for a worker"
+        if activity.trouble and not (activity.name == WATCH and activity.waiting_for_worker):
+            return activity.trouble
     if status.health.level != "ok":
         return status.health.reason
     return _progress(status) or _test_copies(status) or _unwatched(status)

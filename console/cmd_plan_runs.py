@@ -136,11 +136,12 @@ def status(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = 
     """Show the plan's running or last run."""
 
     async def work() -> None:
+        from console.holding import with_what_holds
         from console.plan_files import plan_name
         from console.watching import run_tree
 
         leeward = await connected(settings_of(vault, data))
-        found = await leeward.run_status(plan_name(plan))
+        found = await with_what_holds(leeward, await leeward.run_status(plan_name(plan)))
         output = Output(json)
         output.document(found)
         if not json:
@@ -282,9 +283,10 @@ def _show_dry_run(plan: str, run_type: RunType, output: Output, vault: Vault, da
 
 async def _follow(leeward: Leeward, plan: str, output: Output, *, auto_approve: bool = False) -> None:
     """Show a run to its end; the exit code says how it ended."""
+    from console.holding import all_with_what_holds
     from console.watching import show_until_finished
 
-    statuses = leeward.watch(plan, auto_approve=auto_approve)
+    statuses = all_with_what_holds(leeward, leeward.watch(plan, auto_approve=auto_approve))
     final = await show_until_finished(statuses, output)
     output.document(final)
     _show_recoveries(final, output)

@@ -31,6 +31,14 @@ class PendingActivity(Value):
     pulse: ReplicationPulse | None = None
     progress: Progress | None = None
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not get on; empty: nothing is known that holds it up."""
+        if self.last_failure and self.attempt > 1:
+            when = f", next try at {self.next_try:%H:%M:%S}Z" if self.next_try else ""
+            return f"{self.last_failure} (try {self.attempt}{when})"
+        return f"{self.name} waits for a worker" if self.waiting_for_worker else ""
+
 
 class MachineStatus(Value):
     state: MachineState

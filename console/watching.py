@@ -59,10 +59,11 @@ async def _show_lines(statuses: AsyncIterator[RunStatus], output: Output) -> Run
 
 def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Output) -> None:
     for row in stage.steps:
-        if (row.state == "pending" and not row.detail) or seen.get(row.id) == row.state:
-            continue
-        seen[row.id] = row.state
         detail = row.detail if row.state in ASKING else _first_line(row.detail)
+        news = f"{row.state}: {detail}" if row.kind == "machine" and row.state == "running" else row.state
+        if (row.state == "pending" and not row.detail) or seen.get(row.id) == news:
+            continue
+        seen[row.id] = news
         if row.state == "refused":
             detail = ""  # the run's last sentence says it
         output.say(f"{stage.title} / {row.name}: {row.state}{': ' if detail else ''}{detail}")
