@@ -170,7 +170,7 @@ def _now(status: MachineStatus) -> str:
             return activity.trouble
     if status.health.level != "ok":
         return status.health.reason
-    return _progress(status) or _test_copies(status) or _unwatched(status)
+    return _progress(status) or _test_copies(status) or _unwatched(status) or _next_step(status)
 
 
 def _test_copies(status: MachineStatus) -> str:
@@ -182,6 +182,17 @@ def _unwatched(status: MachineStatus) -> str:
     old = status.state.old_copy
     waits = any(one.name == WATCH and one.waiting_for_worker for one in status.activities)
     return f"no worker at {old.site} yet that keeps the old copy off" if old is not None and waits else ""
+
+
+def _next_step(status: MachineStatus) -> str:
+    """After a failover nothing replicates until somebody goes on."""
+    from vault.lifecycle import Phase
+
+    jobs = status.state.jobs
+    plan = (jobs[-1].plan if jobs else None) or "PLAN"
+    if status.state.phase is Phase.COMMIT_PENDING:
+        return f"commit pending, not replicated: leeward plan commit {plan}"
+    return f"not replicated: leeward plan reverse {plan}" if status.state.phase is Phase.FAILED_OVER else ""
 
 
 def what_waits(cache: CacheFill) -> str:

@@ -48,8 +48,9 @@ class MachineStatus(Value):
     def rpo_s(self) -> float | None:
         """Seconds since the newest recovery point: what would be lost if the source died now.
 
-        Not below 0: the point's moment is of the source's clock, now is of this one."""
-        point = self.state.last_point
+        Not below 0: the point's moment is of the source's clock, now is of this one. None while a failover runs:
+        which point was the newest when replication ended is known again when it is over."""
+        point = self.state.last_point if self.state.phase is not Phase.FAILING_OVER else None
         for activity in self.activities:
             if activity.pulse is not None and activity.pulse.last_point is not None:
                 point = activity.pulse.last_point

@@ -50,7 +50,7 @@ def test_a_dead_site_is_waited_for_on_purpose_and_said_so_after_worse_news() -> 
     assert WATCH_OLD_COPY.name == WATCH
     assert _now(status(Health(), waits)) == "no worker at primary yet that keeps the old copy off"
     assert _now(status(Health(level="warning", reason="web does not answer"), waits)) == "web does not answer"
-    assert _now(status(Health())) == ""
+    assert _now(status(Health())) == "commit pending, not replicated: leeward plan commit PLAN"
     other = PendingActivity(name="commit", attempt=1, waiting_for_worker=True)
     assert _now(status(Health(), other)) == "commit waits for a worker"
 
@@ -68,3 +68,19 @@ def test_a_recovery_point_that_is_too_old_is_not_called_ok() -> None:
     assert status(Health(), phase=Phase.PROTECTED).health == Health()
     halted = Health(level="critical", reason="login refused")
     assert status(halted, phase=Phase.PROTECTED, point_age_s=900).health == halted
+
+
+def test_after_a_failover_the_next_step_is_named() -> None:
+    done = status(Health(), phase=Phase.FAILED_OVER)
+    job = {"id": "job/db/9-Commit", "kind": "Commit", "request_id": "r", "requested_by": "ada", "plan": "shop"}
+    state = done.state.model_dump() | {"jobs": [job | {"state": "done", "started": datetime.now(UTC)}]}
+    assert _now(MachineStatus(state=MachineState.model_validate(state))) == (
+        "not replicated: leeward plan reverse shop"
+    )
+    assert _now(status(Health(), phase=Phase.PROTECTED)) == ""
+
+
+def test_what_a_failover_has_left_behind_is_no_rpo() -> None:
+    """The point that the workflow remembers may be an hour older than the newest one."""
+    assert status(Health(), phase=Phase.FAILING_OVER, point_age_s=1300).rpo_s is None
+    assert status(Health(), phase=Phase.COMMIT_PENDING, point_age_s=1300).rpo_s == pytest.approx(1300, abs=30)
