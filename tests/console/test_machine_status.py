@@ -12,8 +12,8 @@ from console.cmd_machines import WATCH, _facts, _now, _status_row
 from console.machine_status import MachineStatus, PendingActivity
 from vault.domain import RecoveryPoint, Relationship
 from vault.inventory import Policy
-from vault.lifecycle import Phase
-from workflows.model import Health, MachineState, OldCopy, Timings
+from vault.lifecycle import JobKind, Phase
+from workflows.model import Health, JobRecord, MachineState, OldCopy, Timings
 
 pytestmark = pytest.mark.unit
 
@@ -72,11 +72,17 @@ def test_a_recovery_point_that_is_too_old_is_not_called_ok() -> None:
 
 def test_after_a_failover_the_next_step_is_named() -> None:
     done = status(Health(), phase=Phase.FAILED_OVER)
-    job = {"id": "job/db/9-Commit", "kind": "Commit", "request_id": "r", "requested_by": "ada", "plan": "shop"}
-    state = done.state.model_dump() | {"jobs": [job | {"state": "done", "started": datetime.now(UTC)}]}
-    assert _now(MachineStatus(state=MachineState.model_validate(state))) == (
-        "not replicated: leeward plan reverse shop"
+    job = JobRecord(
+        id="job/db/9-Commit",
+        kind=JobKind.COMMIT,
+        request_id="r",
+        requested_by="ada",
+        plan="shop",
+        state="done",
+        started=datetime.now(UTC),
     )
+    by_plan = done.model_copy(update={"state": done.state.model_copy(update={"jobs": [job]})})
+    assert _now(by_plan) == "not replicated: leeward plan reverse shop"
     assert _now(status(Health(), phase=Phase.PROTECTED)) == ""
 
 
