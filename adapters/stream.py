@@ -90,7 +90,8 @@ class StreamProvider:
                     remedy="take the machine out of 'consistency_groups'",
                 )
             ]
-        there = f"{description.power} at {relationship.source_site}, {len(description.disks)} disks"
+        disks = len(description.disks)
+        there = f"{description.power} at {relationship.source_site}, {disks} disk{'' if disks == 1 else 's'}"
         more = fabric.readiness(relationship) if isinstance(fabric, JudgesSources) else []
         return [Finding.passed(machine, there), *more]
 

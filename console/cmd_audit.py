@@ -42,6 +42,7 @@ def audit(
         output.table(
             ["when", "who", "what", "on", "outcome", "why"],
             [[utc(line.at), line.who, line.what, line.on, line.outcome, line.note] for line in lines],
+            empty="nothing was done",
         )
         for one in unreadable:
             output.say(f"not readable: {one.workflow}: {one.why}")

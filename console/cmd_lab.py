@@ -66,6 +66,7 @@ def status(vault: Vault = None, data: Data = None, json: Json = False) -> None:
                 ]
                 for row in rows
             ],
+            empty="the lab has no machines yet; make and start them: leeward lab up",
         )
 
     guarded(work)

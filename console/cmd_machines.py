@@ -266,6 +266,7 @@ def jobs(
                 ]
                 for line in lines
             ],
+            empty="no jobs",
         )
 
     run(work)
@@ -285,6 +286,7 @@ def recovery_points(machine: Machine, vault: Vault = None, data: Data = None, js
         output.table(
             ["recovery point", "time", "kind", "changed", "group"],
             [[point.id, utc(point.time), point.kind, size(point.bytes), point.group] for point in reversed(points)],
+            empty="no recovery points yet",
         )
 
     run(work)

@@ -131,6 +131,7 @@ def list_schedules(vault: Vault = None, data: Data = None, json: Json = False) -
                 ]
                 for line in lines
             ],
+            empty="no schedules; make one: leeward schedule set PLAN --cron '0 4 * * 0'",
         )
 
     run(work)

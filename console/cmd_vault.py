@@ -117,9 +117,12 @@ def _mappings(inventory: Inventory) -> list[list[str]]:
     """Each mapping by its production networks, then by its isolated ones, as the fabrics at both ends know them."""
     from vault.azure_networks import described_network
 
+    def kind(site: str, network: str) -> str:
+        return inventory.sites[site].networks[network].kind.value
+
     def end(name: str) -> list[str]:
         site, network = name.split("/", 1)
-        return [name, described_network(inventory.sites[site], network) or "-"]
+        return [name, described_network(inventory.sites[site], network) or kind(site, network)]
 
     return [
         [*end(source), *end(target)]

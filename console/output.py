@@ -82,10 +82,15 @@ class Output:
         if self.as_json:
             print(json.dumps(_plain(value), indent=2))
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A row each. On a terminal sentences wrap within their column; names, ids, times and addresses never do, nor
-        is anything cut: somebody copies them. Rows that do not fit then are wrapped by the terminal itself."""
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str = "") -> None:
+        """A row each; without rows the sentence ``empty``, when there is one.
+
+        On a terminal sentences wrap within their column; names, ids, times and addresses never do, nor is anything cut:
+        somebody copies them. Rows that do not fit then are wrapped by the terminal itself."""
         if self.as_json:
+            return
+        if empty and not rows:
+            self.say(empty)
             return
         console = self.console
         if not console.is_terminal:

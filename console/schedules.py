@@ -173,5 +173,7 @@ def _translated(error: RPCError, plan: str) -> LeewardError:
             f"plan '{plan}' has no schedule", remedy="make one: leeward schedule set PLAN --cron '0 4 * * 0'"
         )
     if error.status is RPCStatusCode.INVALID_ARGUMENT:
-        return BadInput(f"Temporal does not take the schedule: {error.message}", where=plan, remedy="correct --cron")
+        return BadInput(
+            f"Temporal does not take the schedule: {error.message}", where=plan, remedy="correct --cron or --time-zone"
+        )
     return Unreachable(f"Temporal does not answer: {error.message}", where=plan, remedy="leeward up")

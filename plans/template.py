@@ -4,7 +4,7 @@ from __future__ import annotations
 
 LAB_PLAN = """\
 # The recovery plan of the payments application: the database first, then what talks to it, then what customers see.
-# Check it with:  leeward plan check examples/payments.plan.yaml      The language is explained in docs/plans.md.
+# Check it with:  leeward plan check payments      The language is explained in docs/plans.md.
 
 plan: payments
 description: Payments database, its two application servers and the web server in front of them.

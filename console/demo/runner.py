@@ -116,7 +116,7 @@ def _show(result: DemoResult, output: Output) -> None:
     rows = []
     for phase in result.phases:
         if not phase.is_measured:
-            names = f"{len(phase.machines)} machines"
+            names = f"{len(phase.machines)} machines" if phase.machines else "-"
             rows.append([phase.phase, names, seconds(phase.duration_s), *["-"] * 5, _verdict(phase.troubles)])
             continue
         for name, machine in phase.machines.items():
@@ -129,7 +129,7 @@ def _show(result: DemoResult, output: Output) -> None:
                     _number(machine.transactions_acknowledged),
                     _number(machine.transactions_held),
                     _number(machine.transactions_lost),
-                    size(machine.bytes_sent),
+                    size(machine.bytes_sent) if machine.bytes_sent else "-",
                     _verdict([machine.trouble] if machine.trouble else []),
                 ]
             )

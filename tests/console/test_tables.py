@@ -64,3 +64,10 @@ def test_no_line_ends_in_spaces(shown: Shown) -> None:
 
 def test_a_table_without_rows_shows_its_columns(shown: Shown) -> None:
     assert shown(["machine", "now"], []) == ["machine  now"]
+
+
+def test_a_table_without_rows_says_what_to_do_when_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().table(["machine"], [], empty="no machines yet; make them: leeward lab up")
+    Output().table(["machine"], [["db"]], empty="no machines yet")
+    Output(as_json=True).table(["machine"], [], empty="no machines yet")
+    assert capsys.readouterr().out.splitlines() == ["no machines yet; make them: leeward lab up", "machine", "db"]
