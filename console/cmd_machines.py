@@ -216,10 +216,13 @@ def _progress(status: MachineStatus) -> str:
 def _show_details(output: Output, status: MachineStatus | None) -> None:
     if status is None:
         return
+    point = status.last_point
+    if point is not None:
+        output.say(f"\nnewest recovery point {point.id}, {point.time:%Y-%m-%d %H:%M:%S}Z, {point.kind}")
     for activity in status.activities:
-        output.say(f"\n{activity.name}, try {activity.attempt}")
+        output.say(f"\n{activity.name.replace('_', ' ')}, try {activity.attempt}")
         if activity.pulse is not None:
-            output.say(f"  {activity.pulse.cycles} cycles, {size(activity.pulse.bytes_sent)} sent")
+            output.say(f"  {size(activity.pulse.bytes_sent)} sent in {activity.pulse.cycles} turns")
         if activity.last_failure:
             output.say(f"  last failure: {activity.last_failure}")
     output.say("")

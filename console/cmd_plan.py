@@ -30,7 +30,9 @@ def check(
     ready: Annotated[
         bool, typer.Option("--ready", help="Also ask machines and sites whether a run could begin.")
     ] = False,
-    run_type: Annotated[str, typer.Option("--run", help="With --ready: for which type of run.")] = "planned",
+    run_type: Annotated[
+        str, typer.Option("--run", help=f"With --ready, for such a run: {', '.join(RUN_TYPES)}.")
+    ] = "planned",
     vault: Vault = None,
     data: Data = None,
     json: Json = False,
@@ -99,7 +101,9 @@ def _check_readiness(plan: str, run_type: str, output: Output, vault: Vault, dat
 
 def show(
     plan: PlanFile,
-    run_type: Annotated[str | None, typer.Option("--run", help="What a run of this type would do, in order.")] = None,
+    run_type: Annotated[
+        str | None, typer.Option("--run", help=f"What such a run would do, in order: {', '.join(RUN_TYPES)}.")
+    ] = None,
     vault: Vault = None,
     data: Data = None,
     json: Json = False,

@@ -75,7 +75,9 @@ def import_(
 
 def graph(
     plan: PlanFile,
-    run_type: Annotated[str | None, typer.Option("--run", help="What a run of this type would do.")] = None,
+    run_type: Annotated[
+        str | None, typer.Option("--run", help=f"What such a run would do: {', '.join(RUN_TYPES)}.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The SVG file.", show_default="standard output")] = None,
     vault: Vault = None,
     data: Data = None,

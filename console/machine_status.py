@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.contracts import REPLICATE_DELTAS, ReplicationPulse
 from console.asking import Connection, translated
 from reports.words import seconds
-from vault.domain import Progress, Value
+from vault.domain import Progress, RecoveryPoint, Value
 from vault.lifecycle import JobKind, Phase
 from workflows.attributes import MACHINE, PLAN
 from workflows.ids import machine_id
@@ -45,15 +45,21 @@ class MachineStatus(Value):
     activities: list[PendingActivity] = []
 
     @property
-    def rpo_s(self) -> float | None:
-        """Seconds since the newest recovery point: what would be lost if the source died now.
-
-        Not below 0: the point's moment is of the source's clock, now is of this one. None while a failover runs:
-        which point was the newest when replication ended is known again when it is over."""
+    def last_point(self) -> RecoveryPoint | None:
+        """The newest recovery point. None while a failover runs: which one was the newest when replication ended is
+        known again when it is over."""
         point = self.state.last_point if self.state.phase is not Phase.FAILING_OVER else None
         for activity in self.activities:
             if activity.pulse is not None and activity.pulse.last_point is not None:
                 point = activity.pulse.last_point
+        return point
+
+    @property
+    def rpo_s(self) -> float | None:
+        """Seconds since the newest recovery point: what would be lost if the source died now.
+
+        Not below 0: the point's moment is of the source's clock, now is of this one."""
+        point = self.last_point
         return max(0.0, (datetime.now(UTC) - point.time).total_seconds()) if point else None
 
     @property

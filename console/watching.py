@@ -61,16 +61,25 @@ def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Outpu
     for row in stage.steps:
         detail = row.detail if row.state in ASKING else _first_line(row.detail)
         news = f"{row.state}: {detail}" if row.kind == "machine" and row.state == "running" else row.state
+        news += " and waits" if row.state == "failed" and row.waits else ""
         if (row.state == "pending" and not row.detail) or seen.get(row.id) == news:
             continue
         seen[row.id] = news
         if row.state == "refused":
             detail = ""  # the run's last sentence says it
         output.say(f"{stage.title} / {row.name}: {row.state}{': ' if detail else ''}{detail}")
-        if row.state == "waiting":
-            output.say(f"    leeward plan approve {plan} --step '{row.id}'")
-        elif row.state == "failed":
-            output.say(f"    leeward plan retry|skip {plan} --step '{row.id}', or: leeward plan cancel {plan}")
+        to_do = _what_to_do(plan, row)
+        if to_do:
+            output.say(f"    {to_do}")
+
+
+def _what_to_do(plan: str, row: StepRow) -> str:
+    """What an operator may say to a step that asks; empty: it asks nothing."""
+    if row.state == "waiting":
+        return f"leeward plan approve {plan} --step '{row.id}'"
+    if row.state == "failed" and row.waits:
+        return f"leeward plan retry|skip {plan} --step '{row.id}', or: leeward plan cancel {plan}"
+    return ""
 
 
 def run_tree(status: RunStatus) -> Tree:
@@ -86,7 +95,10 @@ def run_tree(status: RunStatus) -> Tree:
         branch = tree.add(_line(stage.title, stage.state, _took(stage.started, stage.finished), ""))
         if stage.state != "pending":
             for row in stage.steps:
-                branch.add(_step_line(row))
+                shown = branch.add(_step_line(row))
+                to_do = _what_to_do(status.plan, row) if status.finished is None else ""
+                if to_do:
+                    shown.add(Text(to_do, style="bold"))
     for decision in status.decisions:
         about = f" '{decision.step}'" if decision.step else ""
         why = f": {decision.note}" if decision.note else ""

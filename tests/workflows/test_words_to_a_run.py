@@ -12,13 +12,20 @@ from rich.console import Console
 from console.client import Leeward
 from console.watching import run_tree
 from plans.model import Plan
-from vault.errors import InvalidState, NotFound
-from workflows.model import Steer
+from vault.errors import AuthenticationRefused, InvalidState, NotFound
+from workflows.model import RunStatus, Steer
 
 pytestmark = pytest.mark.workflow
 
 LOOK = {"manual": "Look at it"}
 PLAN = Plan.model_validate({"plan": "shop", "groups": [{"name": "all", "machines": ["db"], "after": [LOOK]}]})
+
+
+def shown(status: RunStatus) -> list[str]:
+    printer = Console(width=200)
+    with printer.capture() as printed:
+        printer.print(run_tree(status))
+    return printed.get().splitlines()
 
 
 async def test_who_decided_what_is_seen_while_and_after_it_runs(house: House) -> None:
@@ -28,15 +35,14 @@ async def test_who_decided_what_is_seen_while_and_after_it_runs(house: House) ->
         await olga.run_status("shop")
     handle = await house.plan(PLAN, "test", run_id="t1-aa01")
     await house.row(handle, "recover all/Look at it", "waiting")
+    asking = shown(await olga.run_status("shop"))
+    assert any("leeward plan approve shop --step 'recover all/Look at it'" in line for line in asking)
     await olga.pause_run("shop", "the DBA is on the way")
     await olga.resume_run("shop", "she is here")
     await olga.steer("shop", Steer(action="approve", step="recover all/Look at it", by="abel", note="looks good"))
     await house.run_ends(handle)
 
-    printer = Console(width=200)
-    with printer.capture() as printed:
-        printer.print(run_tree(await olga.run_status("shop")))
-    lines = printed.get().splitlines()
+    lines = shown(await olga.run_status("shop"))
     assert lines[0].endswith("run t1-aa01, primary-to-recovery, asked by test")
     decided = [re.sub(r"^.*Z  ", "", line).rstrip() for line in lines if re.search(r"\d\d:\d\d:\d\dZ  ", line)]
     assert decided == [
@@ -44,6 +50,25 @@ async def test_who_decided_what_is_seen_while_and_after_it_runs(house: House) ->
         "olga: resume: she is here",
         "abel: approve 'recover all/Look at it': looks good",
     ]
+
+
+async def test_a_step_that_failed_says_what_may_be_told_to_it(house: House) -> None:
+    await house.replicating("db")
+    olga = Leeward(house.client, make_inventory(), house.timings)
+    house.world.script("start_test", "db", AuthenticationRefused("login refused"))
+    handle = await house.plan(PLAN, "test")
+    await house.row(handle, "recover all/db", "failed")
+
+    async def asks() -> bool:
+        return any(
+            "leeward plan retry|skip shop --step 'recover all/db'" in line
+            for line in shown(await olga.run_status("shop"))
+        )
+
+    await house.until(asks, "it says so")
+    await olga.cancel_run("shop", "enough")
+    await house.run_ends(handle)
+    assert not await asks()
 
 
 async def test_a_run_that_has_ended_takes_no_word(house: House) -> None:
