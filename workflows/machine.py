@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
@@ -48,6 +49,8 @@ OVERTAKE_REPLICATION = frozenset({JobKind.PLANNED_FAILOVER, JobKind.UNPLANNED_FA
 """Jobs that begin while replication comes to its end: a worker learns of that with its next heartbeat only, and an
 outage must not wait for it. What they send themselves waits for the replica's lock (activities/protection.py)."""
 
+UNDONE_IS_NO_TROUBLE = "undone-failovers-are-no-trouble"
+"""Patch: machines of a cancelled run stayed in *warning* until their next job."""
 TRIES_AGAIN_AFTER = timedelta(minutes=5)
 """A resynchronization by the policy that another machine of the group stands in the way of."""
 
@@ -62,7 +65,9 @@ class MachineWorkflow:
         self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._steady = SteadyState(self._book, lambda: self._waiting is not None, self._overtakes)
         self._old_copy = OldCopyWatch(self._book)
-        self._held = HeldWatch(self._book, self.abandon)
+        self._held = HeldWatch(self._book, partial(self._tell_held_job, "abandon"))
+        self._given_up: dict[str, str] = {}
+        """Why plan runs gave up their planned failovers, by request."""
         self._tests = TestLane(self._book, self._run_job, self._running)
         self._claim = GroupClaim(self._book, self._refusal)
         self._waiting: JobRequest | None = None
@@ -176,6 +181,7 @@ class MachineWorkflow:
 
     @workflow.signal
     async def abandon(self, held: HeldJob) -> None:
+        self._given_up[held.request_id] = held.reason
         await self._tell_held_job("abandon", held)
 
     # -- the two lanes ------------------------------------------------------------------------------------------
@@ -240,7 +246,7 @@ class MachineWorkflow:
             if transition.during is not None:
                 self._book.enter(transition.failed or came_from)
             self._book.record(wanted.id, state="failed", message=message)
-            if overtaken is None:
+            if overtaken is None and not self._was_undone(wanted, message):
                 self._judge_failure(wanted.kind, message)
             await self._claim.give_back(wanted)
             await self._reply(wanted, "failed", message)
@@ -266,6 +272,10 @@ class MachineWorkflow:
         why_not = self._tests.refusal(wanted)
         if why_not is not None:
             raise invalid_state(why_not, f"then try again: leeward status {self.state.name}")
+
+    def _was_undone(self, wanted: JobRequest, message: str) -> bool:
+        """A plan run gave it up, and the machine runs at its source as before: the run tells that, not its health."""
+        return message == self._given_up.get(wanted.id) and workflow.patched(UNDONE_IS_NO_TROUBLE)
 
     def _judge_failure(self, kind: JobKind, message: str) -> None:
         """A resynchronization that failed is not begun again by itself; a halted replication stays the headline."""

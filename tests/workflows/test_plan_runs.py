@@ -377,7 +377,9 @@ async def assert_put_back(house: House, status: RunStatus, *machines: str) -> No
     assert status.state == "cancelled"
     for machine in machines:
         assert house.world.runs_at(machine) == {"primary"}
-        assert (await house.state(machine)).phase is Phase.PROTECTED
+        state = await house.state(machine)
+        assert (state.phase, state.health.level) == (Phase.PROTECTED, "ok")
+        assert state.jobs[-1].state == "failed"
         assert house.world.most_copies_on_production[machine] <= 1
 
 
