@@ -209,17 +209,17 @@ class PlanRun:
         return await self._conclude()
 
     async def _conclude(self, trouble: str | None = None) -> RunStatus:
-        put_back = await self._held.put_back(self._given.plan.machines)
+        where = await self._held.put_back(self._given.plan.machines) + self._table.stays
         if self._gave_way:
             return await self._finish("cancelled", self._gave_way)
         if self._cancelled is not None:
             note = f" ({self._cancelled.note})" if self._cancelled.note else ""
-            return await self._finish("cancelled", f"cancelled by {self._cancelled.by}{note}{put_back}")
+            return await self._finish("cancelled", f"cancelled by {self._cancelled.by}{note}{where}")
         if trouble is not None:
-            return await self._finish("failed", f"{trouble}{put_back}")
+            return await self._finish("failed", f"{trouble}{where}")
         failed = [stage.title for stage in self._table.status.stages if stage.state == "failed"]
         if failed:
-            return await self._finish("failed", f"stopped at '{failed[0]}'{put_back}")
+            return await self._finish("failed", f"stopped at '{failed[0]}'{where}")
         return await self._finish("completed", _what_next(self._given, self._table.status))
 
     async def _check_readiness(self, given: PlanRequest) -> RunFacts:

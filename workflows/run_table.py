@@ -67,6 +67,19 @@ class RunTable:
         """Steps that wait for an operator."""
         return [row for stage in self.status.stages for row in stage.steps if row.waits]
 
+    @property
+    def stays(self) -> str:
+        """Which machines a failover that ends early leaves at their recovery site; empty: none."""
+        if self.status.run_type not in {"planned", "unplanned", "failback"}:
+            return ""
+        results = [row.result for stage in self.status.stages for row in stage.steps if row.result is not None]
+        recovered = [result.recovered for result in results if result.recovered is not None]
+        pending = [machine.name for machine in recovered if not machine.committed]
+        final = [machine.name for machine in recovered if machine.committed]
+        return (f"; recovered, commit pending: {', '.join(pending)}" if pending else "") + (
+            f"; recovered: {', '.join(final)}" if final else ""
+        )
+
     def state(self, *, paused: bool) -> RunState:
         if paused:
             return "paused"

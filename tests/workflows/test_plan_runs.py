@@ -441,7 +441,9 @@ async def test_cancelled_while_recovering(house: House) -> None:
     await house.cancel(handle)
     gate.set()
     status = await house.run_ends(handle)
-    assert status.message == "cancelled by ada (wrong day); put back at their source: app, web"
+    assert status.message == (
+        "cancelled by ada (wrong day); put back at their source: app, web; recovered, commit pending: db"
+    )
     assert house.world.runs_at("db") == {"recovery"}
     assert (await house.state("db")).phase is Phase.COMMIT_PENDING
     await assert_put_back(house, status, "app", "web")
