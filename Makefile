@@ -35,10 +35,12 @@ test: lint unit ## Everything a change must pass: lint, then all tests
 # With CI set, pytest spends minutes on the difference of two disk images that a failed comparison would show.
 PYTEST := env -u CI -u BUILD_NUMBER $(BIN)/pytest
 
-# Tests that start whole engines come after the others: those of one file share an engine, two files run side by side.
+# Most tests wait for servers as long as they compute, so there are more processes than cores. Tests that start whole
+# engines come after the others: those of one file share an engine, and files begin in the order of their names (by
+# default the files with fewest tests, which take the longest, would come last).
 unit: $(READY) $(AZURITE)
-	$(PYTEST) -n $(JOBS) -m "not e2e and not chaos" --durations=15
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "e2e or chaos" --durations=15
+	$(PYTEST) -n $$(($(JOBS) + 2)) -m "not e2e and not chaos" --durations=15
+	$(PYTEST) -n $$(($(JOBS) + 1)) --dist loadfile --no-loadscope-reorder -m "e2e or chaos" --durations=15
 
 lint: $(READY) ## Style, types and the direction of imports
 	$(BIN)/ruff check .

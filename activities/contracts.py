@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, JsonValue
 
 from plans.context import MachineInRun, RunContext
 from plans.steps import CallStep, CheckStep, ManualStep, ScriptStep
+from plans.timetables import Timetable
 from reports.model import PlanRecord, RunRecord, StageRecord
 from vault.domain import (
     LATEST,
@@ -22,6 +23,7 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    ReplicaSpace,
     ReplicationSince,
     RunType,
     Value,
@@ -58,6 +60,12 @@ class Done(Value):
     """Nothing to say but that it is done."""
 
 
+class Ended(Value):
+    """``left``: what stays or goes on all the same, and why."""
+
+    left: str | None = None
+
+
 class OfRelationship(Value):
     relationship: Relationship
 
@@ -67,6 +75,10 @@ class Findings(Value):
     replica_servers: dict[str, str] = {}
     """Where the target's fabric places the replicas of the machines that nothing stands in the way of, when it chooses
     that itself."""
+    replica_space: dict[str, ReplicaSpace] = {}
+    """What replicas of the machines will take at the target, where the source has to say it."""
+    identities: dict[str, str] = {}
+    """By what the source's fabric knows the machines whose copies at the target become their replicas."""
 
 
 class ReadinessQuestion(Value):
@@ -79,12 +91,18 @@ class ReadinessQuestion(Value):
     side: Literal["source", "target"]
     relationships: list[Relationship]
     point: str = LATEST
+    recovering: bool = False
+    """Machines are about to be made from that point, also when it is the newest."""
     tested: list[str] = []
     """Machines that are going to be tested and have a test copy already."""
     leaving: list[str] = []
     """Test copies at the site that are removed before the run needs their room."""
     moving: list[str] = []
     """All machines of the run that is going to move them; empty: nothing is moved, or no run asks."""
+    left_out: list[str] = []
+    """Machines of the plan that this run leaves out."""
+    protecting: bool = False
+    """They are going to be protected: nothing is replicated yet."""
 
 
 class Replicate(Value):
@@ -243,6 +261,26 @@ class WorkflowsAnswers(Value):
     answers: dict[str, JsonValue]
 
 
+ScheduleVerb = Literal["set", "pause", "resume", "run-now", "delete"]
+
+
+class ScheduleChange(Value):
+    """Change the schedule by which a plan is exercised.
+
+    Attributes:
+        note: what the schedule itself says of its state from then on, in ``set``, ``pause`` and ``resume``.
+        timetable, exercise, attributes: of ``set``; when, the input of the exercise's workflow as JSON, and how the
+            Temporal UI finds schedule and exercises.
+    """
+
+    plan: str
+    verb: ScheduleVerb
+    note: str = ""
+    timetable: Timetable | None = None
+    exercise: dict[str, JsonValue] = {}
+    attributes: dict[str, str] = {}
+
+
 class RunFound(Value):
     goes_on: bool
     how: str
@@ -367,14 +405,18 @@ class FailureDetails(Value):
     remedy: str = ""
     recoverable: bool = False
     next_retry_s: float | None = None
+    last_point: RecoveryPoint | None = None
+    """The newest point of a replication that ends so: its heartbeats are gone with it."""
 
 
 CHECK_READINESS = ActivityCall("check_readiness", ReadinessQuestion, Findings)
 ENABLE = ActivityCall("enable_replication", OfRelationship, Done)
+ADOPT_REPLICA = ActivityCall("adopt_replica", OfRelationship, Done)
 AWAIT_SEED = ActivityCall("await_seed", OfRelationship, Done)
 COPY_INITIAL = ActivityCall("copy_initial", OfRelationship, PointMade)
 FINALIZE = ActivityCall("finalize_replication", OfRelationship, Done)
 REPLICATE_DELTAS = ActivityCall("replicate_deltas", Replicate, ReplicationStopped)
+MAKE_WAY = ActivityCall("make_way", OfRelationship, Done)
 RESYNCHRONIZE = ActivityCall("resynchronize", OfRelationship, PointMade)
 SEND_LAST_CHANGES = ActivityCall("send_last_changes", OfRelationship, PointMade)
 RECOVERY_POINTS = ActivityCall("recovery_points", OfRelationship, PointList)
@@ -387,12 +429,13 @@ END_TEST = ActivityCall("end_test", EndTest, Done)
 COMMIT = ActivityCall("commit", CommitPoint, Done)
 PREPARE_REVERSE = ActivityCall("prepare_reverse", OfRelationship, Done)
 RETIRE_REPLICA = ActivityCall("retire_replica", OfRelationship, Done)
-DISABLE_SOURCE = ActivityCall("disable_source", OfRelationship, Done)
-DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Done)
+DISABLE_SOURCE = ActivityCall("disable_source", OfRelationship, Ended)
+DISABLE_TARGET = ActivityCall("disable_target", OfRelationship, Ended)
 SHUT_DOWN = ActivityCall("shut_down", ShutDown, PowerSeen)
 START_MACHINE = ActivityCall("start_machine", StartMachine, Answering)
 WATCH_OLD_COPY = ActivityCall("watch_old_copy", WatchOldCopy, OldCopyWatched)
 QUERY_WORKFLOWS = ActivityCall("query_workflows", WorkflowsQuestion, WorkflowsAnswers)
+CHANGE_SCHEDULE = ActivityCall("change_schedule", ScheduleChange, Done)
 FIND_RUN = ActivityCall("find_run", RunQuestion, RunFound)
 RUN_SCRIPT = ActivityCall("run_script", RunScript, ScriptDone)
 RUN_CHECK = ActivityCall("run_check", RunCheck, CheckDone)

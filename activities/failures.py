@@ -11,6 +11,7 @@ import errno
 from temporalio.exceptions import ApplicationError
 
 from activities.contracts import FailureDetails
+from vault.domain import RecoveryPoint
 from vault.errors import LeewardError, NoSpace, NotRecoverable, Recoverable, Unreachable
 from vault.retry import delay_after_failure
 
@@ -41,7 +42,9 @@ class NoMemory(Recoverable):
     """The worker's host is out of memory."""
 
 
-def as_failure(error: Exception, *, failures_in_a_row: int, time_scale: float) -> ApplicationError:
+def as_failure(
+    error: Exception, *, failures_in_a_row: int, time_scale: float, last_point: RecoveryPoint | None = None
+) -> ApplicationError:
     """The Temporal failure for an adapter's error; the message is the whole sentence an operator reads."""
     known = as_leeward_error(error)
     delay = delay_after_failure(failures_in_a_row, time_scale) if known.recoverable else None
@@ -52,6 +55,7 @@ def as_failure(error: Exception, *, failures_in_a_row: int, time_scale: float) -
         remedy=known.remedy,
         recoverable=known.recoverable,
         next_retry_s=delay.total_seconds() if delay else None,
+        last_point=last_point,
     )
     return ApplicationError(
         str(known),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from time import monotonic
+from typing import Literal
 
 from temporalio import activity
 
@@ -14,6 +17,7 @@ from activities.cadence import app_consistent_is_due, cut_is_due, seconds_until_
 from activities.contracts import (
     CommitPoint,
     Done,
+    Ended,
     FailOver,
     Findings,
     OfRelationship,
@@ -30,15 +34,36 @@ from activities.contracts import (
 from activities.room import RoomCheck, when_there_is_room
 from activities.running import BlockingRunner, Running
 from activities.turns import Turns, when_free
-from adapters.ports import MovesTogether, PlacesReplicas, ReplicationProvider
+from adapters.ports import (
+    AdoptsReplicas,
+    Beat,
+    MovesTogether,
+    OpensPoints,
+    PlacesReplicas,
+    ReplicationProvider,
+    SizesReplicas,
+)
 from adapters.registry import Adapters
 from replication.groups import moment_choice
 from replication.ports import Report
-from vault.domain import LATEST, CacheFill, Finding, Progress, RecoveredMachine, Relationship, Severity, utc
-from vault.errors import LeewardError, Recoverable, ResynchronizationRequired
+from vault.domain import (
+    LATEST,
+    CacheFill,
+    Finding,
+    Progress,
+    RecoveredMachine,
+    Relationship,
+    ReplicaSpace,
+    Severity,
+    utc,
+)
+from vault.errors import Damaged, InvalidState, LeewardError, Recoverable, ResynchronizationRequired
 from vault.retry import delay_after_failure
+from vault.words import size
 
 LOOK_FOR_SEED_EVERY_S = 5.0
+READ_CHANGES_FOR_S = 5.0
+"""So long a readiness check may read what waits in segments, for all its machines: a recovery waits for it."""
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,25 +84,51 @@ class ProtectionActivities:
     async def check_readiness(self, given: ReadinessQuestion) -> Findings:
         def call(running: Running) -> Findings:
             fabric = self._adapters.hypervisor(given.site)
-            findings, placed, room = fabric.check(), {}, RoomCheck(fabric, given.leaving)
+            site = fabric.check()
+            findings, placed, room = list(site), {}, RoomCheck(fabric, given.leaving)
+            space: dict[str, ReplicaSpace] = {}
+            identities: dict[str, str] = {}
+            reading = _TimeToRead(READ_CHANGES_FOR_S, len(given.relationships))
             for relationship in given.relationships:
                 running.beat(f"checking {relationship.machine}")
                 provider = self._adapters.provider(relationship)
                 check = provider.check_source if given.side == "source" else provider.check_target
                 found = check(relationship)
+                adopting = _adopting(provider, relationship, given)
+                if given.side == "target" and adopting is not None:
+                    found = [*found, *adopting.check_adoption(relationship)]
                 findings += found
                 findings += _has_a_copy(provider, relationship, given.tested)
-                findings += _left_behind(provider, relationship, given.moving)
+                findings += _left_behind(provider, relationship, given)
+                failed = any(finding.severity is Severity.FAIL for finding in site + found)
                 if given.side == "target":
                     findings += _cannot_be_set(provider, relationship) + room.of(provider, relationship)
-                if given.side == "target" and given.point != LATEST:
-                    findings.append(_point_finding(provider, relationship, given.point))
-                failed = any(finding.severity is Severity.FAIL for finding in found)
-                if given.side == "target" and isinstance(provider, PlacesReplicas) and not failed:
-                    placed[relationship.machine] = provider.place_replica(relationship)
-            return Findings(findings=findings, replica_servers=placed)
+                if failed:
+                    continue
+                if given.side == "target":
+                    with reading.share() as read_for_s:
+                        findings += _point_findings(provider, relationship, given, running.beat, read_for_s)
+                    if isinstance(provider, PlacesReplicas):
+                        placed[relationship.machine] = provider.place_replica(relationship)
+                    continue
+                if isinstance(provider, SizesReplicas) and (needed := provider.replica_space(relationship)) is not None:
+                    space[relationship.machine] = needed
+                if adopting is not None:
+                    identities[relationship.machine] = adopting.identity(relationship)
+            return Findings(findings=findings, replica_servers=placed, replica_space=space, identities=identities)
 
         return await self._run(call)
+
+    @activity.defn(name=contracts.ADOPT_REPLICA.name)
+    async def adopt_replica(self, given: OfRelationship) -> Done:
+        provider = self._adapters.provider(given.relationship)
+        if not isinstance(provider, AdoptsReplicas):
+            raise InvalidState(
+                f"what replicates '{given.relationship.machine}' cannot begin with a machine that exists",
+                remedy="choose another 'method' of 'initial_replication' in its policy",
+            )
+        await self._run(lambda _: provider.adopt_replica(given.relationship))
+        return Done()
 
     @activity.defn(name=contracts.ENABLE.name)
     async def enable_replication(self, given: OfRelationship) -> Done:
@@ -114,34 +165,35 @@ class ProtectionActivities:
         pulse = _last_pulse()
         passed = asyncio.get_running_loop().time
         end = passed() + given.run_for_s
-        while True:
-            began, started = passed(), self._now()
-            cycle = partial(self._cycle, given.relationship, pulse, started)
-            outcome = await self._run(cycle, healthy_at_attempt=pulse.healthy_at_attempt)
-            if isinstance(outcome, ReplicationStopped):
-                return outcome
-            pulse = outcome
-            if not asked.is_set() and passed() < end:
-                pause = seconds_until_next(given.relationship, pulse, passed() - began, self._now())
-                await self._runner.pause(pause, pulse, until=asked)
-            if asked.is_set() or passed() >= end:
-                return ReplicationStopped(
-                    reason="asked" if asked.is_set() else "time-is-up",
-                    last_point=pulse.last_point,
-                    cycles=pulse.cycles,
-                    bytes_sent=pulse.bytes_sent,
-                )
+        try:
+            while True:
+                began, started = passed(), self._now()
+                cycle = partial(self._cycle, given.relationship, pulse, started)
+                outcome = await self._run(cycle, healthy_at_attempt=pulse.healthy_at_attempt)
+                if isinstance(outcome, ReplicationStopped):
+                    return outcome
+                pulse = outcome
+                if not asked.is_set() and passed() < end:
+                    pause = seconds_until_next(given.relationship, pulse, passed() - began, self._now())
+                    await self._runner.pause(pause, pulse, until=asked)
+                if asked.is_set() or passed() >= end:
+                    return _stopped("asked" if asked.is_set() else "time-is-up", pulse)
+        except asyncio.CancelledError:
+            why = activity.cancellation_details()
+            if why is None or not why.cancel_requested:
+                raise
+            return _stopped("asked", pulse)  # a cancellation could not tell the machine its newest point
 
     def _cycle(
         self, relationship: Relationship, before: ReplicationPulse, started: datetime, running: Running
     ) -> ReplicationPulse | ReplicationStopped:
-        """One delta; its pulse, or why deltas cannot go on."""
+        """One delta; its pulse, or why deltas cannot go on: what is damaged at either side is found by comparing."""
         running.pulse = before
         try:
             if before.waiting is None or try_is_due(before.waiting, started):
                 return self._send(relationship, before, started, running)
             return self._keep(relationship, before, before.waiting, started, running)
-        except ResynchronizationRequired as need:
+        except (ResynchronizationRequired, Damaged) as need:
             return ReplicationStopped(
                 reason="resync-required", detail=str(need), last_point=before.last_point, cycles=before.cycles
             )
@@ -203,6 +255,12 @@ class ProtectionActivities:
                 "healthy_at_attempt": activity.info().attempt,
             }
         )
+
+    @activity.defn(name=contracts.MAKE_WAY.name)
+    async def make_way(self, given: OfRelationship) -> Done:
+        """Waits for nothing. In a process that does not replicate the machine it changes nothing."""
+        self._turns.make_way(given.relationship.machine)
+        return Done()
 
     @activity.defn(name=contracts.RESYNCHRONIZE.name)
     async def resynchronize(self, given: OfRelationship) -> PointMade:
@@ -267,14 +325,22 @@ class ProtectionActivities:
         return Done()
 
     @activity.defn(name=contracts.DISABLE_SOURCE.name)
-    async def disable_source(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).disable_source(given.relationship))
-        return Done()
+    async def disable_source(self, given: OfRelationship) -> Ended:
+        relationship, site = given.relationship, given.relationship.source_site
+        provider = self._adapters.provider_to_end(relationship, site)
+        return Ended(left=await self._run(lambda _: provider.disable_source(relationship)))
 
     @activity.defn(name=contracts.DISABLE_TARGET.name)
-    async def disable_target(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).disable_target(given.relationship))
-        return Done()
+    async def disable_target(self, given: OfRelationship) -> Ended:
+        relationship, site = given.relationship, given.relationship.target_site
+        provider = self._adapters.provider_to_end(relationship, site)
+        return Ended(left=await self._run(lambda _: provider.disable_target(relationship)))
+
+
+def _stopped(reason: Literal["time-is-up", "asked"], pulse: ReplicationPulse) -> ReplicationStopped:
+    return ReplicationStopped(
+        reason=reason, last_point=pulse.last_point, cycles=pulse.cycles, bytes_sent=pulse.bytes_sent
+    )
 
 
 def _cannot_be_set(provider: ReplicationProvider, relationship: Relationship) -> list[Finding]:
@@ -291,6 +357,14 @@ def _cannot_be_set(provider: ReplicationProvider, relationship: Relationship) ->
     ]
 
 
+def _adopting(
+    provider: ReplicationProvider, relationship: Relationship, given: ReadinessQuestion
+) -> AdoptsReplicas | None:
+    """Set when the machine is going to be protected with a first copy that exists at the target."""
+    wanted = given.protecting and relationship.existing_replica
+    return provider if wanted and isinstance(provider, AdoptsReplicas) else None
+
+
 def _has_a_copy(provider: ReplicationProvider, relationship: Relationship, tested: list[str]) -> list[Finding]:
     if relationship.machine not in tested or provider.capabilities.several_test_copies:
         return []
@@ -303,29 +377,63 @@ def _has_a_copy(provider: ReplicationProvider, relationship: Relationship, teste
     ]
 
 
-def _left_behind(provider: ReplicationProvider, relationship: Relationship, moving: list[str]) -> list[Finding]:
+def _left_behind(provider: ReplicationProvider, relationship: Relationship, given: ReadinessQuestion) -> list[Finding]:
     """Machines that this one cannot be failed over without, and that the run would not look after."""
-    if not moving or not isinstance(provider, MovesTogether):
+    if not given.moving or not isinstance(provider, MovesTogether):
         return []
-    missing = [machine for machine in provider.moves_with(relationship) if machine not in moving]
+    missing = [machine for machine in provider.moves_with(relationship) if machine not in given.moving]
     if not missing:
         return []
+    if set(missing) <= set(given.left_out):
+        remedy = f"leave {relationship.machine} out of this run, too, or none of them"
+    else:
+        remedy = "add them to the plan"
     return [
         Finding.failed(
             relationship.machine,
             f"cannot be failed over without {', '.join(missing)}, whose disks move with its own",
-            "add them to the plan",
+            remedy,
         )
     ]
 
 
-def _point_finding(provider: ReplicationProvider, relationship: Relationship, choice: str) -> Finding:
-    subject = f"recovery point of '{relationship.machine}'"
+def _point_findings(
+    provider: ReplicationProvider,
+    relationship: Relationship,
+    given: ReadinessQuestion,
+    beat: Beat,
+    read_for_s: float,
+) -> list[Finding]:
+    """What is found here is found before the source is shut down. The newest point is told only when it is damaged."""
+    subject, is_named = f"recovery point of '{relationship.machine}'", given.point != LATEST
+    opens = provider if given.recovering and isinstance(provider, OpensPoints) else None
+    if not is_named and opens is None:
+        return []
     try:
-        point = provider.resolve_point(relationship, choice)
+        point = provider.resolve_point(relationship, given.point)
+        unread = opens.open_point(relationship, point, beat, read_for_s) if opens is not None else 0
     except LeewardError as error:
-        return Finding.of_error(subject, error)
-    return Finding.passed(subject, f"'{choice}' is {point.id}, {utc(point.time)}")
+        return [Finding.of_error(subject, error)]
+    if unread:
+        what = (
+            f"{point.id}, {utc(point.time)}; {size(unread)} of its changes were not read in the time that a check has"
+        )
+        return [Finding.passed(subject, what)]
+    return [Finding.passed(subject, f"'{given.point}' is {point.id}, {utc(point.time)}")] if is_named else []
+
+
+class _TimeToRead:
+    """Shared among machines: what one does not need, those after it have."""
+
+    def __init__(self, seconds: float, machines: int) -> None:
+        self._seconds, self._machines = seconds, machines
+
+    @contextmanager
+    def share(self) -> Iterator[float]:
+        began = monotonic()
+        yield self._seconds / self._machines
+        self._seconds = max(0.0, self._seconds - (monotonic() - began))
+        self._machines -= 1
 
 
 class _Sent:
@@ -356,5 +464,8 @@ def _reporting(running: Running, before: ReplicationPulse, sent: _Sent) -> Repor
 
 def _last_pulse() -> ReplicationPulse:
     """Where an earlier try of this activity had come to, when it left a heartbeat."""
-    details = activity.info().heartbeat_details
-    return ReplicationPulse.model_validate(details[0]) if details else ReplicationPulse()
+    info = activity.info()
+    pulse = ReplicationPulse.model_validate(info.heartbeat_details[0]) if info.heartbeat_details else ReplicationPulse()
+    if pulse.healthy_at_attempt > info.attempt:  # an operator said 'try now': tries are counted anew
+        pulse = pulse.model_copy(update={"healthy_at_attempt": 1})
+    return pulse

@@ -10,6 +10,7 @@ from activities.running import Running
 from adapters.ports import Hypervisor, NeedsRoom, ReplicationProvider, TellsRoom
 from vault.domain import Finding, Relationship
 from vault.errors import LeewardError, NoSpace
+from vault.words import size
 
 Made = TypeVar("Made")
 
@@ -37,15 +38,15 @@ class RoomCheck:
             now, later = self._measured()
         except LeewardError as error:
             return [Finding.of_error(f"site {self._fabric.site}", error)]
-        is_free = f"{now:,} bytes are free"
+        is_free = f"{size(now)} are free"
         if later > now:
-            is_free += f", {later - now:,} more once the machines' test copies are removed"
+            is_free += f", {size(later - now)} more once the machines' test copies are removed"
         remedy = f"free space at {self._fabric.site} or raise its capacity"
         if later == 0:
             return [Finding.failed(subject, is_free, remedy)]
         if needed > later:
-            return [Finding.failed(subject, f"recovering '{machine}' needs up to {needed:,} bytes, {is_free}", remedy)]
-        return [Finding.passed(subject, f"{is_free}, '{machine}' needs up to {needed:,}")] if needed else []
+            return [Finding.failed(subject, f"recovering '{machine}' needs up to {size(needed)}, {is_free}", remedy)]
+        return [Finding.passed(subject, f"{is_free}, '{machine}' needs up to {size(needed)}")] if needed else []
 
     def _measured(self) -> tuple[int, int]:
         """Free bytes now, and when the copies are gone."""

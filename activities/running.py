@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from activities.contracts import WORKER_LEAVING
+from activities.contracts import WORKER_LEAVING, ReplicationPulse
 from activities.failures import Unexpected, as_failure, as_leeward_error
 from vault.domain import Progress, Value
 
@@ -95,7 +95,7 @@ class BlockingRunner:
         counts failures in a row from there.
 
         Raises:
-            ApplicationError: the call failed; carries the product's retry decision.
+            ApplicationError: the call failed; carries the product's retry decision. Or Temporal gave this try up.
             asyncio.CancelledError: the activity was cancelled and the call has come to its safe end.
         """
         running = Running()
@@ -112,10 +112,10 @@ class BlockingRunner:
                     await _safe_end(work, running)
                 else:
                     _beat(running)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             running.stop()
             await _safe_end(work, running)
-            raise
+            raise _given_up_or(cancelled) from None
         finally:
             leaving.cancel()
         outcome = work.result()
@@ -129,7 +129,7 @@ class BlockingRunner:
         """Let time pass, at most until the event, with heartbeats and without a thread.
 
         Raises:
-            ApplicationError: the worker shuts down; another one goes on.
+            ApplicationError: the worker shuts down, or Temporal gave this try up; another one goes on.
             asyncio.CancelledError: the activity was cancelled.
         """
         clock = asyncio.get_running_loop().time
@@ -145,6 +145,8 @@ class BlockingRunner:
                 await asyncio.wait({leaving, asked}, timeout=min(left, _rhythm()), return_when=asyncio.FIRST_COMPLETED)
                 if leaving.done():
                     raise _worker_leaves()
+        except asyncio.CancelledError as cancelled:
+            raise _given_up_or(cancelled) from None
         finally:
             leaving.cancel()
             asked.cancel()
@@ -154,7 +156,8 @@ class BlockingRunner:
         if isinstance(known, Unexpected):
             log.error("activity %s failed unexpectedly", activity.info().activity_type, exc_info=error)
         failures = activity.info().attempt - running.healthy_at_attempt + 1
-        return as_failure(known, failures_in_a_row=failures, time_scale=self.time_scale)
+        point = running.pulse.last_point if isinstance(running.pulse, ReplicationPulse) else None
+        return as_failure(known, failures_in_a_row=failures, time_scale=self.time_scale, last_point=point)
 
 
 async def _safe_end(work: asyncio.Future[Any], running: Running) -> None:
@@ -171,9 +174,21 @@ def _beat(running: Running) -> None:
         activity.heartbeat(running.pulse)
 
 
+def _given_up_or(cancelled: asyncio.CancelledError) -> BaseException:
+    """Nobody cancelled a try of which Temporal heard nothing for too long: it is made again."""
+    why = activity.cancellation_details()
+    if why is None or why.cancel_requested or not (why.timed_out or why.not_found):
+        return cancelled
+    return _goes_on_elsewhere("Temporal heard nothing of this try for too long; another one goes on")
+
+
 def _worker_leaves() -> ApplicationError:
+    return _goes_on_elsewhere("the worker is shutting down; another one goes on")
+
+
+def _goes_on_elsewhere(message: str) -> ApplicationError:
     return ApplicationError(
-        "the worker is shutting down; another one goes on",
+        message,
         type=WORKER_LEAVING,
         category=ApplicationErrorCategory.BENIGN,
         next_retry_delay=timedelta(seconds=1),

@@ -24,6 +24,7 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    ReplicaSpace,
     Value,
 )
 
@@ -190,6 +191,20 @@ class NeedsRoom(Protocol):
 
 
 @runtime_checkable
+class OpensPoints(Protocol):
+    """What a kind of replication has that finds out whether a recovery point's files are there and sound (a
+    :class:`ReplicationProvider` may be one)."""
+
+    def open_point(self, relationship: Relationship, point: RecoveryPoint, beat: Beat, read_for_s: float) -> int:
+        """[target] Open what a machine is made from at that point, and read the changes that wait over its base image,
+        the newest first, for about ``read_for_s``; nothing is changed. Nothing happens where no machine is made of it.
+
+        Returns the bytes of changes that were not read.
+
+        Raises ``Damaged`` when a file of it is missing, is not the whole one, or does not match its checksums."""
+
+
+@runtime_checkable
 class PlacesReplicas(Protocol):
     """What a kind of replication has whose target may choose the host for a replica (a :class:`ReplicationProvider` may
     be one)."""
@@ -199,6 +214,36 @@ class PlacesReplicas(Protocol):
         nothing to choose. Changes nothing; a replica that is there already stays where it is.
 
         Raises ``InvalidState`` naming each host and why it cannot take the replica."""
+
+
+@runtime_checkable
+class AdoptsReplicas(Protocol):
+    """What a kind of replication has whose first copy may begin with a machine that exists at the target (a
+    :class:`ReplicationProvider` may be one). Asked where ``relationship.existing_replica``."""
+
+    def identity(self, relationship: Relationship) -> str:
+        """[source] By what its fabric knows the machine, wherever it is restored. The target's check gets it in
+        ``relationship.identity``."""
+
+    def check_adoption(self, relationship: Relationship) -> list[Finding]:
+        """[target] Can the machine of that name become the replica? One that became it, and waits for its first copy,
+        can."""
+
+    def adopt_replica(self, relationship: Relationship) -> None:
+        """[target] Make the machine of that name a replica that waits for its source. Before :meth:`enable`; may be
+        repeated.
+
+        Raises ``InvalidState`` when the machine is not there, runs, or replicates already."""
+
+
+@runtime_checkable
+class SizesReplicas(Protocol):
+    """What a kind of replication has whose replicas take space of a target that only the source can tell (a
+    :class:`ReplicationProvider` may be one)."""
+
+    def replica_space(self, relationship: Relationship) -> ReplicaSpace | None:
+        """[source] What replicas will take that protecting the machine makes; None: it makes none. The target's check
+        gets it in ``relationship.replica_space``."""
 
 
 class Capabilities(Value):
@@ -310,8 +355,8 @@ class ReplicationProvider(Protocol):
     def retire_replica(self, relationship: Relationship) -> None:
         """[target] After reverse replication is complete: the forward replica is not needed any more."""
 
-    def disable_source(self, relationship: Relationship) -> None:
-        """[source] Stop tracking. Idempotent."""
+    def disable_source(self, relationship: Relationship) -> str | None:
+        """[source] Stop tracking. Idempotent. Returns what goes on all the same, and why."""
 
-    def disable_target(self, relationship: Relationship) -> None:
-        """[target] Delete the replica. Idempotent."""
+    def disable_target(self, relationship: Relationship) -> str | None:
+        """[target] Delete the replica. Idempotent. Returns what stays all the same, and why."""

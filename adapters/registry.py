@@ -56,8 +56,8 @@ class Adapters:
         """The kind of replication that this relationship uses: that of the arrays for machines on them, else Hyper-V
         Replica between Hyper-V sites, else leeward's own stream.
 
-        Raises ``NotFound`` when this worker's inventory does not know one of its sites, ``BadInput`` when nothing
-        replicates between the two (an inventory that was changed since it was checked).
+        Raises ``NotFound`` when this worker's inventory does not know the machine or one of its sites, ``BadInput``
+        when nothing replicates between the two (an inventory that was changed since it was checked).
         """
         source, target = self._fabric(relationship.source_site), self._fabric(relationship.target_site)
         sites = self._inventory.sites
@@ -66,9 +66,31 @@ class Adapters:
                 f"'{relationship.machine}' cannot be replicated from a site of fabric '{source}' to one of '{target}'",
                 remedy="correct the machine's sites: leeward vault check",
             )
-        if self._inventory.machines[relationship.machine].san is not None:
+        machine = self._inventory.machines.get(relationship.machine)
+        if machine is None:
+            raise NotFound(
+                f"machine '{relationship.machine}' is protected, but this worker's inventory does not name it",
+                remedy="write it there again and restart the workers; to end its protection: "
+                f"leeward disable {relationship.machine}",
+            )
+        if machine.san is not None:
             return self._san
         return self._hyperv.provider if target == "hyperv" else self._stream
+
+    def provider_to_end(self, relationship: Relationship, site: str) -> ReplicationProvider:
+        """As :meth:`provider`, for what ends a protection at one of its sites: also that of a machine that was taken
+        out of the inventory, where everything that belongs to its replication bears its name.
+
+        Raises ``NotFound`` where it does not: another's machine or volumes could be taken for its own.
+        """
+        machine = relationship.machine
+        if machine in self._inventory.machines:
+            return self.provider(relationship)
+        if relationship.replication_group:
+            raise _remains(machine, site, "volumes they are", f"group '{relationship.replication_group}' on the array")
+        if self._fabric(site) == "hyperv":
+            raise _remains(machine, site, "virtual machine it is", "its replication and its replica in Hyper-V")
+        return self._stream
 
     def array(self, site: str) -> GroupControl:
         """The array of a site. Raises ``BadInput`` when it has none."""
@@ -136,6 +158,15 @@ class Adapters:
             return over_link(remote, guard)
         store = self._stream_target(target_site).replica_store(machine)
         return over_link(store, self._links.throttled(source_site, guard))
+
+
+def _remains(machine: str, site: str, unknown: str, what: str) -> NotFound:
+    return NotFound(
+        f"this worker's inventory does not name machine '{machine}' any more, and so not which {unknown}: nothing was "
+        "cleaned up",
+        where=f"site {site}",
+        remedy=f"look for what remains, {what}, and remove it by hand",
+    )
 
 
 def _array(site: str, storage: Storage | None) -> GroupControl:

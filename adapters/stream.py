@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 from adapters.networks import network_finding
 from adapters.ports import (
+    Beat,
     Capabilities,
     CutsTogether,
     GroupRhythm,
@@ -26,7 +28,7 @@ from replication.cache import CutCache
 from replication.cipher import SiteKey
 from replication.clock import AgeClock
 from replication.media import SeedManifest
-from replication.ports import ChangeSource, ReplicaStore, Report
+from replication.ports import ChangeSource, LayeredReader, ReplicaStore, Report
 from vault.domain import (
     LOOKS_OF_A_MEMBER,
     CacheFill,
@@ -41,6 +43,7 @@ from vault.domain import (
     Severity,
 )
 from vault.errors import InvalidState, LeewardError, NotFound, ResynchronizationRequired, Unreachable
+from vault.words import counted, size
 
 SourceOf = Callable[[str], StreamSource]
 TargetOf = Callable[[str], StreamTarget]
@@ -90,8 +93,7 @@ class StreamProvider:
                     remedy="take the machine out of 'consistency_groups'",
                 )
             ]
-        disks = len(description.disks)
-        there = f"{description.power} at {relationship.source_site}, {disks} disk{'' if disks == 1 else 's'}"
+        there = f"{description.power} at {relationship.source_site}, {counted(len(description.disks), 'disk')}"
         more = fabric.readiness(relationship) if isinstance(fabric, JudgesSources) else []
         return [Finding.passed(machine, there), *more]
 
@@ -116,6 +118,19 @@ class StreamProvider:
             return 0
         state = store.state()
         return min(state.stored_bytes, sum(disk.size for disk in state.disks))
+
+    def open_point(self, relationship: Relationship, point: RecoveryPoint, beat: Beat, read_for_s: float) -> int:
+        store = self._store(relationship)
+        disks = store.state().disks if relationship.recovers else []
+        end, unread = monotonic() + read_for_s, 0
+        for disk in disks:
+            with closing(store.view(disk.name, point)) as view:
+                for left in view.check_layers() if isinstance(view, LayeredReader) else ():
+                    beat(f"reading the changes of {relationship.machine}, {size(left)} of {disk.name} left")
+                    if monotonic() >= end:
+                        unread += left
+                        break
+        return unread
 
     def _network_finding(self, fabric: StreamTarget, network: str, wanted: NetworkKind) -> Finding:
         try:
@@ -210,8 +225,29 @@ class StreamProvider:
             else:
                 point = stream.replicate_cut(source, store, kind, report)
             kept_for = timedelta(hours=relationship.retention.hours)
-            store.prune(relationship.retention, self._ages.for_ages(kept_for))
+            now = self._ages.for_ages(kept_for)
+            needed = self._needed_by_group(relationship, store.state().points, now - kept_for, report)
+            store.prune(relationship.retention, now, in_use=needed)
         return point
+
+    def _needed_by_group(
+        self, relationship: Relationship, points: list[RecoveryPoint], since: datetime, report: Report
+    ) -> frozenset[str]:
+        if not relationship.group or len(points) <= relationship.retention.count:
+            return frozenset()
+
+        def of_members() -> dict[str, list[RecoveryPoint]]:
+            return {name: self._points_across(relationship, name) for name in relationship.group_members}
+
+        young = [point for point in points if point.time >= since]
+        needed, why_all = groups.needed_points(young, relationship.group, of_members)
+        if why_all:
+            report(Progress(doing=f"keeping all moments of consistency group '{relationship.group}': {why_all}"))
+        return needed
+
+    def _points_across(self, relationship: Relationship, member: str) -> list[RecoveryPoint]:
+        store = self._store_across(relationship.source_site, relationship.target_site, member)
+        return store.state().points if store.exists() else []
 
     def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
         cache = self._cache(relationship)

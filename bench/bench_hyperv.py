@@ -19,7 +19,7 @@ from adapters.hyperv.fabrics import HyperVFabrics
 from adapters.hyperv.facts import VirtualDisk
 from adapters.hyperv.states import ReplicationMode, ReplicationState
 from bench.measuring import Result, record, scratch
-from simulation.arrays.settings import free_ports
+from simulation.free_ports import free_ports
 from simulation.hyperv.hosts import Hosts, certificate_path
 from simulation.hyperv.state import Host, Replication
 from vault.loading import load_inventory

@@ -13,13 +13,12 @@ import time
 from collections import Counter
 from datetime import timedelta
 
-import psutil
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from adapters.lab.hypervisor import LabHypervisor
-from bench.measuring import Result, record, scratch
+from bench.measuring import Result, cpu_seconds, peak_memory, record, scratch
 from console.client import Leeward
 from console.cmd_engine import start_engine, stop_engine
 from plans.model import Plan
@@ -31,6 +30,8 @@ from workflows.ids import plan_id
 
 GROUPS = 10
 PROTECT_AT_ONCE = 20
+LIMIT = "limit: bare activities and the sites' work, all cores busy"
+"""What remained if nothing but the activities themselves cost anything: no machine had a state, no job a history."""
 MOST_EVENTS = 10_000
 MOST_PAYLOAD = 256 * 1024
 
@@ -91,12 +92,13 @@ async def measure(settings: Settings, inventory: Inventory) -> None:
 
     async def protect(name: str) -> None:
         async with gate:
-            await leeward.protect(name)
-            await leeward.wait_until_protected(name)
+            job = await leeward.protect(name)
+            await leeward.wait_until_protected(name, job)
 
     await asyncio.gather(*map(protect, inventory.machines))
     print(f"{len(inventory.machines)} machines protected in {time.perf_counter() - began:.1f} s", flush=True)
     plan = plan_of(inventory)
+    used_before = cpu_of_engine(settings)
     began = time.perf_counter()
     await leeward.start_run(plan, "planned")
     status = await leeward.run_status(plan.name)
@@ -107,15 +109,24 @@ async def measure(settings: Settings, inventory: Inventory) -> None:
     print(f"planned failover: {status.state} in {seconds:.1f} s: {status.message}", flush=True)
     if status.state != "completed":
         raise SystemExit(1)
+    used = {name: now - used_before[name] for name, now in cpu_of_engine(settings).items()}
+    print(
+        "CPU, ms a machine: "
+        + ", ".join(f"{name} {value / len(inventory.machines) * 1000:.1f}" for name, value in used.items())
+    )
     activities = await report_histories(client, inventory)
     report_memory(settings)
     bench, each = f"plan-{len(inventory.machines)}", len(inventory.machines) // GROUPS
+    bare_before = cpu_of_engine(settings)["temporal"] + time.process_time()
     together = await bare_temporal(client, [activities // GROUPS] * GROUPS, at_once=each)
+    bare = cpu_of_engine(settings)["temporal"] + time.process_time() - bare_before
+    at_sites = sum(value for name, value in used.items() if name.startswith("site-"))
     alone = await bare_temporal(client, [activities // len(inventory.machines)] * len(inventory.machines), at_once=1)
     record(
         [
             Result(bench, "bare-temporal", seconds, together, 1 / 1.5),
             Result(bench, "bare-temporal, a workflow a machine", seconds, alone, None),
+            Result(bench, LIMIT, seconds, (bare + at_sites) / (os.cpu_count() or 1), None),
         ]
     )
 
@@ -150,11 +161,17 @@ async def report_histories(client: Client, inventory: Inventory) -> int:
     return total
 
 
+def cpu_of_engine(settings: Settings) -> dict[str, float]:
+    engine = read_engine(settings.engine_file)
+    assert engine is not None
+    return {name: cpu_seconds(process.pid) for name, process in engine.processes.items()}
+
+
 def report_memory(settings: Settings) -> None:
     engine = read_engine(settings.engine_file)
     assert engine is not None
     for name, process in engine.processes.items():
-        print(f"{name}: {psutil.Process(process.pid).memory_info().rss / 2**20:.0f} MiB resident", flush=True)
+        print(f"{name}: {peak_memory(process.pid) / 2**20:.0f} MiB at its peak", flush=True)
 
 
 # --- the peer ---------------------------------------------------------------------------------------------------

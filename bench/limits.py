@@ -15,11 +15,12 @@ import xxhash
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bench.measuring import MIB, best_of, free_address
+from bench.measuring import MIB, best_of
 from replication.checksums import is_zero
 from replication.transport import tls
 from replication.transport.pki import Identity, Pki, server_name
 from replication.transport.service import KEEPALIVE_MS, channel_options
+from simulation.free_ports import free_address
 
 CHECKSUMS_OF_ALL = 3
 """Compared at the source, checked when unpacked, entered into the table of the base."""

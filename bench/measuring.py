@@ -6,9 +6,7 @@ import json
 import os
 import platform
 import random
-import resource
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -115,12 +113,6 @@ def change_randomly(path: Path, share: float, seed: int) -> list[int]:
     return offsets
 
 
-def free_address() -> str:
-    """``host:port`` of this machine where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
 def timed(work: Callable[[], object]) -> float:
     os.sync()
     began = time.perf_counter()
@@ -154,6 +146,13 @@ def require(*programs: str) -> None:
         raise SystemExit(f"missing: {', '.join(missing)} — install them from Debian's packages of the same name")
 
 
-def peak_memory() -> int:
-    """Bytes of this process at its peak."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors so far, in its own code and in the kernel's."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_memory(pid: int | None = None) -> int:
+    """Bytes of a process at its peak so far; of this one when none is named."""
+    status = Path(f"/proc/{pid or os.getpid()}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -14,10 +14,11 @@ from adapters.lab.hypervisor import LabHypervisor
 from adapters.lab.layout import LabLayout
 from adapters.lab.vdisk import VirtualDisks
 from adapters.registry import Adapters
-from bench.measuring import BLOCK, free_address
+from bench.measuring import BLOCK, peak_memory
 from replication.cipher import write_new_key
 from replication.ports import ChangeSource, ReplicaStore
 from replication.transport.pki import Pki
+from simulation.free_ports import free_address
 from vault.domain import Progress
 from vault.errors import Unreachable
 from vault.inventory import Inventory
@@ -96,8 +97,7 @@ class Pair:
     def master_target_memory(self) -> int:
         """Bytes of the master target's process at its peak, so far."""
         assert self._master_target is not None
-        status = Path(f"/proc/{self._master_target.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return peak_memory(self._master_target.pid)
 
     def _start_master_target(self, folder: Path, inventory: Inventory) -> None:
         vault = folder / "leeward.yaml"

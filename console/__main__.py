@@ -1,5 +1,5 @@
 """``python -m console`` is ``leeward``."""
 
-from console.main import main
+from console.entry import main
 
 main()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 
 from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from activities.contracts import CONTROL_QUEUE
 from console.asking import JobFailed, translated
+from console.leaving_out import require_that_may_be_left_out
 from console.machine_status import MachineStatus
 from console.machines import Machines
 from console.plan_runs import PlanRuns
@@ -20,6 +22,8 @@ from workflows.attributes import attributes
 from workflows.calls import reason
 from workflows.model import Readiness, ReadinessInput, RunFacts
 
+LEFT_OUT = "left out: not looked at, and not part of such a run"
+
 
 class Leeward(Machines, PlanRuns):
     """One connection to one Temporal namespace.
@@ -27,8 +31,13 @@ class Leeward(Machines, PlanRuns):
     Errors of all calls: ``NotFound``, ``InvalidState`` (refused, nothing changed), ``Unreachable``.
     """
 
-    async def readiness(self, plan: Plan, run_type: RunType) -> list[Finding]:
-        """Everything a run of this type would need, looked at now: machines, their RPO, sites, networks, space."""
+    async def readiness(self, plan: Plan, run_type: RunType, without: Sequence[str] = ()) -> list[Finding]:
+        """Everything a run of this type would need, looked at now: machines, their RPO, sites, networks, space.
+
+        ``without``: machines that it would leave out; nothing is asked about them. Raises ``BadInput`` when it cannot.
+        """
+        require_that_may_be_left_out(plan, without, run_type)
+        machines = [machine for machine in plan.machines if machine not in without]
         facts = RunFacts(
             plan=plan.name,
             run_id="readiness",
@@ -38,10 +47,11 @@ class Leeward(Machines, PlanRuns):
             point=LATEST,
             source_unreachable=False,
             timings=self.timings,
-            variables=plan.variables_in(run_type),
+            variables=plan.variables_in(run_type, default_direction(run_type)),
+            left_out=dict.fromkeys(without, LEFT_OUT),
         )
         given = ReadinessInput(
-            facts=facts, machines=plan.machines, look_at_everything=True, targets=plan.targets_in(run_type)
+            facts=facts, machines=machines, look_at_everything=True, targets=plan.targets_in(run_type)
         )
         try:
             found: Readiness = await self.client.execute_workflow(
@@ -57,9 +67,10 @@ class Leeward(Machines, PlanRuns):
             raise JobFailed(reason(error.cause), where=f"plan {plan.name}") from error
         except RPCError as error:
             raise translated(error, plan.name) from error
-        statuses = await asyncio.gather(*map(self.machine_status, plan.machines))
+        statuses = await asyncio.gather(*map(self.machine_status, machines))
         replicating = [status for status in statuses if status and status.state.phase in WITH_RECOVERY_POINTS]
-        return found.findings + [_rpo_finding(status) for status in replicating]
+        left_out = [Finding(severity=Severity.WARN, subject=name, what=LEFT_OUT) for name in without]
+        return found.findings + [_rpo_finding(status) for status in replicating] + left_out
 
 
 def _rpo_finding(status: MachineStatus) -> Finding:

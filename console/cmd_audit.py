@@ -17,13 +17,14 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    plan: Annotated[str | None, typer.Option("--plan", help="Only this plan's runs.")] = None,
+    plan: Annotated[str | None, typer.Option("--plan", help="Only this plan's runs, and its schedule.")] = None,
     since: Annotated[datetime | None, typer.Option("--since", help="UTC; only what happened then or later.")] = None,
     vault: Vault = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """List who did what, when and why. Runs of plans, each decision in them, and the jobs of single machines.
+    """List who did what, when and why. Runs of plans, decisions in them, changes of schedules, jobs and
+    settings of single machines.
 
     Read from Temporal's own histories, for as long as the namespace keeps them.
     Example: leeward audit --plan payments --since 2026-01-31

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.exits import Exit, guarded
+from console.exits import Exit, guarded, warn
 from console.options import Data, Json, TimeScale, Vault, settings_of
 from console.output import Output
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 STARTS_WITHIN_S = 90
 STOPS_WITHIN_S = 60
 LOOK_EVERY_S = 0.1
+TAKE_OVER = (
+    "to take it over: leeward down, then leeward up (machines run on, replication goes on after that); settings of a "
+    "protected machine besides: leeward protect MACHINE"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +41,8 @@ def up(
 ) -> None:
     """Start everything on this machine.
 
-    That is the Temporal dev server, one worker process a place, and the sites' master targets.
+    That is the Temporal dev server, one worker process a place, and the sites' master targets. Where it runs already,
+    it says what of the inventory has changed since then: workers read it when they start.
 
     Example: leeward up && leeward status
     """
@@ -48,7 +53,11 @@ def up(
     engine = guarded(lambda: start_engine(settings))
     output = Output(json)
     output.say(f"leeward runs. Temporal: {engine.address}   UI: {engine.ui}")
-    output.document({"address": engine.address, "ui": engine.ui, "namespace": engine.namespace})
+    changes = guarded(lambda: inventory_changes(settings))
+    if changes:
+        warn(f"the workers run with an earlier {settings.vault.name}: {'; '.join(changes)} — {TAKE_OVER}")
+    facts = {"address": engine.address, "ui": engine.ui, "namespace": engine.namespace}
+    output.document({**facts, "inventory_changes": changes})
 
 
 def down(vault: Vault = None, data: Data = None, json: Json = False) -> None:
@@ -135,6 +144,22 @@ def start_engine(settings: Settings) -> Engine:
     raise InvalidState(
         f"the engine is not ready after {STARTS_WITHIN_S} s", where=str(log_file), remedy="read that log"
     )
+
+
+def inventory_changes(settings: Settings) -> list[str]:
+    """What the inventory says now and did not when the running engine started."""
+    from vault.errors import BadInput
+    from vault.inventory_changes import changes
+    from vault.loading import load_inventory
+
+    kept = settings.loaded_inventory
+    if not kept.exists() or kept.read_bytes() == settings.vault.read_bytes():
+        return []
+    now = load_inventory(settings.vault)
+    try:
+        return changes(load_inventory(kept), now)
+    except BadInput:  # written for an earlier leeward, which started the engine
+        return ["the file changed since the engine of an earlier leeward started"]
 
 
 def _why_it_ended(code: int, log_file: Path) -> LeewardError:

@@ -8,7 +8,7 @@ import typer
 
 from console.exits import guarded
 from console.options import Data, Json, Vault, settings_of
-from console.output import Output, size
+from console.output import Output, counted, size
 
 Site = Annotated[str, typer.Argument(help="A site of the lab.", metavar="SITE")]
 
@@ -32,7 +32,7 @@ def up(vault: Vault = None, data: Data = None, json: Json = False) -> None:
         settings = settings_of(vault, data)
         started = labctl.up(load_inventory(settings.vault), settings.lab_root)
         output = Output(json)
-        output.say(f"{len(started)} machines answer: {', '.join(started)}")
+        output.say(f"{counted(len(started), 'machine')} answering: {', '.join(started)}")
         output.document({"answering": started})
 
     guarded(work)
@@ -82,7 +82,7 @@ def down(vault: Vault = None, data: Data = None, json: Json = False) -> None:
         settings = settings_of(vault, data)
         stopped = labctl.down(load_inventory(settings.vault), settings.lab_root)
         output = Output(json)
-        output.say(f"{len(stopped)} machines shut down: {', '.join(stopped) or 'none ran'}")
+        output.say(f"{counted(len(stopped), 'machine')} shut down: {', '.join(stopped) or 'none ran'}")
         output.document({"stopped": stopped})
 
     guarded(work)

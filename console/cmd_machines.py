@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.exits import Exit, code_of, run, tell
+from console.exits import Exit, code_of, guarded, run, tell
 from console.options import Data, Detach, Json, Machine, Vault, connected, settings_of
-from console.output import Output, seconds, size
+from console.output import Output, counted, seconds, size
+from console.prompting import confirm
 
 if TYPE_CHECKING:
     from console.client import Leeward
     from console.machine_status import MachineStatus
     from vault.domain import CacheFill
+    from workers.settings import Settings
 
 WATCH = "watch_old_copy"
 """The activity that waits for a dead site on purpose."""
+BEGINS_USUALLY_WITHIN_S = 1.5
+"""What lasts longer is said."""
+FAILOVERS = frozenset({"PlannedFailover", "UnplannedFailover"})
 
 
 def register(app: typer.Typer) -> None:
@@ -88,18 +93,24 @@ async def _protect(leeward: Leeward, machine: str, output: Output, *, detach: bo
     if not detach:
         watching = asyncio.create_task(_show_progress(leeward, machine, output))
         try:
-            await leeward.wait_until_protected(machine)
+            await leeward.wait_until_protected(machine, job)
         finally:
             watching.cancel()
         output.say(f"{machine}: protected")
 
 
-async def _show_progress(leeward: Leeward, machine: str, output: Output) -> None:
-    """A line for each tenth of the copy; people who want a bar look at ``leeward status``."""
+async def _show_progress(leeward: Leeward, machine: str, output: Output, after_s: float = 0) -> None:
+    """What a job waits for before it begins, then a line for each tenth; for a bar look at ``leeward status``."""
+    from vault.errors import LeewardError
+
     shown = ""
+    await asyncio.sleep(after_s)
     while True:
-        status = await leeward.machine_status(machine)
-        line = _progress(status) if status is not None else ""
+        try:
+            status = await leeward.machine_status(machine)
+        except LeewardError:  # whoever waits for the job tells it
+            return
+        line = (status.job_before_its_beginning or _progress(status)) if status is not None else ""
         if line and line.split("%")[0][:-1] != shown.split("%", maxsplit=1)[0][:-1]:
             output.say(f"{machine}: {line}")
             shown = line
@@ -116,9 +127,11 @@ def status(
 
     async def work() -> None:
         leeward = await connected(settings_of(vault, data))
-        if machine is not None:
+        if machine is not None and not await leeward.is_left_over(machine):
             leeward.settings(machine)
         names = [machine] if machine else list(leeward.inventory.machines)
+        if machine is None:  # some may have been taken out of the inventory, and still be protected
+            names += sorted(set(await leeward.protected()) - set(names))
         found = dict(zip(names, await asyncio.gather(*map(leeward.machine_status, names)), strict=True))
         output = Output(json)
         output.document({name: {**_facts(one), "details": one} if one else None for name, one in found.items()})
@@ -145,7 +158,7 @@ def _status_row(name: str, status: MachineStatus | None) -> list[str]:
         status.health.level,
         state.active_site,
         other,
-        seconds(status.rpo_s),
+        "not replicating" if status.failed_over else seconds(status.rpo_s),
         _now(status),
     ]
 
@@ -155,6 +168,7 @@ def _facts(status: MachineStatus) -> dict[str, object]:
         "phase": status.state.phase.value,
         "health": status.health.level,
         "rpo_s": status.rpo_s,
+        "failed_over": status.failed_over,
         "cache": next((one.pulse.waiting.cache for one in status.activities if one.pulse and one.pulse.waiting), None),
     }
 
@@ -170,7 +184,13 @@ def _now(status: MachineStatus) -> str:
             return activity.trouble
     if status.health.level != "ok":
         return status.health.reason
-    return _progress(status) or _test_copies(status) or _unwatched(status) or _next_step(status)
+    return (
+        status.job_before_its_beginning
+        or _progress(status)
+        or _test_copies(status)
+        or _unwatched(status)
+        or _next_step(status)
+    )
 
 
 def _test_copies(status: MachineStatus) -> str:
@@ -217,12 +237,14 @@ def _show_details(output: Output, status: MachineStatus | None) -> None:
     if status is None:
         return
     point = status.last_point
-    if point is not None:
+    if status.failed_over:
+        output.say(f"\n{_failed_over(status)}")
+    elif point is not None:
         output.say(f"\nnewest recovery point {point.id}, {point.time:%Y-%m-%d %H:%M:%S}Z, {point.kind}")
     for activity in status.activities:
         output.say(f"\n{activity.name.replace('_', ' ')}, try {activity.attempt}")
         if activity.pulse is not None:
-            output.say(f"  {size(activity.pulse.bytes_sent)} sent in {activity.pulse.cycles} turns")
+            output.say(f"  {size(activity.pulse.bytes_sent)} sent in {counted(activity.pulse.cycles, 'turn')}")
         if activity.last_failure:
             output.say(f"  last failure: {activity.last_failure}")
     output.say("")
@@ -235,6 +257,22 @@ def _show_details(output: Output, status: MachineStatus | None) -> None:
             for job in status.state.jobs
         ],
     )
+
+
+def _failed_over(status: MachineStatus) -> str:
+    """From which moment it was recovered, and what that moment lacks."""
+    state, point = status.state, status.state.failed_over_to
+    if point is None:
+        return f"not replicating: recovered at {state.active_site}"
+    moment = f"{point.time:%Y-%m-%d %H:%M:%S}Z, {point.kind}"
+    told = f"not replicating: recovered at {state.active_site} from {point.id}, {moment}"
+    began = next((job.started for job in reversed(state.jobs) if job.kind in FAILOVERS), None)
+    if began is None:
+        return told
+    lacks = (began - point.time).total_seconds()
+    if lacks <= 0:
+        return f"{told}, made by the failover itself"
+    return f"{told}, {seconds(lacks)} before the failover began: what was written after that moment is not there"
 
 
 def _job_table(output: Output, rows: list[list[str]]) -> None:
@@ -305,15 +343,25 @@ def resync(
 
 
 def resume(machine: Machine, vault: Vault = None, data: Data = None, json: Json = False) -> None:
-    """Go on with replication that an error halted. Remove the error's cause first."""
+    """Go on with replication that an error halted. Remove the error's cause first.
+
+    What waits for its next try, replication or a step of a job (also of one that a plan's run asked for), is tried at
+    once. A warning of a job that failed is taken as seen.
+    """
 
     async def work() -> None:
         leeward = await connected(settings_of(vault, data))
         leeward.settings(machine)
-        state = await leeward.resume_replication(machine)
+        before = await leeward.find_machine(machine)
+        resumed = await leeward.resume_replication(machine)
         output = Output(json)
-        output.say(f"{machine}: replication goes on")
-        output.document(state)
+        if before is not None and before.halted:
+            output.say(f"{machine}: replication goes on")
+        for name in resumed.tried_now:
+            output.say(f"{machine}: {name.replace('_', ' ')} is tried now")
+        if not resumed.tried_now and not (before is not None and before.halted):
+            output.say(f"{machine}: nothing was halted, and nothing waits for its next try")
+        output.document({**resumed.state.model_dump(mode="json"), "tried_now": resumed.tried_now})
 
     run(work)
 
@@ -329,13 +377,27 @@ def disable(
     data: Data = None,
     json: Json = False,
 ) -> None:
-    """Stop protecting a machine and delete its replica. All its recovery points go, too; the machine itself stays."""
+    """Stop protecting a machine and delete its replica. All its recovery points go, too; the machine itself stays.
+
+    So does a replica that existed before its first copy, in Hyper-V. A machine that was taken out of the inventory is
+    disabled by the settings that it was protected with; what a site cannot clean up without its entry is told.
+    """
     from vault.lifecycle import JobKind
 
     if not yes:
-        typer.confirm(f"Delete all recovery points of '{machine}'?", abort=True)
+        guarded(lambda: confirm(_question(machine, settings_of(vault, data))))
     options = {"source_unreachable": source_unreachable}
     _one_job(machine, JobKind.DISABLE, Output(json), detach=detach, vault=vault, data=data, **options)
+
+
+def _question(machine: str, settings: Settings) -> str:
+    from vault.loading import load_inventory
+
+    if machine in load_inventory(settings.vault).machines:
+        return f"Delete all recovery points of '{machine}'?"
+    return (
+        f"'{machine}' is not in the inventory. End what protects it all the same, and delete all its recovery points?"
+    )
 
 
 def _one_job(
@@ -345,13 +407,20 @@ def _one_job(
         from vault.lifecycle import JobKind
 
         leeward = await connected(settings_of(vault, data))
-        leeward.settings(machine)
+        if kind is JobKind.DISABLE and await leeward.is_left_over(machine):
+            options["not_in_inventory"] = True
+        else:
+            leeward.settings(machine)
         job = await leeward.request(machine, JobKind(str(kind)), **options)
         if detach:
-            output.say(f"{machine}: {job} started")
+            output.say(f"{machine}: {job} accepted; what it does now: leeward status {machine}")
             output.document({"job": job})
             return
-        result = await leeward.job_result(job)
+        watching = asyncio.create_task(_show_progress(leeward, machine, output, after_s=BEGINS_USUALLY_WITHIN_S))
+        try:
+            result = await leeward.job_result(job)
+        finally:
+            watching.cancel()
         for sentence in result.sentences:
             output.say(f"{machine}: {sentence}")
         output.document(result)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.exits import guarded
+from console.exits import guarded, warn
 from console.options import Data, Json, Vault, settings_of
 from console.output import Output
 
@@ -60,6 +60,7 @@ def issue(
     def work() -> None:
         found = _pki(pki, vault, data)
         peer = found.issue(site, datetime.now(UTC), days, renew=renew)
+        _warn_of_unknown_site(site, vault, data)
         output = Output(json)
         output.say(f"{found.site(site)}: certificate and key of '{site}', valid until {peer.not_after:%Y-%m-%d}")
         output.document(_row(peer, datetime.now(UTC)))
@@ -102,6 +103,24 @@ def key(
         output.document({"file": str(file)})
 
     guarded(work)
+
+
+def _warn_of_unknown_site(site: str, vault: Path | None, data: Path | None) -> None:
+    """No error: the authority may be kept where there is no inventory, and the site be added later."""
+    from vault.errors import LeewardError, NotFound
+    from vault.loading import load_inventory
+    from vault.validation import did_you_mean
+
+    path = settings_of(vault, data).vault
+    try:
+        sites = load_inventory(path).sites
+    except NotFound:
+        return
+    except LeewardError:
+        warn(f"{path}: it cannot be read, so whether it knows site '{site}' is open — leeward vault check")
+        return
+    if site not in sites:
+        warn(f"{path}: no site '{site}' in the inventory: no master target accepts it — {did_you_mean(site, sites)}")
 
 
 def _pki(folder: Path | None, vault: Path | None, data: Path | None) -> Pki:

@@ -8,7 +8,7 @@ import typer
 
 from console.exits import Exit, fail, guarded
 from console.options import Data, Json, Vault, settings_of
-from console.output import Output
+from console.output import Output, counted
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from plans.tree import TreeNode
 
 PlanFile = Annotated[str, typer.Argument(help="A plan's file, or its name.", metavar="PLAN")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Leave this machine out of it. May be repeated.", metavar="MACHINE"),
+]
 RUN_TYPES = ("test", "cleanup", "planned", "unplanned", "failback", "commit", "reverse")
 
 
@@ -33,18 +37,24 @@ def check(
     run_type: Annotated[
         str, typer.Option("--run", help=f"With --ready, for such a run: {', '.join(RUN_TYPES)}.")
     ] = "planned",
+    without: Without = None,
     vault: Vault = None,
     data: Data = None,
     json: Json = False,
 ) -> None:
     """Check a plan file against the inventory. Every mistake is named with its place and what to do.
 
-    Examples: leeward plan check payments.plan.yaml
-    leeward plan check payments --ready --run unplanned
+    \b
+    Examples:
+      leeward plan check payments.plan.yaml
+      leeward plan check payments --ready --run unplanned
+      leeward plan check payments --ready --run unplanned --without web
     """
     if ready:
-        _check_readiness(plan, run_type, Output(json), vault, data)
+        _check_readiness(plan, run_type, without or [], Output(json), vault, data)
         return
+    if without:
+        fail("--without is for --ready: a plan's file is checked as a whole", Exit.BAD_INPUT)
 
     def work() -> None:
         from console.plan_files import load_named_plan_source
@@ -55,7 +65,8 @@ def check(
         found = load_named_plan_source(plan, settings, load_inventory(settings.vault))
         loaded, sha256 = found.model, digest(found.source)
         output = Output(json)
-        output.say(f"{loaded.name}: {len(loaded.machines)} machines in {len(loaded.groups)} groups: all is well")
+        machines, groups = counted(len(loaded.machines), "machine"), counted(len(loaded.groups), "group")
+        output.say(f"{loaded.name}: {machines} in {groups}: all is well")
         output.say(f"sha256 of its text: {sha256}")
         included = [part.name for part in found.source.included]
         output.document(
@@ -65,7 +76,7 @@ def check(
     guarded(work)
 
 
-def _check_readiness(plan: str, run_type: str, output: Output, vault: Vault, data: Data) -> None:
+def _check_readiness(plan: str, run_type: str, without: list[str], output: Output, vault: Vault, data: Data) -> None:
     """A table of what was looked at; exit 3 when something speaks against the run."""
     from typing import cast
 
@@ -76,6 +87,7 @@ def _check_readiness(plan: str, run_type: str, output: Output, vault: Vault, dat
         fail(f"--run: unknown run type '{run_type}' — use one of {', '.join(RUN_TYPES)}", Exit.BAD_INPUT)
 
     async def work() -> bool:
+        from console.findings import HEADINGS, rows_of
         from console.options import connected
         from console.plan_files import load_named_plan
         from vault.domain import Severity
@@ -83,16 +95,9 @@ def _check_readiness(plan: str, run_type: str, output: Output, vault: Vault, dat
         settings = settings_of(vault, data)
         leeward = await connected(settings)
         loaded = load_named_plan(plan, settings, leeward.inventory)
-        findings = await leeward.readiness(loaded, cast(RunType, run_type))
+        findings = await leeward.readiness(loaded, cast(RunType, run_type), without)
         output.document(findings)
-        order = [Severity.FAIL, Severity.WARN, Severity.PASS]
-        output.table(
-            ["result", "what", "finding", "to do"],
-            [
-                [one.severity.value, one.subject, one.what, one.remedy]
-                for one in sorted(findings, key=lambda one: order.index(one.severity))
-            ],
-        )
+        output.table(HEADINGS, rows_of(findings))
         return all(one.severity is not Severity.FAIL for one in findings)
 
     if not run(work):

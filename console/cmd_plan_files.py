@@ -10,7 +10,7 @@ import typer
 from console.cmd_plan import RUN_TYPES, PlanFile
 from console.exits import guarded
 from console.options import Data, Json, Vault, settings_of
-from console.output import Output
+from console.output import Output, counted
 
 if TYPE_CHECKING:
     from plans.import_asr import Imported
@@ -174,7 +174,7 @@ def _trouble(target: Path, inventory: Inventory | None) -> str:
 
 
 def _show(found: Imported, target: Path, trouble: str, output: Output) -> None:
-    output.say(f"wrote {target}: plan '{found.name}' with {len(found.machines)} machines")
+    output.say(f"wrote {target}: plan '{found.name}' with {counted(len(found.machines), 'machine')}")
     if found.notes:
         output.table(
             ["", "kind", "where", "what", "what to do"],

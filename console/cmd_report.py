@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.exits import guarded
+from console.exits import guarded, warn
 from console.options import Data, Json, Vault, settings_of
 from console.output import Output, seconds, size
 
@@ -175,7 +175,8 @@ def readiness(
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="A report, JSON or HTML.", metavar="FILE")],
+    what: Annotated[str, typer.Argument(help="A report, JSON or HTML; or a plan's name.", metavar="FILE|PLAN")],
+    run_id: RunId = None,
     key: Annotated[
         list[Path] | None, typer.Option("--key", help="A public key to trust: the writing host's signing.pub.")
     ] = None,
@@ -185,21 +186,46 @@ def verify(
 ) -> None:
     """Say who wrote a report and when, and whether it is unchanged. Exit code 1 when it is not, or nobody knows.
 
-    Example: leeward report verify payments.html --key signing.pub
+    \b
+    Examples:
+      leeward report verify payments
+      leeward report verify payments.html --key signing.pub
     """
 
     def work() -> None:
         from reports.store import verify_report
         from vault.domain import utc
 
-        found = verify_report(file, settings_of(vault, data).reports, key or [])
-        signature = found.signature
-        output = Output(json)
-        output.say(f"{file}: unchanged since {utc(signature.signed_at)}, signed by {signature.signed_by}")
-        output.say(f"key {signature.fingerprint}, trusted because of {found.trusted_by}")
-        output.document({**signature.model_dump(mode="json"), "fingerprint": signature.fingerprint, "unchanged": True})
+        output, documents = Output(json), []
+        for file in _files_to_verify(_store(vault, data), what, run_id):
+            found = verify_report(file, settings_of(vault, data).reports, key or [])
+            signature = found.signature
+            output.say(f"{file}: unchanged since {utc(signature.signed_at)}, signed by {signature.signed_by}")
+            output.say(f"key {signature.fingerprint}, trusted because of {found.trusted_by}")
+            facts = {"file": str(file), "fingerprint": signature.fingerprint, "unchanged": True}
+            documents.append({**signature.model_dump(mode="json"), **facts})
+        output.document(documents[0] if len(documents) == 1 else documents)
 
     guarded(work)
+
+
+def _files_to_verify(store: ReportStore, what: str, run_id: str | None) -> list[Path]:
+    """The one that was named, or both of a plan's run.
+
+    Raises ``Damaged`` when the newest run's report cannot be told, because one of the plan cannot be read: that may be
+    the one to verify."""
+    from vault.errors import BadInput
+
+    file = Path(what)
+    if file.is_file() or file.suffix in {".json", ".html"} or file.name != what:
+        if run_id is not None:
+            raise BadInput(f"'{what}' is a file, so no run can be chosen", remedy="name the plan, or the file alone")
+        return [file]
+    if run_id is None:
+        for error in _all(store, what)[1]:
+            raise error
+        run_id = store.load(what).run.run_id
+    return list(store.files_of(what, run_id))
 
 
 def _store(vault: Vault, data: Data) -> ReportStore:
@@ -222,10 +248,8 @@ def _all(store: ReportStore, plan: str | None) -> tuple[list[Report], list[Leewa
 
 
 def _complain(broken: list[LeewardError]) -> None:
-    import sys
-
     for error in broken:
-        print(f"warning: {error}", file=sys.stderr)
+        warn(str(error))
 
 
 def _duration(text: str) -> float:
@@ -247,7 +271,7 @@ def _show(report: Report, output: Output) -> None:
     output.say(f"{VERDICTS[measured.verdict]}: {'; '.join(measured.sentences)}")
     objective = f" (objective {seconds(measured.rto_s)})" if measured.rto_s is not None else ""
     output.say(f"recovery time {seconds(measured.recovery_time_s)}{objective}, whole run {seconds(run.duration_s)}")
-    if measured.machines:
+    if measured.machines or measured.left_out:
         output.table(
             ["machine", "recovered as", "recovery time", "point's age", "lost", "damaged", "sent", "result"],
             [
@@ -262,8 +286,9 @@ def _show(report: Report, output: Output) -> None:
                     machine.trouble or machine.state,
                 ]
                 for machine in measured.machines
-            ],
+            ]
+            + [[one.machine, "left out", *["-"] * 5, str(one)] for one in measured.left_out],
         )
     for decision in run.decisions:
         note = f": {decision.note}" if decision.note else ""
-        output.say(f"{utc(decision.at)}  {decision.by}: {decision.action} of {decision.step or 'the run'}{note}")
+        output.say(f"{utc(decision.at)}  {decision.by}: {decision.said}{note}")

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.cmd_plan import PlanFile
-from console.exits import run
+from console.exits import Exit, fail, run
 from console.options import Data, Json, Vault, connected, settings_of
 from console.output import Output
 
 if TYPE_CHECKING:
+    from plans.timetables import Calendar
     from vault.notifications import Delivery
 
-Note = Annotated[str, typer.Option("--note", help="Why; shown in the list.")]
+Note = Annotated[
+    str, typer.Option("--note", help="Why; leeward audit keeps it, the list shows that of pause and resume.")
+]
 
 
 def register(schedule: typer.Typer) -> None:
@@ -29,7 +32,11 @@ def register(schedule: typer.Typer) -> None:
 
 def set_schedule(
     plan: PlanFile,
-    cron: Annotated[str, typer.Option("--cron", help="Five fields, like '0 4 * * 0': Sundays at four.")],
+    cron: Annotated[str, typer.Option("--cron", help="Five fields, like '0 4 * * 0': Sundays at four.")] = "",
+    at: Annotated[str, typer.Option("--at", help="Instead of --cron: a time of day, or several: 04:00,16:00.")] = "",
+    weekdays: Annotated[str, typer.Option("--weekdays", help="With --at: only on these, like sun or mon-fri.")] = "",
+    days: Annotated[str, typer.Option("--days", help="With --at: only on these days of a month, like 1-7.")] = "",
+    months: Annotated[str, typer.Option("--months", help="With --at: only in these, like jan,apr,jul,oct.")] = "",
     time_zone: Annotated[str, typer.Option("--time-zone", help="Like Europe/Berlin.")] = "UTC",
     jitter: Annotated[str | None, typer.Option("--jitter", help="Start up to so much later, like 10m.")] = None,
     overlap: Annotated[str, typer.Option("--overlap", help="When the last one still runs: skip or queue.")] = "skip",
@@ -51,13 +58,18 @@ def set_schedule(
 ) -> None:
     """Exercise a plan regularly: test failover, report, clean-up. Takes the plan's text as it is now.
 
-    Example: leeward schedule set payments --cron '0 4 * * 0' --time-zone Europe/Berlin --auto-approve
+    \b
+    Examples:
+      leeward schedule set payments --cron '0 4 * * 0' --time-zone Europe/Berlin --auto-approve
+      leeward schedule set payments --at 04:00 --weekdays sun --days 1-7    # the first Sunday of a month
     """
+    calendar = _calendar(cron, at, weekdays, days, months)
 
     async def work() -> None:
         from console.plan_files import load_named_plan_source
-        from console.schedules import Schedules, Timetable
+        from console.schedules import Schedules
         from plans.including import reviewed_text
+        from plans.timetables import Timetable
         from vault.errors import BadInput
         from vault.inventory import parse_duration
 
@@ -71,6 +83,7 @@ def set_schedule(
             raise BadInput(str(error), where="--jitter") from error
         timetable = Timetable(
             cron=cron,
+            calendar=calendar,
             time_zone=time_zone,
             jitter_s=jitter_s,
             overlap=overlap,
@@ -80,10 +93,21 @@ def set_schedule(
         )
         await Schedules(leeward).set(loaded, timetable, reviewed_text(found.source))
         output = Output(json)
-        output.say(f"{loaded.name}: exercised at '{cron}' ({time_zone})")
+        output.say(f"{loaded.name}: exercised {timetable.when}")
         output.document({"plan": loaded.name, **timetable.model_dump()})
 
     run(work)
+
+
+def _calendar(cron: str, at: str, weekdays: str, days: str, months: str) -> Calendar | None:
+    """Ends the command when not exactly one of the two ways is used."""
+    from plans.timetables import Calendar
+
+    if bool(cron) == bool(at):
+        fail("say when: either --cron '0 4 * * 0', or --at 04:00", Exit.BAD_INPUT)
+    if cron and (weekdays or days or months):
+        fail("--weekdays, --days and --months are for --at; with --cron they are its fields", Exit.BAD_INPUT)
+    return Calendar(at=at, weekdays=weekdays, days=days, months=months) if at else None
 
 
 def _deliveries(folder: Path | None, webhook: str | None, secret: str | None) -> list[Delivery]:
@@ -137,24 +161,24 @@ def list_schedules(vault: Vault = None, data: Data = None, json: Json = False) -
     run(work)
 
 
-def pause(plan: PlanFile, note: Note = "paused", vault: Vault = None, data: Data = None, json: Json = False) -> None:
+def pause(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
     """Stop exercising a plan for now."""
     _change("pause", plan, Output(json), vault, data, note)
 
 
-def resume(plan: PlanFile, note: Note = "resumed", vault: Vault = None, data: Data = None, json: Json = False) -> None:
+def resume(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
     """Exercise a paused plan again."""
     _change("resume", plan, Output(json), vault, data, note)
 
 
-def run_now(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = False) -> None:
+def run_now(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
     """Exercise a plan at once; the timetable goes on as before."""
-    _change("run_now", plan, Output(json), vault, data)
+    _change("run_now", plan, Output(json), vault, data, note)
 
 
-def delete(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = False) -> None:
+def delete(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = None, json: Json = False) -> None:
     """Never exercise a plan by itself again. Reports of past exercises stay."""
-    _change("delete", plan, Output(json), vault, data)
+    _change("delete", plan, Output(json), vault, data, note)
 
 
 DONE = {"pause": "paused", "resume": "goes on", "run_now": "exercise started", "delete": "schedule deleted"}

@@ -46,9 +46,11 @@ def export_seed(
         output = Output(json)
         provider, relationship = _at_site(machine, vault, data)
         made = provider.export_seed(relationship, to, _telling(output, machine), restart=restart)
+        what = f"{size(made.stored_bytes)} on the medium" if made.parts else "on the medium"
+        of = f", as of {made.moment:%Y-%m-%d %H:%M:%S}Z" if made.moment else ""
         output.say(
-            f"{machine}: {size(made.stored_bytes)} on the medium, as of {made.moment:%Y-%m-%d %H:%M:%S}Z; carry it to "
-            f"{relationship.target_site}, then there: leeward seed import {machine} --from FOLDER"
+            f"{machine}: {what}{of}; carry it to {relationship.target_site}, then there: "
+            f"leeward seed import {machine} --from FOLDER"
         )
         output.document(made)
 

@@ -9,7 +9,7 @@ import typer
 
 from console.exits import guarded
 from console.options import Data, Json, Vault, settings_of
-from console.output import Output, seconds, size
+from console.output import Output, counted, seconds, size
 
 if TYPE_CHECKING:
     from vault.inventory import Inventory
@@ -60,7 +60,8 @@ def check(vault: Vault = None, data: Data = None, json: Json = False) -> None:
         settings = settings_of(vault, data)
         inventory = load_inventory(settings.vault)
         output = Output(json)
-        output.say(f"{settings.vault}: {len(inventory.machines)} machines at {len(inventory.sites)} sites: all is well")
+        machines, sites = counted(len(inventory.machines), "machine"), counted(len(inventory.sites), "site")
+        output.say(f"{settings.vault}: {machines} at {sites}: all is well")
         output.document({"ok": True, "machines": len(inventory.machines), "sites": len(inventory.sites)})
 
     guarded(work)
@@ -95,6 +96,11 @@ def show(vault: Vault = None, data: Data = None, json: Json = False) -> None:
         output.say("")
         output.table(["network", "is", "mapped to", "which is"], _mappings(inventory))
         output.say("")
+        if inventory.storage_mappings:
+            output.table(
+                ["storage pool", "mapped to"], [[one.source, one.target] for one in inventory.storage_mappings]
+            )
+            output.say("")
         output.table(
             ["machine", "runs at", "recovered at", "network", "policy", "disks"],
             [

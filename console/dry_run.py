@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plans.model import Plan
 from plans.stages import StageKind
-from plans.tree import TreeNode, run_tree
+from plans.tree import LEFT_OUT, TreeNode, run_tree
 from reports.model import StepRecord
 from reports.store import ReportStore
 from vault.domain import RunType, Value
@@ -34,8 +35,10 @@ class DryRun(Value):
     past_runs: int
 
 
-def dry_run(plan: Plan, run_type: RunType, reports: Path) -> DryRun:
-    """Read-only: the plan's stages in order, with the experience of its stored reports."""
+def dry_run(plan: Plan, run_type: RunType, reports: Path, without: Sequence[str] = ()) -> DryRun:
+    """Read-only: the plan's stages in order, with the experience of its stored reports.
+
+    ``without``: machines that the run would leave out."""
     past = [
         report
         for report in ReportStore(reports).reports(plan.name)
@@ -55,9 +58,9 @@ def dry_run(plan: Plan, run_type: RunType, reports: Path) -> DryRun:
             kind=step.kind,
             name=step.label,
             does="; ".join(filter(None, [_does(stage.label, run_type) if step.kind == "machine" else "", step.detail])),
-            expected_s=_median(took.get((stage.label, step.label), [])),
+            expected_s=None if step.kind == LEFT_OUT else _median(took.get((stage.label, step.label), [])),
         )
-        for stage in run_tree(plan, run_type).children
+        for stage in run_tree(plan, run_type, without=without).children
         for step in _leaves(stage)
     ]
     whole = _median([report.run.duration_s for report in past])

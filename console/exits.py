@@ -45,6 +45,11 @@ def guarded(work: Callable[[], Result]) -> Result:
             raise
         of_a_file = error_of_a_file(error)
         fail(str(of_a_file), code_of(of_a_file))
+    except Exception as error:
+        of_temporal = error_of_temporal(error)
+        if of_temporal is None:
+            raise
+        fail(str(of_temporal), code_of(of_temporal))
     except KeyboardInterrupt:
         fail("interrupted; what runs in Temporal goes on", Exit.INTERRUPTED)
 
@@ -75,9 +80,27 @@ def error_of_a_file(error: OSError) -> LeewardError:
     return BadInput(what, where=where, remedy="check the path")
 
 
+def error_of_temporal(error: Exception) -> LeewardError | None:
+    """The same in leeward's words, for calls that are about nothing more special; None: it is none of Temporal's."""
+    if "temporalio.service" not in sys.modules:  # loading it takes time, and nobody called it
+        return None
+    from temporalio.service import RPCError
+
+    from console.asking import translated
+    from workers.temporal_errors import is_no_answer, unreachable
+
+    if is_no_answer(error):
+        return unreachable(error)
+    return translated(error, "") if isinstance(error, RPCError) else None
+
+
 def tell(message: str) -> None:
     for line in message.splitlines() or [""]:
         print(f"error: {line}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def fail(message: str, code: Exit) -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from activities.contracts import REPLICATE_DELTAS, WATCH_OLD_COPY
 from console.client import Leeward
 from console.machine_status import MachineStatus
+from vault.errors import Unreachable
 from workflows.model import RunStatus, StepRow
 
 ASKED_AT_ONCE = 8
@@ -36,7 +37,11 @@ async def with_what_holds(leeward: Leeward, status: RunStatus) -> RunStatus:
 
 async def all_with_what_holds(leeward: Leeward, statuses: AsyncIterator[RunStatus]) -> AsyncIterator[RunStatus]:
     async for status in statuses:
-        yield await with_what_holds(leeward, status)
+        try:
+            shown = await with_what_holds(leeward, status)
+        except Unreachable:  # whoever watches hears of it with the next status
+            shown = status
+        yield shown
 
 
 def _reason(machine: MachineStatus | None) -> str:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from temporalio.api.enums.v1 import PendingActivityState, TimeoutType
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.workflow.v1 import PendingActivityInfo
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
-from temporalio.service import RPCError, RPCStatusCode
 
-from activities.contracts import REPLICATE_DELTAS, ReplicationPulse
-from console.asking import Connection, translated
-from reports.words import seconds
+from activities.contracts import REPLICATE_DELTAS, WORKER_LEAVING, ReplicationPulse
+from activities.running import HEARTBEATS_PER_TIMEOUT
+from console.asking import Connection
 from vault.domain import Progress, RecoveryPoint, Value
-from vault.lifecycle import JobKind, Phase
+from vault.errors import NotFound
+from vault.lifecycle import AT_TARGET, LIFECYCLE, JobKind, Phase
+from vault.words import seconds
 from workflows.attributes import MACHINE, PLAN
 from workflows.ids import machine_id
 from workflows.model import Health, MachineState
+
+TAKEN_WITHIN = timedelta(seconds=2)
+"""A worker that is there takes a task much sooner."""
+OVERDUE_SIGN = 1.5 / HEARTBEATS_PER_TIMEOUT
+"""Of the time after which a worker is given up: by then one sign of it is missing."""
+SIGN_TRAVELS_S = 5
 
 
 class PendingActivity(Value):
@@ -25,9 +35,15 @@ class PendingActivity(Value):
 
     name: str
     attempt: int
+    id: str = ""
+    workflow_id: str = ""
     waiting_for_worker: bool = False
+    silent_s: float | None = None
+    """For how long its worker has given no sign, when one is overdue; a dead one is not known for dead yet."""
+    given_up_after_s: float = 0
     last_failure: str = ""
     next_try: datetime | None = None
+    waits_for_its_try: bool = False
     pulse: ReplicationPulse | None = None
     progress: Progress | None = None
 
@@ -37,6 +53,11 @@ class PendingActivity(Value):
         if self.last_failure and self.attempt > 1:
             when = f", next try at {self.next_try:%H:%M:%S}Z" if self.next_try else ""
             return f"{self.last_failure} (try {self.attempt}{when})"
+        if self.silent_s is not None:
+            return (
+                f"no sign of the worker of {self.name} for {seconds(self.silent_s)}; when it is gone, another one goes "
+                f"on, {seconds(self.given_up_after_s)} after the last sign"
+            )
         return f"{self.name} waits for a worker" if self.waiting_for_worker else ""
 
 
@@ -55,11 +76,17 @@ class MachineStatus(Value):
         return point
 
     @property
+    def failed_over(self) -> bool:
+        """It runs where it was recovered, and nothing replicates it."""
+        return self.state.phase in AT_TARGET or self.state.failed_over_to is not None
+
+    @property
     def rpo_s(self) -> float | None:
-        """Seconds since the newest recovery point: what would be lost if the source died now.
+        """Seconds since the newest recovery point: what would be lost if the source died now. None after a failover,
+        when nothing holds what is written.
 
         Not below 0: the point's moment is of the source's clock, now is of this one."""
-        point = self.last_point
+        point = self.last_point if not self.failed_over else None
         return max(0.0, (datetime.now(UTC) - point.time).total_seconds()) if point else None
 
     @property
@@ -68,14 +95,31 @@ class MachineStatus(Value):
         return self.rpo_s is not None and self.rpo_s > self.state.relationship.late_after_s
 
     @property
+    def job_before_its_beginning(self) -> str:
+        """Which job has to wait until replication has come to its safe end, and how long at most; empty: none."""
+        turn = next((one for one in self.activities if one.name == REPLICATE_DELTAS.name), None)
+        job = self.state.jobs[-1] if self.state.jobs else None
+        during = LIFECYCLE[job.kind].during if job is not None and job.state == "running" else None
+        if turn is None or job is None or during is None or during is self.state.phase:
+            return ""
+        after = turn.given_up_after_s
+        at_most = f"; its worker hears of it within {seconds(after / HEARTBEATS_PER_TIMEOUT)}" if after else ""
+        dead = f", a dead one is missed after {seconds(after)}" if after else ""
+        return f"{job.kind} begins when the running replication has come to its end{at_most}{dead}"
+
+    @property
     def health(self) -> Health:
-        """What the machine's workflow knows; and a recovery point that is too old is never called ok."""
+        """What the machine's workflow knows; a recovery point that is too old, and replication whose worker may be
+        gone, are never called ok."""
         known = self.state.health
-        if known.level != "ok" or self.state.phase is not Phase.PROTECTED or not self.is_late:
+        if known.level != "ok" or self.state.phase is not Phase.PROTECTED:
             return known
-        limit = seconds(self.state.relationship.late_after_s)
-        reason = f"the newest recovery point is {seconds(self.rpo_s)} old; it should not be older than {limit}"
-        return Health(level="warning", reason=reason)
+        if self.is_late:
+            limit = seconds(self.state.relationship.late_after_s)
+            reason = f"the newest recovery point is {seconds(self.rpo_s)} old; it should not be older than {limit}"
+            return Health(level="warning", reason=reason)
+        silent = [one for one in self.activities if one.name == REPLICATE_DELTAS.name and one.silent_s is not None]
+        return Health(level="warning", reason=silent[0].trouble) if silent else known
 
 
 class JobLine(Value):
@@ -97,15 +141,17 @@ class MachineViews(Connection):
         """The machine's state; None when it is not protected."""
         handle = self._machine(machine)
         try:
-            description = await handle.describe()
+            description = await self.asked(handle.describe(), machine)
             if description.status is not WorkflowExecutionStatus.RUNNING:
                 return None
-            state: MachineState = await handle.query("describe", result_type=MachineState)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return None
-            raise translated(error, machine) from error
+            state: MachineState = await self.asked(handle.query("describe", result_type=MachineState), machine)
+        except NotFound:
+            return None
         return state
+
+    async def is_left_over(self, machine: str) -> bool:
+        """It was taken out of the inventory, and is protected."""
+        return machine not in self.inventory.machines and await self.find_machine(machine) is not None
 
     async def machine_status(self, machine: str) -> MachineStatus | None:
         """State and what its activities are doing now, those of its running job included."""
@@ -115,6 +161,12 @@ class MachineViews(Connection):
         ids = [machine_id(machine), *(job.id for job in state.jobs if job.state in {"running", "held"})]
         lists = await asyncio.gather(*(self._pending(workflow_id) for workflow_id in ids))
         return MachineStatus(state=state, activities=[activity for pending in lists for activity in pending])
+
+    async def protected(self) -> list[str]:
+        """All machines that have a workflow, also those that the inventory does not name any more; in no order."""
+        query = "WorkflowType = 'Machine' AND ExecutionStatus = 'Running'"
+        prefix = machine_id("")
+        return [execution.id.removeprefix(prefix) async for execution in self.client.list_workflows(query)]
 
     async def jobs(self, machine: str | None = None, plan: str | None = None, limit: int = 50) -> list[JobLine]:
         """Jobs, newest first."""
@@ -143,30 +195,58 @@ class MachineViews(Connection):
 
     async def _pending(self, workflow_id: str) -> Sequence[PendingActivity]:
         try:
-            description = await self.client.get_workflow_handle(workflow_id).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return []
-            raise translated(error, workflow_id) from error
-        return [await self._pending_activity(raw) for raw in description.raw_description.pending_activities]
+            description = await self.asked(self.client.get_workflow_handle(workflow_id).describe(), workflow_id)
+        except NotFound:
+            return []
+        pending = description.raw_description.pending_activities
+        return [await self._pending_activity(workflow_id, raw) for raw in pending]
 
-    async def _pending_activity(self, raw: Any) -> PendingActivity:
+    async def _pending_activity(self, workflow_id: str, raw: PendingActivityInfo) -> PendingActivity:
         name = raw.activity_type.name
         kind = ReplicationPulse if name == REPLICATE_DELTAS.name else Progress
         beats = list(raw.heartbeat_details.payloads)
         decoded = (await self.client.data_converter.decode(beats, [kind]))[0] if beats else None
-        waits = (
-            raw.HasField("last_failure") and raw.HasField("scheduled_time") and not raw.HasField("last_started_time")
-        )
-        next_try = (
-            raw.next_attempt_schedule_time.ToDatetime(UTC) if raw.HasField("next_attempt_schedule_time") else None
-        )
-        return PendingActivity(
-            name=name,
-            attempt=raw.attempt,
-            waiting_for_worker=not raw.HasField("last_started_time") and not waits,
-            last_failure=raw.last_failure.message if raw.HasField("last_failure") else "",
-            next_try=next_try,
-            pulse=decoded if isinstance(decoded, ReplicationPulse) else None,
-            progress=decoded if isinstance(decoded, Progress) else decoded.progress if decoded else None,
-        )
+        return pending_activity(workflow_id, raw, decoded, datetime.now(UTC))
+
+
+def pending_activity(
+    workflow_id: str, raw: PendingActivityInfo, beat: ReplicationPulse | Progress | None, now: datetime
+) -> PendingActivity:
+    """What Temporal knows of an activity, in the terms of who waits for it.
+
+    A worker that left or died is no failure of what it did: another one does it. Nor is a failure news once the present
+    try has come further.
+    """
+    pulse = beat if isinstance(beat, ReplicationPulse) else None
+    is_scheduled = raw.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+    failed = raw.HasField("last_failure") and not _worker_was_lost(raw.last_failure)
+    is_well_again = not is_scheduled and pulse is not None and raw.attempt == pulse.healthy_at_attempt > 1
+    next_try = raw.next_attempt_schedule_time.ToDatetime(UTC) if raw.HasField("next_attempt_schedule_time") else None
+    scheduled = raw.scheduled_time.ToDatetime(UTC) if raw.HasField("scheduled_time") else now
+    given_up_after = raw.activity_options.heartbeat_timeout.ToTimedelta().total_seconds()
+    return PendingActivity(
+        name=raw.activity_type.name,
+        attempt=raw.attempt,
+        id=raw.activity_id,
+        workflow_id=workflow_id,
+        waiting_for_worker=is_scheduled and next_try is None and now - scheduled > TAKEN_WITHIN,
+        silent_s=_overdue(raw, now, given_up_after) if given_up_after and not is_scheduled else None,
+        given_up_after_s=given_up_after,
+        last_failure=raw.last_failure.message if failed and not is_well_again else "",
+        next_try=next_try,
+        waits_for_its_try=failed and next_try is not None,
+        pulse=pulse,
+        progress=pulse.progress if pulse is not None else beat if isinstance(beat, Progress) else None,
+    )
+
+
+def _overdue(raw: PendingActivityInfo, now: datetime, given_up_after_s: float) -> float | None:
+    """Seconds without a sign of the worker at work, when that is longer than one that lives is ever silent."""
+    signs = [getattr(raw, name) for name in ("last_started_time", "last_heartbeat_time") if raw.HasField(name)]
+    silent_s = min(((now - sign.ToDatetime(UTC)).total_seconds() for sign in signs), default=0.0)
+    return silent_s if silent_s > given_up_after_s * OVERDUE_SIGN + SIGN_TRAVELS_S else None
+
+
+def _worker_was_lost(failure: Failure) -> bool:
+    died = failure.timeout_failure_info.timeout_type == TimeoutType.TIMEOUT_TYPE_HEARTBEAT
+    return died or failure.application_failure_info.type == WORKER_LEAVING

@@ -7,20 +7,29 @@ import secrets
 from datetime import timedelta
 from typing import Any
 
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetActivityRequest
 from temporalio.client import WithStartWorkflowOperation, WorkflowFailureError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.contracts import CONTROL_QUEUE, PointList
-from console.asking import LOOK_EVERY_S, Answer, JobFailed, asked, translated
-from console.machine_status import MachineViews
+from console.asking import LOOK_EVERY_S, Answer, JobFailed, translated
+from console.machine_status import MachineViews, PendingActivity
 from vault.domain import Value
 from vault.errors import InvalidState, NotFound
 from vault.lifecycle import JobKind, Phase
 from workflows.attributes import attributes
 from workflows.calls import reason
 from workflows.ids import machine_id, machine_of
-from workflows.model import JobAccepted, JobRequest, JobResult, MachineSettings, MachineState
+from workflows.model import ChangedSettings, JobAccepted, JobRequest, JobResult, MachineSettings, MachineState, Resume
+
+
+class Resumed(Value):
+    """``tried_now``: activities that were waiting for their next try."""
+
+    state: MachineState
+    tried_now: list[str] = []
 
 
 class Machines(MachineViews):
@@ -40,7 +49,7 @@ class Machines(MachineViews):
             backward=forward.reversed(network, test_network),
             policy=self.inventory.policies[entry.policy],
             timings=self.timings,
-            access=self.inventory.access,
+            access=self.inventory.authorizer,
             webhooks=self.inventory.notifications,
         )
 
@@ -61,7 +70,7 @@ class Machines(MachineViews):
         known = await self.find_machine(machine)
         next_job = {Phase.ENABLED: JobKind.INITIAL_REPLICATION, Phase.COPIED: JobKind.FINALIZE}
         kind = next_job.get(known.phase, JobKind.ENABLE) if known else JobKind.ENABLE
-        accepted: JobAccepted = await asked(
+        accepted: JobAccepted = await self.asked(
             self.client.execute_update_with_start_workflow(
                 "request", self._job_request(kind), start_workflow_operation=start, result_type=JobAccepted
             )
@@ -75,12 +84,40 @@ class Machines(MachineViews):
         )
         return accepted.job_id
 
-    async def resume_replication(self, machine: str) -> MachineState:
-        return await self._machine_update(machine, "resume_replication", MachineState)
+    async def resume_replication(self, machine: str) -> Resumed:
+        """Go on with replication that was halted, and try at once what waits for its next try."""
+        status = await self.machine_status(machine)
+        activities = status.activities if status is not None else []
+        kept = [one for one in activities if one.pulse is not None and one.pulse.waiting is not None]
+        resume = Resume(by=self.operator, try_now=bool(kept))
+        state = await self._machine_update(machine, "resume_replication", MachineState, resume)
+        waiting = [one for one in activities if one.waits_for_its_try and one not in kept]
+        tried = [one for one in waiting if await self._try_now(one)]
+        return Resumed(state=state, tried_now=[one.name for one in [*kept, *tried]])
+
+    async def _try_now(self, activity: PendingActivity) -> bool:
+        """Temporal's own word for it: the wait ends, what was reached stays. False: it is over meanwhile."""
+        request = ResetActivityRequest(
+            namespace=self.client.namespace,
+            execution=WorkflowExecution(workflow_id=activity.workflow_id),
+            identity=self.operator,
+            id=activity.id,
+        )
+        try:
+            await self.client.workflow_service.reset_activity(request)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise translated(error, activity.workflow_id) from error
+        return True
 
     async def configure(self, machine: str) -> MachineState:
         """Bring changed settings of the inventory to the machine."""
-        return await self._machine_update(machine, "configure", MachineState, self.settings(machine))
+        settings = self.settings(machine)
+        given = {name: getattr(settings, name) for name in MachineSettings.model_fields}
+        return await self._machine_update(
+            machine, "configure", MachineState, ChangedSettings(**given, by=self.operator)
+        )
 
     async def recovery_points(self, machine: str) -> PointList:
         return await self._machine_update(machine, "recovery_points", PointList)
@@ -90,22 +127,33 @@ class Machines(MachineViews):
 
         A job that was accepted may not have begun yet, because replication comes to its safe end first.
         """
-        handle = self.client.get_workflow_handle(job_id, result_type=JobResult)
         is_open = True
         while True:
             try:
-                result: JobResult = await handle.result()
-            except WorkflowFailureError as error:
-                await self._taken_over(job_id)
-                raise JobFailed(reason(error.cause), where=job_id) from error
+                result = await self._result_of_latest(job_id)
             except RPCError as error:
                 if error.status is not RPCStatusCode.NOT_FOUND or not is_open:
                     raise translated(error, job_id) from error
                 is_open = await self._is_open(job_id)  # one that began and ended meanwhile is there now
                 await asyncio.sleep(LOOK_EVERY_S if is_open else 0)
             else:
-                await self._taken_over(job_id)
-                return result
+                if result is not None:
+                    return result
+
+    async def _result_of_latest(self, job_id: str) -> JobResult | None:
+        """None: that was a job of the same name of an earlier protection, seen before the one asked for began."""
+        latest = await self.client.get_workflow_handle(job_id).describe()
+        job = self.client.get_workflow_handle(job_id, run_id=latest.run_id, result_type=JobResult)
+        try:
+            result: JobResult | WorkflowFailureError = await job.result()
+        except WorkflowFailureError as error:
+            result = error
+        await self._taken_over(job_id)
+        if (await self.client.get_workflow_handle(job_id).describe()).run_id != latest.run_id:
+            return None
+        if isinstance(result, WorkflowFailureError):
+            raise JobFailed(reason(result.cause), where=job_id) from result
+        return result
 
     async def _taken_over(self, job_id: str) -> None:
         """Until the machine knows that the job has ended; it needs a moment for that."""
@@ -113,13 +161,22 @@ class Machines(MachineViews):
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _is_open(self, job_id: str) -> bool:
-        """Whether the machine still means to run, or runs, the job."""
+        """Whether the machine still means to run, or runs, the job. Raises ``JobFailed`` when it knows that it failed:
+        one that something came in the way of before it began has no workflow that could tell."""
         state = await self.find_machine(machine_of(job_id))
-        return state is not None and any(job.id == job_id and job.state in {"running", "held"} for job in state.jobs)
+        job = next((job for job in state.jobs if job.id == job_id), None) if state is not None else None
+        if job is not None and job.state == "failed":
+            raise JobFailed(job.message, where=job_id)
+        return job is not None and job.state in {"running", "held"}
 
-    async def wait_until_protected(self, machine: str) -> MachineState:
-        """Until the chain of jobs that ``protect`` starts has ended. Raises ``JobFailed``."""
+    async def wait_until_protected(self, machine: str, first_job: str) -> MachineState:
+        """Until the chain of jobs that ``protect`` started has ended. Raises ``JobFailed``.
+
+        ``first_job``: its id. When enabling fails, the machine's own workflow is over as well, and only the job tells
+        why.
+        """
         working = {Phase.ENABLING, Phase.REPLICATING_INITIALLY, Phase.FINALIZING}
+        await self.job_result(first_job)
         while True:
             state = await self.find_machine(machine)
             if state is None:
@@ -142,4 +199,4 @@ class Machines(MachineViews):
             raise InvalidState(
                 f"machine '{machine}' is not protected", remedy=f"protect it first: leeward protect {machine}"
             )
-        return await asked(self._machine(machine).execute_update(update, args=list(given), result_type=gives))
+        return await self.asked(self._machine(machine).execute_update(update, args=list(given), result_type=gives))

@@ -19,6 +19,7 @@ from console import (
     cmd_plan,
     cmd_plan_files,
     cmd_plan_runs,
+    cmd_plan_steering,
     cmd_report,
     cmd_schedule,
     cmd_seed,
@@ -89,6 +90,7 @@ cmd_seed.register(seed)
 cmd_plan.register(plan)
 cmd_plan_files.register(plan)
 cmd_plan_runs.register(plan)
+cmd_plan_steering.register(plan)
 cmd_report.register(report)
 cmd_schedule.register(schedule)
 cmd_audit.register(app)

@@ -45,4 +45,4 @@ async def connected(settings: Settings) -> Leeward:
     engine = read_engine(settings.engine_file)
     if engine is not None and engine.time_scale != settings.time_scale:
         settings = settings.model_copy(update={"time_scale": engine.time_scale})
-    return Leeward(await connect(settings), inventory, settings.timings())
+    return Leeward(await connect(settings, quiet=True), inventory, settings.timings())

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.words import seconds, size
+from vault.words import counted, seconds, size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.tree import Tree
 
-__all__ = ["STYLES", "Output", "seconds", "size"]
+__all__ = ["STYLES", "Output", "counted", "seconds", "size"]
 
 PIPED_WIDTH = 1000
 COLUMN_GAP = 2

@@ -6,22 +6,23 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from temporalio.client import WorkflowFailureError, WorkflowQueryFailedError
+from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from activities.contracts import CONTROL_QUEUE
-from console.asking import LOOK_EVERY_S, Connection, asked, translated
+from console.asking import LOOK_EVERY_S, Connection, translated
+from console.leaving_out import require_that_may_be_left_out
 from plans.model import Plan
-from vault.access import Action
 from vault.domain import LATEST, RunType
-from vault.errors import InvalidState, NotFound
+from vault.errors import InvalidState, NotFound, Unreachable
 from workflows.attributes import attributes
 from workflows.ids import plan_id
 from workflows.model import Cancel, Decision, GiveWay, Pause, PlanRequest, RunStatus, Steer
+from workflows.steering import why_not_start
 
 FAILOVERS = frozenset({"planned", "unplanned", "failback"})
 """Runs that a test of the same plan gives way to."""
@@ -41,20 +42,20 @@ class PlanRuns(Connection):
         point: str = LATEST,
         source_unreachable: bool = False,
         of_run: str | None = None,
+        without: Sequence[str] = (),
         note: str = "",
         file: bytes = b"",
     ) -> str:
         """Start a run of a plan; returns its run id. A failover ends a test of the plan that is going on.
 
-        Raises ``InvalidState`` when the plan is running for another reason.
+        Raises ``InvalidState`` when the plan is running for another reason, ``BadInput`` when it cannot leave out the
+        machines in ``without``.
 
         ``file`` is the plan as it was reviewed, with what it includes: the run's report shows it, or its digest when it
         is large. ``of_run``: clean up only what that test run made.
         """
-        access = self.inventory.access
-        why_not = access.refusal(self.operator, Action.RUN) if access is not None else None
-        if why_not is not None:
-            raise InvalidState(f"{why_not}; nothing was started")
+        self.require_starter()
+        require_that_may_be_left_out(plan, without, run_type, note)
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         request = PlanRequest(
             plan=plan,
@@ -64,9 +65,10 @@ class PlanRuns(Connection):
             point=point,
             source_unreachable=source_unreachable,
             of_run=of_run,
+            without=list(without),
             note=note,
             timings=self.timings,
-            access=self.inventory.access,
+            access=self.inventory.authorizer,
             webhooks=self.inventory.notifications,
             limits=self.inventory.failover_limits(plan.machines),
             **travelling(file),
@@ -78,6 +80,12 @@ class PlanRuns(Connection):
                     remedy=f"watch it with: leeward plan watch {plan.name}",
                 )
         return run_id
+
+    def require_starter(self, *, auto_approve: bool = False) -> None:
+        """The run asks the same; here it costs nothing. Raises ``InvalidState``."""
+        why_not = why_not_start(self.inventory.authorizer, self.operator, auto_approve=auto_approve)
+        if why_not is not None:
+            raise InvalidState(f"{why_not}; nothing was started")
 
     async def _started(self, request: PlanRequest) -> bool:
         """False: a run of the plan is going on."""
@@ -106,7 +114,7 @@ class PlanRuns(Connection):
         handle = self.client.get_workflow_handle(plan_id(plan))
         if status.finished is None:
             with contextlib.suppress(InvalidState, NotFound):  # it has ended meanwhile, or is about to
-                await asked(handle.execute_update("give_way", GiveWay(by=self.operator, run_type=run_type)))
+                await self.asked(handle.execute_update("give_way", GiveWay(by=self.operator, run_type=run_type)))
         try:
             with contextlib.suppress(WorkflowFailureError):
                 await asyncio.wait_for(handle.result(), TESTS_END_WITHIN_S)
@@ -121,23 +129,34 @@ class PlanRuns(Connection):
         """The plan's running or last run. Raises ``NotFound`` when it never ran."""
         handle = self.client.get_workflow_handle(plan_id(plan))
         try:
-            status: RunStatus = await handle.query("status", result_type=RunStatus)
-        except (RPCError, WorkflowQueryFailedError) as error:
-            reason = translated(error, f"plan {plan}")
-            if isinstance(reason, NotFound):
-                reason = NotFound(
-                    f"no run of plan '{plan}' is known here", remedy=f"start one: leeward plan test {plan}"
-                )
-            raise reason from error
+            status: RunStatus = await self.asked(handle.query("status", result_type=RunStatus), f"plan {plan}")
+        except NotFound as error:
+            raise NotFound(
+                f"no run of plan '{plan}' is known here", remedy=f"start one: leeward plan test {plan}"
+            ) from error
         return status
 
-    async def watch(self, plan: str, *, auto_approve: bool = False) -> AsyncIterator[RunStatus]:
+    async def watch(
+        self, plan: str, *, auto_approve: bool = False, lost: Callable[[str], None] = lambda _: None
+    ) -> AsyncIterator[RunStatus]:
         """The run's status again and again until it has ended; the last one is the final one.
 
+        Once there was a status, it goes on over any absence of Temporal, and tells ``lost`` of each.
         ``auto_approve`` approves every manual step that waits, in the operator's name.
         """
+        reached = there_at_all = False
         while True:
-            status = await self.run_status(plan)
+            try:
+                status = await self.run_status(plan)
+            except Unreachable as gone:
+                if not there_at_all:
+                    raise
+                if reached:
+                    lost(str(gone))
+                reached = False
+                await asyncio.sleep(LOOK_EVERY_S)
+                continue
+            reached = there_at_all = True
             yield status
             if status.finished is not None:
                 return
@@ -148,7 +167,7 @@ class PlanRuns(Connection):
 
     async def _approve_if_it_still_waits(self, plan: str, step: str) -> None:
         steer = Steer(action="approve", step=step, by=self.operator, note="approved automatically")
-        with contextlib.suppress(InvalidState):  # somebody else was faster
+        with contextlib.suppress(InvalidState, Unreachable):  # somebody else was faster; or it is asked again
             await self.steer(plan, steer)
 
     async def steer(self, plan: str, steer: Steer) -> Decision:
@@ -166,7 +185,7 @@ class PlanRuns(Connection):
     async def _decide(self, plan: str, update: str, word: Steer | Cancel | Pause) -> Decision:
         handle = self.client.get_workflow_handle(plan_id(plan))
         try:
-            decision: Decision = await asked(handle.execute_update(update, word, result_type=Decision))
+            decision: Decision = await self.asked(handle.execute_update(update, word, result_type=Decision))
         except NotFound as error:
             raise InvalidState(
                 f"no run of plan '{plan}' is going on", remedy=f"see the last one: leeward plan status {plan}"

@@ -76,9 +76,9 @@ def _say_changes(plan: str, stage: StageRow, seen: dict[str, str], output: Outpu
 def _what_to_do(plan: str, row: StepRow) -> str:
     """What an operator may say to a step that asks; empty: it asks nothing."""
     if row.state == "waiting":
-        return f"leeward plan approve {plan} --step '{row.id}'"
+        return f"leeward plan approve {plan} --step '{row.id}' --note WHY"
     if row.state == "failed" and row.waits:
-        return f"leeward plan retry|skip {plan} --step '{row.id}', or: leeward plan cancel {plan}"
+        return f"leeward plan retry|skip {plan} --step '{row.id}' --note WHY, or: leeward plan cancel {plan} --note WHY"
     return ""
 
 
@@ -100,18 +100,22 @@ def run_tree(status: RunStatus) -> Tree:
                 if to_do:
                     shown.add(Text(to_do, style="bold"))
     for decision in status.decisions:
-        about = f" '{decision.step}'" if decision.step else ""
+        subject = decision.machine or decision.step
+        about = f" '{subject}'" if subject else ""
         why = f": {decision.note}" if decision.note else ""
         tree.add(Text(f"{decision.at:%H:%M:%S}Z  {decision.by}: {decision.action}{about}{why}", style="dim"))
     for line in status.message.splitlines():
         tree.add(Text(line, style="bold"))
+    if status.way_out:
+        tree.add(Text(status.way_out))
     if status.report:
         tree.add(Text(f"report: {status.report}", style="dim"))
     return tree
 
 
 def _step_line(row: StepRow) -> Text:
-    return _line(row.name, row.state, _took(row.started, row.finished), row.detail)
+    detail = "" if row.state == "refused" else row.detail  # the run's last lines say it
+    return _line(row.name, row.state, _took(row.started, row.finished), detail)
 
 
 def _line(name: str, state: str, took: float | None, detail: str) -> Text:

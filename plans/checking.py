@@ -21,7 +21,7 @@ from plans.steps import (
     ScriptStep,
     Step,
 )
-from vault.access import Action
+from vault.access import OF_GROUP, Action
 from vault.domain import NetworkKind, RunType
 from vault.errors import BadInput
 from vault.inventory import Inventory
@@ -47,7 +47,7 @@ class PlanChecks:
 
     def all(self) -> Iterator[BadInput]:
         yield from self._groups_are_named_once()
-        yield from self._machines_are_known_and_there_once()
+        yield from self._machines_are_there_once()
         for index, group in enumerate(self._plan.groups):
             yield from self._dependencies_can_be_met(group, ("groups", index, "machines"))
             for number, entry in enumerate(group.machines):
@@ -70,17 +70,11 @@ class PlanChecks:
                 )
             first.setdefault(group.name, self._line(place))
 
-    def _machines_are_known_and_there_once(self) -> Iterator[BadInput]:
+    def _machines_are_there_once(self) -> Iterator[BadInput]:
         first: dict[str, str] = {}
         for group_index, group in enumerate(self._plan.groups):
             for index, entry in enumerate(group.machines):
                 place = self._machine_place(group_index, index)
-                if entry.machine not in self._inventory.machines:
-                    yield self._source.error(
-                        place,
-                        f"unknown machine '{entry.machine}'",
-                        remedy=did_you_mean(entry.machine, self._inventory.machines),
-                    )
                 if entry.machine == ORCHESTRATOR:
                     yield self._source.error(
                         place,
@@ -182,17 +176,30 @@ class PlanChecks:
             earlier.extend(wave)
 
     def _approvers_may_approve(self, place: Place, step: Step) -> Iterator[BadInput]:
-        access = self._inventory.access
         for index, approver in enumerate(step.approvers if isinstance(step, ManualStep) else []):
-            if access is None and approver.startswith("role:"):
-                what, remedy = "the inventory has no 'access', so nobody has a role", "add it, or name users"
-            elif access is not None and not approver.startswith("role:"):
-                refusal = access.refusal(approver, Action.APPROVE)
-                what, _, remedy = (refusal or "").partition(" — ")
-            else:
-                continue
-            if what:
+            problem = self._why_not_an_approver(approver)
+            if problem is not None:
+                what, _, remedy = problem.partition(" — ")
                 yield self._source.error((*place, "approvers", index), what, remedy=remedy)
+
+    def _why_not_an_approver(self, approver: str) -> str | None:
+        access = self._inventory.authorizer
+        if access is None:
+            kind = {"role:": "has a role", OF_GROUP: "is in a group"}
+            of = next((kind[sign] for sign in kind if approver.startswith(sign)), None)
+            return of and f"the inventory has no 'access', so nobody {of} — add it, or name users"
+        if approver.startswith("role:"):
+            return None
+        if not approver.startswith(OF_GROUP):
+            return access.refusal(approver, Action.APPROVE)
+        groups = self._inventory.access.groups if self._inventory.access is not None else {}
+        people = groups.get(approver.removeprefix(OF_GROUP))
+        if people is None:
+            known = [OF_GROUP + group for group in groups]
+            return f"unknown group '{approver}' — {did_you_mean(approver, known) or 'add it to the inventory'}"
+        if all(access.refusal(one, Action.APPROVE) for one in people):
+            return f"nobody of '{approver}' may approve — add it to 'approvers' of the inventory's 'access'"
+        return None
 
     def _steps_are_named_once(self) -> Iterator[BadInput]:
         first: dict[str, str] = {}

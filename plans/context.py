@@ -38,6 +38,8 @@ class RunContext(Value):
     group: str = ""
     variables: dict[str, Scalar] = {}
     machines: dict[str, MachineInRun] = {}
+    left_out: list[str] = []
+    """Machines of the plan that this run passes over: they are not among ``machines``."""
 
     def names(self) -> dict[str, Any]:
         """What templates can use: the fields by name, and each variable also by itself unless a field has its name."""

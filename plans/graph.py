@@ -11,6 +11,7 @@ from plans.svg import AMBER, CALM, INK, LINE, PAPER, QUIET, Drawing, fitted, tex
 from plans.words import does, words
 from plans.yamltext import duration
 from vault.domain import RunType
+from vault.words import counted
 
 WIDTH = 980.0
 MARGIN = 20.0
@@ -142,7 +143,7 @@ class _Picture:
     def _heading(self) -> None:
         title = self._plan.name + (f": {self._run_type} run" if self._run_type else "")
         self._drawing.text(MARGIN, self._y + 16, fitted(title, WIDTH - 2 * MARGIN, 18), size=18, bold=True)
-        facts = f"{len(self._plan.machines)} machines in {len(self._plan.groups)} groups"
+        facts = f"{counted(len(self._plan.machines), 'machine')} in {counted(len(self._plan.groups), 'group')}"
         facts += f"; recovery time objective {duration(self._plan.rto)}" if self._plan.rto else ""
         if self._run_type is None:
             facts += f"; a failed step: {self._plan.on_failure}; commit: {self._plan.commit}"

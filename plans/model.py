@@ -18,6 +18,18 @@ from vault.inventory import Duration, PositiveDuration, PositiveSize
 from vault.limits import PlanLimits
 
 Decision = Literal["manual", "automatic"]
+RunKind = Literal[
+    "test",
+    "cleanup",
+    "planned",
+    "unplanned",
+    "failback",
+    "commit",
+    "reverse",
+    "primary-to-recovery",
+    "recovery-to-primary",
+]
+"""A run's type or its direction; one list, so that a wrong word is told once."""
 DEFAULT_PRIORITY = 3
 
 
@@ -100,7 +112,7 @@ class Plan(Value):
     """The whole file.
 
     ``before`` and ``after`` surround the whole run (before anything is shut down; after the last group).
-    ``variables_for`` overrides ``variables`` in runs of one type.
+    ``variables_for`` overrides ``variables`` in runs of one type, or in one direction; a run's type has the last word.
     """
 
     name: MachineName = Field(validation_alias=AliasChoices("plan", "name"))
@@ -109,7 +121,7 @@ class Plan(Value):
     """The recovery time objective that reports measure recoveries against."""
     on_failure: OnFailure = "wait"
     variables: dict[VariableName, Scalar] = {}
-    variables_for: dict[RunType, dict[VariableName, Scalar]] = {}
+    variables_for: dict[RunKind, dict[VariableName, Scalar]] = {}
     before: list[Step] = []
     groups: list[Group] = Field(min_length=1)
     after: list[Step] = []
@@ -144,9 +156,9 @@ class Plan(Value):
         }
         return {machine: wish for machine, wish in wishes.items() if wish.wanted}
 
-    def variables_in(self, run_type: RunType) -> dict[str, Scalar]:
+    def variables_in(self, run_type: RunType, direction: Direction) -> dict[str, Scalar]:
         """The variables of a run of this type."""
-        return {**self.variables, **self.variables_for.get(run_type, {})}
+        return {**self.variables, **self.variables_for.get(direction, {}), **self.variables_for.get(run_type, {})}
 
     def failure_rule(self, step: Step, group: Group | None = None) -> OnFailure:
         """What happens when ``step`` fails: its own word, else its group's, else the plan's."""

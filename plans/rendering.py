@@ -154,11 +154,12 @@ def tcp_target(step: CheckStep, context: RunContext) -> tuple[str, int]:
         BadInput: when it is neither a machine of the run nor ``host:port``.
     """
     assert step.tcp is not None
+    known = {*context.machines, *context.left_out}
     target = step.tcp.strip()
-    if target in context.machines:
+    if target in known:
         return _split(_address(target, context), step.name)
     host, port = _split(target, step.name)
-    if host in context.machines:
+    if host in known:
         host, _ = _split(_address(host, context), step.name)
     return host, port
 
@@ -181,6 +182,8 @@ def http_target(step: CheckStep, context: RunContext) -> str:
 
 
 _FILE = "<plan>"
+_LEFT_OUT = "machine '{}' is left out of this run"
+_SKIP = "skip the step"
 _INTERPRETERS = {
     "sh": ["sh", "-eu", "-c"],
     "bash": ["bash", "-euo", "pipefail", "-c"],
@@ -191,6 +194,8 @@ _INTERPRETERS = {
 
 
 def _address(machine: str, context: RunContext) -> str:
+    if machine in context.left_out:
+        raise InvalidState(_LEFT_OUT.format(machine), where=context.plan, remedy=_SKIP)
     if machine not in context.machines:
         raise BadInput(
             f"machine '{machine}' is not in this run",
@@ -229,6 +234,8 @@ def _refuse(error: Exception, what: str, where: str, *, line: int = 0, word: str
 def _refuse_unknown(error: UnknownName, names: dict[str, Any], where: str) -> NoReturn:
     if error.owner is missing:
         what, known = f"unknown variable '{error.name}'", [*names, "range"]
+    elif error.owner is names["machines"] and error.name in names["left_out"]:
+        _refuse(error, _LEFT_OUT.format(error.name), where, word=str(error.name), remedy=_SKIP)
     elif error.owner is names["machines"]:
         what, known = f"unknown machine '{error.name}' in this plan", list(error.owner)
     elif isinstance(error.owner, dict):

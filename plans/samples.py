@@ -55,6 +55,6 @@ def sample_context(
         run_type=run_type,
         direction=direction,
         group=group,
-        variables=plan.variables_in(run_type),
+        variables=plan.variables_in(run_type, direction),
         machines=machines,
     )

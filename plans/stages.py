@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 
 from plans.model import Group, Plan, PlanMachine, default_direction
 from plans.steps import Direction, Step
-from vault.domain import RunType, Value
+from vault.domain import MachineName, RunType, Value
 
 
 class StageKind(StrEnum):
@@ -36,6 +36,8 @@ class Stage(Value):
     group: str = ""
     """Empty for the plan's own steps."""
     machines: list[PlanMachine] = []
+    left_out: list[MachineName] = []
+    """Machines of the group that this run passes over."""
     before: list[Step] = []
     after: list[Step] = []
 
@@ -55,13 +57,26 @@ class Stage(Value):
         return forward[::-1] if self.kind in (StageKind.SHUT_DOWN, StageKind.CLEAN_UP) else forward
 
 
-def stages(plan: Plan, run_type: RunType, direction: Direction | None = None) -> list[Stage]:
+def stages(
+    plan: Plan, run_type: RunType, direction: Direction | None = None, *, without: Collection[str] = ()
+) -> list[Stage]:
     """The ordered stages of a run; empty ones are left out.
 
     Args:
         direction: chooses among steps that say ``directions``; None: back for a failback, else forth.
+        without: machines that the run passes over, with the steps around them; those of their groups stay.
     """
-    return list(_stages(plan, run_type, direction or default_direction(run_type)))
+    found = _stages(plan, run_type, direction or default_direction(run_type))
+    return [_without(stage, without) for stage in found] if without else list(found)
+
+
+def _without(stage: Stage, names: Collection[str]) -> Stage:
+    return stage.model_copy(
+        update={
+            "machines": [entry for entry in stage.machines if entry.machine not in names],
+            "left_out": [entry.machine for entry in stage.machines if entry.machine in names],
+        }
+    )
 
 
 def start_waves(machines: list[PlanMachine]) -> list[list[PlanMachine]]:

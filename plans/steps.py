@@ -95,8 +95,8 @@ class ManualStep(_Step):
     instructions: str = Field(default="", max_length=64 * 1024)
     """Markdown and Jinja2."""
     approvers: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
-    """Users, ``role:approver``, ``role:admin``: of those whom the inventory lets approve, only these may approve it, or
-    skip it. Empty: all of them."""
+    """Users, groups of the inventory (``@oncall``; in a run, their people), ``role:approver``, ``role:admin``: of those
+    whom the inventory lets approve, only these may approve it, or skip it. Empty: all of them."""
     timeout: PositiveDuration | None = None
     on_timeout: Literal["fail", "continue"] = "fail"
     """What follows when ``timeout`` has passed: the step has failed, or the run goes on without the approval."""

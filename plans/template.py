@@ -64,6 +64,7 @@ groups:
           pool = {
               name: context["machines"][name]["address"]
               for name in ("payment-app-1", "payment-app-2")
+              if name not in context["left_out"]
           }
           folder = pathlib.Path(os.environ["POOL_DIRECTORY"])
           folder.mkdir(parents=True, exist_ok=True)

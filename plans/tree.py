@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
+from plans.leaving_out import machine_of
 from plans.model import DEFAULT_PRIORITY, Plan, PlanMachine, Target
 from plans.stages import Stage, StageKind, stages
 from plans.steps import RECOVERING, Direction, Step
@@ -12,12 +13,15 @@ from plans.words import does, words
 from vault.domain import RunType, Value
 from vault.inventory import format_duration
 
+LEFT_OUT = "left out"
+
 
 class TreeNode(Value):
     """One line of a tree.
 
     Attributes:
-        kind: ``plan``, ``group``, ``stage``, ``before``, ``machines``, ``after``, ``machine`` or a step's kind.
+        kind: ``plan``, ``group``, ``stage``, ``before``, ``machines``, ``after``, ``machine``, ``left out`` (a machine
+            or a step that the run passes over) or a step's kind.
         detail: what there is to know beside the label; may be empty.
     """
 
@@ -44,25 +48,34 @@ def plan_tree(plan: Plan, origins: Mapping[str, str] = MappingProxyType({})) -> 
     return TreeNode(kind="plan", label=plan.name, detail=rules, children=children)
 
 
-def run_tree(plan: Plan, run_type: RunType, direction: Direction | None = None) -> TreeNode:
-    """What a run would do, stage by stage: the dry run."""
+def run_tree(
+    plan: Plan, run_type: RunType, direction: Direction | None = None, *, without: Collection[str] = ()
+) -> TreeNode:
+    """What a run would do, stage by stage: the dry run. ``without``: machines that it leaves out."""
     return TreeNode(
         kind="plan",
         label=plan.name,
         detail=f"{run_type} run",
-        children=[_stage(stage) for stage in stages(plan, run_type, direction)],
+        children=[_stage(stage, without) for stage in stages(plan, run_type, direction, without=without)],
     )
 
 
-def _stage(stage: Stage) -> TreeNode:
-    children = [*map(_step, stage.before)]
+def _stage(stage: Stage, without: Collection[str]) -> TreeNode:
+    def step(step: Step, place: str = "") -> TreeNode:
+        about = machine_of(step)
+        if about in without:
+            return TreeNode(kind=LEFT_OUT, label=step.name, detail=f"skipped: it is about {about}, which is left out")
+        return _step(step, place)
+
+    children = [step(one) for one in stage.before]
     for wave in stage.waves:
         for entry in wave:
-            children.extend(_step(step, f"before {entry.machine}") for step in entry.before)
+            children.extend(step(one, f"before {entry.machine}") for one in entry.before)
             starts = stage.kind is StageKind.RECOVER
             children.append(_machine(entry, starts=starts, run_type=stage.run_type))
-            children.extend(_step(step, f"after {entry.machine}") for step in entry.after)
-    children.extend(map(_step, stage.after))
+            children.extend(step(one, f"after {entry.machine}") for one in entry.after)
+    children.extend(TreeNode(kind=LEFT_OUT, label=name, detail="stays as it is") for name in stage.left_out)
+    children.extend(step(one) for one in stage.after)
     return TreeNode(kind="stage", label=stage.title, children=children)
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from replication.blockmap import MapCut, MapState
+from replication.blocks import read_exactly
 from replication.ports import BlockReader, ChangeSource, Cut, Extent, Tracking
 from replication.ranges import pieces
 from vault.domain import ConsistencyKind, Disk
@@ -188,7 +189,7 @@ class BitmapChangeSource(ChangeSource):
         size = next(known.size for known in self.disks() if known.name == disk)
         with closing(self._device.open_frozen(made.snapshot, disk)) as reader:
             for offset, length in pieces(iter(ranges), size, 1):
-                yield Extent(offset, reader.read(offset, length))
+                yield Extent(offset, read_exactly(reader, offset, length))
 
     def extents_size(self, cut: Cut, disk: str) -> int:
         return sum(length for _, length in self._ranges(cut, disk)[1])

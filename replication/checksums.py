@@ -17,9 +17,14 @@ BLOCK = 64 * 1024
 _ZEROS = bytes(1 << 20)
 
 
-def checksum(data: bytes | memoryview) -> bytes:
-    """16 bytes: xxh3-128, big-endian as the algorithm's canonical form."""
-    return xxhash.xxh3_128_digest(data)
+def checksum(*parts: bytes | memoryview) -> bytes:
+    """16 bytes: xxh3-128 of the parts one after another, big-endian as the algorithm's canonical form."""
+    if len(parts) == 1:
+        return xxhash.xxh3_128_digest(parts[0])
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def checksum64(*parts: bytes | memoryview) -> int:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from replication import files
 from vault.domain import Value
 from vault.errors import AuthenticationRefused, BadInput, InvalidState
 from vault.secrets import resolve
@@ -169,12 +170,14 @@ class Keys:
             if self._site_key is None:
                 return None
             raise InvalidState(
-                f"the replica of '{self._machine}' was made without encryption",
+                "the replica was made without encryption",
+                where=f"replica of '{self._machine}'",
                 remedy="disable the machine's protection and enable it again, or remove 'replica_key'",
             )
         if self._site_key is None:
             raise AuthenticationRefused(
-                f"the replica of '{self._machine}' is encrypted, and no site key is configured here",
+                "the replica is encrypted, and no site key is configured here",
+                where=f"replica of '{self._machine}'",
                 remedy="set the target site's 'replica_key' in the inventory",
             )
         if self._opened is None or self._opened[0] != wrapped:
@@ -198,12 +201,22 @@ class Keys:
 
 
 def write_new_key(path: Path) -> None:
-    """A new site key in hexadecimal, readable by its owner only. Raises ``InvalidState`` when the file exists."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise InvalidState(
-            "exists already; nothing was written", where=str(path), remedy="choose another file"
-        ) from None
-    with os.fdopen(fd, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
+    """A new site key in hexadecimal, readable by its owner only; durable when it returns.
+
+    Raises ``InvalidState`` when the file exists."""
+    with files.translated(path):
+        try:
+            fd = files.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            raise InvalidState(
+                "exists already; nothing was written", where=str(path), remedy="choose another file"
+            ) from None
+        try:
+            files.write_at(fd, f"{secrets.token_hex(KEY_BYTES)}\n".encode(), 0)
+            files.sync(fd)
+        except BaseException:
+            files.delete(path)
+            raise
+        finally:
+            os.close(fd)
+        files.sync_folder(path.parent)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from replication.checksums import BLOCK, block_checksums
+from replication.blocks import read_exactly
+from replication.checksums import BLOCK, checksum, is_zero, zero_checksum
 from replication.ports import BlockChecksums, BlockReader, Extent
 from replication.ranges import pieces, union
+from vault.errors import Damaged
+
+SAME_RELEASE = "let both sites run the same release of leeward"
 
 
 class Compared(NamedTuple):
@@ -23,8 +27,11 @@ def compare(reader: BlockReader, theirs: BlockChecksums, size: int, start: int =
     for offset, length in to_compare(reader, theirs, size):
         if offset + length <= start:
             continue
-        data = memoryview(reader.read(offset, length))
+        data = memoryview(read_exactly(reader, offset, length))
         known = theirs.checksums(offset, length, BLOCK)
+        blocks = -(-length // BLOCK)
+        if len(known) != blocks:
+            raise Damaged(f"{len(known)} checksums came for {blocks} blocks at {offset}", remedy=SAME_RELEASE)
         yield Compared(offset, length, list(_differing(offset, data, known)))
 
 
@@ -34,13 +41,20 @@ def to_compare(reader: BlockReader, theirs: BlockChecksums, size: int) -> Iterat
 
 def _differing(offset: int, data: memoryview, theirs: list[bytes]) -> Iterator[Extent]:
     """Runs of blocks whose checksums differ."""
-    ours = block_checksums(data)
     start: int | None = None
-    for at, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        if mine != other and start is None:
+    for at, known in enumerate(theirs):
+        same = _has_checksum(data[at * BLOCK : (at + 1) * BLOCK], known)
+        if not same and start is None:
             start = at * BLOCK
-        if mine == other and start is not None:
+        if same and start is not None:
             yield Extent(offset + start, data[start : at * BLOCK])
             start = None
     if start is not None:
         yield Extent(offset + start, data[start:])
+
+
+def _has_checksum(block: memoryview, known: bytes) -> bool:
+    """Whether a block is zero shows sooner than its checksum: a replica that is filled holds nothing but zeros yet."""
+    if known == zero_checksum(len(block)):
+        return is_zero(block)
+    return checksum(block) == known

@@ -33,6 +33,9 @@ def without_damaged_layers(known: Manifest, files: Layout, key: MachineKey | Non
                     ) from damage
                 kept = known.with_(layers=known.layers[:number], points=points, epoch="", last_cut=0)
                 lost = ", ".join(point.id for point in known.points if point not in points)
-                log.error("%s: recovery points are lost, their segments are damaged: %s (%s)", files.root, lost, damage)
+                what = (
+                    f"recovery points are lost, their segments are damaged: {lost}" if lost else "differences are lost"
+                )
+                log.error("%s: %s (%s)", files.root, what, damage)
                 return kept, known.layers[number:]
     return known, []

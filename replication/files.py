@@ -27,7 +27,7 @@ def error_for(error: OSError, where: str) -> LeewardError:
     """The leeward error for what the operating system said about ``where``."""
     said = (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace(f"the file cannot grow: {said}", where=where, remedy="free space on the replica's file system")
+        return NoSpace(f"the file cannot grow: {said}", where=where, remedy="free space on its file system")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFound(f"the file cannot be opened: {said}", where=where)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -139,8 +139,16 @@ _fallocate = _find_fallocate()
 
 
 def sync(fd: int) -> None:
-    """Everything written to ``fd`` survives a power cut."""
-    os.fsync(fd)
+    """Everything written to ``fd`` survives a power cut.
+
+    After an error nobody knows what the disk holds, and the system may go on to show what it failed to write, as if it
+    were there. That is forgotten: whoever reads the file now learns what the disk has."""
+    try:
+        os.fsync(fd)
+    except OSError:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        raise
 
 
 def rename(source: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from replication.retention import resolve
 from vault.domain import LATEST, LATEST_CONSISTENT, RecoveryPoint, utc
-from vault.errors import NotFound
+from vault.errors import LeewardError, NotFound
 
 _ONE_MOMENT = "consistent:"
 PointsOfMembers = Callable[[], dict[str, list[RecoveryPoint]]]
@@ -32,6 +32,21 @@ def common_moments(points_of: dict[str, list[RecoveryPoint]], group: str) -> lis
     """The moments at which every member has a point of the group, oldest first."""
     moments = [{point.time for point in points if point.group == group} for points in points_of.values()]
     return sorted(set.intersection(*moments)) if moments else []
+
+
+def needed_points(
+    points: list[RecoveryPoint], group: str, of_members: PointsOfMembers
+) -> tuple[frozenset[str], LeewardError | None]:
+    """Which of a member's ``points`` its group needs: the newest common moment. A member that lags, while the others go
+    on, would leave the group none when those drop it.
+
+    All moments of the group are needed while nobody can tell what the members have; then also why."""
+    of_group = [point for point in points if point.group == group]
+    try:
+        newest = common_moments(of_members(), group)[-1:]
+    except LeewardError as error:
+        return frozenset(point.id for point in of_group), error
+    return frozenset(point.id for point in of_group if point.time in newest), None
 
 
 def choose(

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from replication import files, locking, manifest
+from replication import files, locking, manifest, rules
 from replication.base_image import BaseImage
-from replication.checksums import BLOCK
 from replication.cipher import Keys, MachineKey
 from replication.manifest import Layer, Manifest
+from replication.overwritten import Overwritten
 from replication.pins import Pins
-from replication.segment_reader import SegmentReader
+from replication.pipeline import WINDOW
+from replication.segment_reader import WITHOUT_IT, FrameCache, SegmentReader
 from replication.view import LayeredView
 from vault.domain import Disk
 from vault.errors import BadInput, Damaged, InvalidState, NotFound
 
+OPEN_OF_A_VIEW = 32
+"""Segments that stay open: there may be more of them than a process may open files."""
 _DISK_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 
 
@@ -47,54 +49,60 @@ class Layout:
         try:
             return manifest.load(self.manifest)
         except NotFound as error:
-            raise NotFound("there is no replica here", where=str(self.root)) from error
+            raise rules.no_replica(str(self.root)) from error
 
     def make_base(self, disk: Disk) -> None:
         BaseImage.make(self.base(disk.name), self.sums(disk.name), disk.size)
 
-    def open_base(self, disk: Disk, *, writable: bool = False) -> BaseImage:
-        return BaseImage(self.base(disk.name), self.sums(disk.name), disk.size, writable=writable)
+    def open_base(self, disk: Disk, *, writable: bool = False, unsettled: Overwritten | None = None) -> BaseImage:
+        return BaseImage(self.base(disk.name), self.sums(disk.name), disk.size, writable=writable, unsettled=unsettled)
 
-    def open_segment(self, layer: Layer, disk: str, key: MachineKey | None) -> SegmentReader:
+    def open_segment(
+        self, layer: Layer, disk: str, key: MachineKey | None, cache: FrameCache | None = None
+    ) -> SegmentReader:
         """Raises ``Damaged`` when the file is missing or is not the one that was sealed."""
         path = self.segment(layer.sequence, disk)
         try:
-            reader = SegmentReader(path, key)
+            reader = SegmentReader(path, key, cache)
         except NotFound as error:
-            raise Damaged("a sealed segment is missing", where=str(path)) from error
+            raise Damaged("a sealed segment is missing", where=str(path), remedy=WITHOUT_IT) from error
         if reader.sealed.identity != layer.segments[disk].identity:
             reader.close()
-            raise Damaged("another segment lies in the place of the sealed one", where=str(path))
+            raise Damaged("another segment lies in the place of the sealed one", where=str(path), remedy=WITHOUT_IT)
         return reader
 
-    def open_view(self, disk: str, point_id: str | None) -> LayeredView:
-        """Until it is closed what it reads does not change under it, and its recovery point is not pruned."""
+    def open_view(self, disk: str, point_id: str | None, *, with_kept_differences: bool = False) -> LayeredView:
+        """Until it is closed what it reads does not change under it, and its recovery point is not pruned.
+
+        ``with_kept_differences``: of a resynchronization that is not complete, over the newest point."""
         with ExitStack() as opened:
             readers = locking.share(self.readers_lock)
             opened.callback(os.close, readers)
             with self.pins.pinning():
                 known = self.load()
                 if not known.points:
-                    raise InvalidState("the replica has no recovery point yet", where=str(self.root))
+                    raise rules.no_point_yet(str(self.root))
                 points = [point for point in known.points if point_id in (None, point.id)]
                 if not points:
-                    raise NotFound(f"the recovery point {point_id} does not exist any more", where=str(self.root))
+                    raise rules.no_such_point(point_id, str(self.root))
                 pin = self.pins.pin(points[-1].id)
                 opened.callback(pin.close)
-            base = self.open_base(known.disk(disk))
-            opened.callback(base.close)
+            described = known.disk(disk)
             key = self.keys.open(known.key)
             layers: list[SegmentReader] = []
+            cache = FrameCache(WINDOW)
             for layer in known.layers:
-                if layer.sequence <= points[-1].sequence:
-                    layers.append(self.open_segment(layer, disk, key))
+                if layer.sequence <= points[-1].sequence or with_kept_differences:
+                    layers.append(self.open_segment(layer, disk, key, cache))
                     opened.callback(layers[-1].close)
-            settled = len(known.settled_layers) if known.merging else 0
-            unsettled = frozenset(block for layer in layers[:settled] for block in touched_blocks(layer))
+                    if len(layers) > OPEN_OF_A_VIEW:
+                        layers[-1].close()
+            base = self.open_base(described, unsettled=_unsettled(known, described, layers))
+            opened.callback(base.close)
             held = ExitStack()
             held.callback(os.close, readers)
             held.callback(pin.close)
-            view = LayeredView(base, layers, unsettled=unsettled, closing=held.close)
+            view = LayeredView(base, layers, closing=held.close)
             opened.pop_all()
         return view
 
@@ -132,10 +140,12 @@ class Layout:
         return total
 
 
-def touched_blocks(layer: SegmentReader) -> Iterator[int]:
-    """Numbers of the base image's blocks that a layer's extents lie in."""
-    for offset, length in zip(layer.index.offset, layer.index.length, strict=True):
-        yield from range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
+def _unsettled(known: Manifest, disk: Disk, layers: list[SegmentReader]) -> Overwritten | None:
+    """What an interrupted merge was about."""
+    if not known.merging:
+        return None
+    settled = layers[: len(known.settled_layers)]
+    return Overwritten(disk.size, *map(SegmentReader.all_ranges, settled), verifiable=known.rests_known)
 
 
 def check_disks(disks: list[Disk]) -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from replication import adoption, files, locking, manifest, rules
+from replication import adoption, files, locking, manifest, merging, rules, scrubbing
 from replication.base_image import BaseImage
 from replication.checksums import is_zero
 from replication.cipher import Encryption, FrameCipher, Keys, SiteKey, WrappedKey
@@ -23,7 +23,7 @@ from replication.retention import expired, resolve
 from replication.segment import Sealed, SegmentFile, SegmentFileWriter, SegmentHeader
 from replication.view import SeedView, ViewChecksums, write_images
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
-from vault.errors import Busy, InvalidState
+from vault.errors import Busy, Damaged, InvalidState
 
 
 class LocalReplicaStore:
@@ -63,17 +63,7 @@ class LocalReplicaStore:
         known = self._manifest()
         with files.translated(self._files.root):
             stored = self._files.stored_bytes()
-        return ReplicaState(
-            disks=known.disks,
-            seeded=known.seeded,
-            seeded_bytes=known.seeded_bytes,
-            seed_moment=known.seed_moment,
-            epoch=known.epoch,
-            last_cut=known.last_cut,
-            points=known.points,
-            stored_bytes=stored,
-            key=known.key,
-        )
+        return known.state(stored)
 
     def resolve(self, choice: str) -> RecoveryPoint:
         return resolve(self._manifest().points, choice, str(self._files.root))
@@ -108,7 +98,7 @@ class LocalReplicaStore:
                 if damaged:
                     self._save(left)
                     self._files.delete_segments(damaged)
-            return ViewChecksums(self._files.open_view(disk, None))
+            return ViewChecksums(self._files.open_view(disk, None, with_kept_differences=True))
         return ViewChecksums(SeedView(self._files.open_base(known.disk(disk))))
 
     def write_base(self, disk: str, extent: Extent) -> None:
@@ -116,7 +106,7 @@ class LocalReplicaStore:
             self.base_writer(disk)(extent)
 
     def base_writer(self, disk: str) -> Callable[[Extent], None]:
-        """What writes into the base: while this thread holds the lock, another thread may call it."""
+        """What writes into the base: while this thread holds the lock, other threads may call it, for other blocks."""
         self._require_lock()
         described, where = self._unseeded().disk(disk), str(self._files.base(disk))
         base = self._base(disk)
@@ -185,6 +175,7 @@ class LocalReplicaStore:
                 self._save(self._fresh(known.disks, epoch, known.key))
             adoption.refuse_other_sizes(present, disks)
             files.make_folder(self._files.segments)
+            self._close_bases()  # other files take their place
             for name, image in present.items():
                 adoption.move_in(image, self._files.base(name))
             for disk in disks:
@@ -236,19 +227,9 @@ class LocalReplicaStore:
         if epoch == known.epoch and cut <= known.last_cut:
             return self._sealed_already(known, cut)
         self._refuse_gap(known, cut, epoch)
-        segments: dict[str, StoredSegment] = {}
-        for disk in known.disks:
-            header, sealed = self._staged.get(disk.name, (None, None))
-            if header is None or sealed is None or (header.epoch, header.cut) != (epoch, cut):
-                raise InvalidState(f"cut {cut} has no closed segment of '{disk.name}'", where=str(self._files.root))
-            segments[disk.name] = StoredSegment(
-                identity=sealed.identity, disk_bytes=sealed.disk_bytes, stored_bytes=sealed.stored_bytes
-            )
-        changed = sum(segment.disk_bytes for segment in segments.values())
+        layer = self._staged_layer(known, cut, epoch)
+        changed = sum(new.changed_bytes for new in (*known.kept_differences, layer))
         point = self._point(known, cut, epoch, time, kind, changed, group)
-        layer = Layer(sequence=point.sequence, epoch=epoch, cut=cut, segments=segments)
-        with files.translated(self._files.segments):
-            files.sync_folder(self._files.segments)
         self._save(
             known.with_(
                 epoch=epoch,
@@ -260,6 +241,14 @@ class LocalReplicaStore:
         )
         self._staged.clear()
         return point
+
+    def keep_differences(self, epoch: str) -> None:
+        self._require_lock()
+        known = self._manifest()
+        self._refuse_gap(known, 0, epoch)
+        layer = self._staged_layer(known, 0, epoch)
+        self._save(known.with_(epoch="", last_cut=0, next_sequence=layer.sequence + 1, layers=[*known.layers, layer]))
+        self._staged.clear()
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
         return self._files.open_view(disk, point.id if point else None)
@@ -275,15 +264,20 @@ class LocalReplicaStore:
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         with self._writing("pruning recovery points"):
             known = self._manifest()
+            if known.merging:
+                # Once points are dropped, nobody can tell which layers it was about: only their blocks go unverified.
+                if not self._merge_unless_read(known):
+                    return []
+                known = self._manifest()
             with self._files.pins.pruning() as read_now:
                 dropped = [point.id for point in expired(known.points, retention, now, in_use | read_now)]
                 if dropped:
                     known = known.with_(points=[point for point in known.points if point.id not in dropped])
+                    merging.require_segments(known.settled_layers, self._files, self._keys.open(known.key))
                     self._save(known)
             if known.settled_layers:
-                with locking.exclude(self._files.readers_lock) as alone:
-                    if alone:  # else a reader is open; the layers wait for the next prune
-                        self._merge(known)
+                self._merge_unless_read(known)
+            scrubbing.read_again(self._manifest(), self._files, self._keys.open(known.key))
             return dropped
 
     def keep_only(self, point: RecoveryPoint) -> None:
@@ -298,6 +292,9 @@ class LocalReplicaStore:
                     remedy="wait until the test failover or copy that reads it has its disks",
                 )
             known = self._manifest()
+            if known.merging:
+                self._merge(known)
+                known = self._manifest()
             point = resolve(known.points, point.id, str(self._files.root))
             later = [layer for layer in known.layers if layer.sequence > point.sequence]
             kept = [layer for layer in known.layers if layer.sequence <= point.sequence]
@@ -324,7 +321,10 @@ class LocalReplicaStore:
 
     def _entered(self) -> None:
         if self.exists():
-            self._known = self._files.load()
+            try:
+                self._known = self._files.load()
+            except Damaged:  # whoever asks it will say so; the replica can still be removed
+                return
             with files.translated(self._files.root):
                 self._files.delete_unlisted(self._known)
 
@@ -364,6 +364,20 @@ class LocalReplicaStore:
             encryption=encryption,
         )
 
+    def _staged_layer(self, known: Manifest, cut: int, epoch: str) -> Layer:
+        """The closed segments of a cut, durable. Raises ``InvalidState`` when one is missing."""
+        segments: dict[str, StoredSegment] = {}
+        for disk in known.disks:
+            header, sealed = self._staged.get(disk.name, (None, None))
+            if header is None or sealed is None or (header.epoch, header.cut) != (epoch, cut):
+                raise InvalidState(f"cut {cut} has no closed segment of '{disk.name}'", where=str(self._files.root))
+            segments[disk.name] = StoredSegment(
+                identity=sealed.identity, disk_bytes=sealed.disk_bytes, stored_bytes=sealed.stored_bytes
+            )
+        with files.translated(self._files.segments):
+            files.sync_folder(self._files.segments)
+        return Layer(sequence=known.next_sequence, epoch=epoch, cut=cut, segments=segments)
+
     def _require_lock(self) -> None:
         if not self._lock.held:
             raise InvalidState("only the holder of the replica's lock may do this", where=str(self._files.root))
@@ -398,25 +412,35 @@ class LocalReplicaStore:
     def _refuse_gap(self, known: Manifest, cut: int, epoch: str) -> None:
         rules.refuse_gap(known, cut, epoch, str(self._files.root))
 
+    def _merge_unless_read(self, known: Manifest) -> bool:
+        """False: a reader is open; the layers wait for the next prune."""
+        with locking.exclude(self._files.readers_lock) as alone:
+            if alone:
+                self._merge(known)
+            return alone
+
     def _merge(self, known: Manifest) -> None:
         """Bring the base images to the oldest recovery point. A crash anywhere in it is repaired by repeating it:
         until the manifest says it is done, the layers still lie over whatever the base images hold."""
         settled = known.settled_layers
         if not settled:
             return
-        repeated = known.merging
-        known = known.with_(merging=True)
-        key = self._keys.open(known.key)
-        self._save(known)
-        for layer in settled:
-            for disk in layer.segments:
-                with ExitStack() as opened:
-                    reader = self._files.open_segment(layer, disk, key)
-                    opened.callback(reader.close)
-                    for extents in reader.frames():
-                        self._base(disk).merge(extents, verify=not repeated)
-        for base in self._bases.values():
-            base.sync()
+        merge = merging.Merge(settled, self._files, self._base, self._keys.open(known.key))
+        begun, trusted = known.merging, known.rests_known or not known.merging
+        if trusted:
+            known = self._merging(known)
+        damage = merge.keep_rests(begun=begun, trusted=trusted)
+        if not trusted:
+            known = self._merging(known)
+        damage = merge.finish() or damage
         rest = [layer for layer in known.layers if layer not in settled]
-        self._save(known.with_(merging=False, base_sequence=known.points[0].sequence, layers=rest))
+        self._save(known.with_(merging=False, rests_known=False, base_sequence=known.points[0].sequence, layers=rest))
         self._files.delete_segments(settled)
+        if damage is not None:
+            raise damage
+
+    def _merging(self, known: Manifest) -> Manifest:
+        if not known.rests_known:
+            known = known.with_(merging=True, rests_known=True)
+            self._save(known)
+        return known

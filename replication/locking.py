@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from replication import files
@@ -65,19 +65,26 @@ class WriterLock:
                 files.make_folder(self._path.parent)
                 fd = files.open_file(self._path, os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_current(fd):
-                    self._sign(fd, purpose)
+                if self._lock(fd):
+                    sign(fd, purpose=purpose)
                     return fd
-            except BlockingIOError as error:
-                owner = os.pread(fd, 4096, 0).decode(errors="replace").strip() or "an unknown owner"
+            except BaseException:
                 os.close(fd)
-                raise Busy(
-                    f"another writer holds the replica: {owner}",
-                    where=str(self._path.parent),
-                    remedy="wait until it has finished",
-                ) from error
-            os.close(fd)  # the replica was removed between opening and locking
+                raise
+            os.close(fd)
+
+    def _lock(self, fd: int) -> bool:
+        """False: the replica was removed between opening and locking. Raises ``Busy``."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(fd, 4096, 0).decode(errors="replace").strip() or "an unknown owner"
+            raise Busy(
+                f"another writer holds the replica: {owner}",
+                where=str(self._path.parent),
+                remedy="wait until it has finished",
+            ) from error
+        return self._is_current(fd)
 
     def _is_current(self, fd: int) -> bool:
         try:
@@ -85,12 +92,15 @@ class WriterLock:
         except FileNotFoundError:
             return False
 
-    def _sign(self, fd: int, purpose: str) -> None:
-        """For the message that others get; nothing is decided by it."""
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "since": int(time.time())}
-        with files.translated(self._path):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(owner).encode(), 0)
+
+def sign(fd: int, **facts: str) -> None:
+    """Who holds the lock on this file: for people who wonder, and for the message that others get.
+
+    Nothing is decided by it. A full disk leaves it empty, and keeps nobody out: pruning is what makes room."""
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), **facts, "since": int(time.time())}
+    with suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(owner).encode(), 0)
 
 
 def share(path: Path) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
 from replication import files
 from replication.checksums import checksum
 from replication.cipher import WrappedKey
+from replication.ports import ReplicaState
 from vault.domain import Disk, RecoveryPoint, Value
 from vault.errors import Damaged, InvalidState, NotFound
 
@@ -40,9 +41,13 @@ class Layer(Value):
     cut: int
     segments: dict[str, StoredSegment]
 
+    @property
+    def changed_bytes(self) -> int:
+        return sum(segment.disk_bytes for segment in self.segments.values())
 
-class Manifest(Value):
-    """All that is known about a replica.
+
+class ReplicaRecord(Value):
+    """What every store knows about a replica, wherever its blocks lie.
 
     Attributes:
         epoch: the tracking period of the source that the newest layer belongs to; empty when no deltas may follow.
@@ -50,10 +55,7 @@ class Manifest(Value):
         seed_moment: the snapshot that an unfinished seed copies.
         seeded_bytes: per disk, below which offset the seed is durable.
         next_sequence: the number of the next layer; grows for ever, also across epochs.
-        base_sequence: the recovery point that the base images are at; 0 before the seed is complete.
-        merging: a merge of the layers up to the oldest point into the base images has begun.
-        layers: ascending by sequence, all above ``base_sequence``.
-        points: ascending; each is the base or one of the layers.
+        points: ascending.
         key: the machine's key, wrapped by the site's; None when segments are not encrypted.
     """
 
@@ -65,14 +67,45 @@ class Manifest(Value):
     seed_moment: datetime | None = None
     seeded_bytes: dict[str, int] = {}
     next_sequence: int = 1
-    base_sequence: int = 0
-    merging: bool = False
-    layers: list[Layer] = []
     points: list[RecoveryPoint] = []
     key: WrappedKey | None = None
 
-    def with_(self, **changes: Any) -> Manifest:
+    def with_(self, **changes: Any) -> Self:
         return self.model_copy(update=changes)
+
+    def disk(self, name: str) -> Disk:
+        """Raises ``NotFound`` naming those that there are."""
+        return disk_named(name, self.disks, self.machine)
+
+    def state(self, stored_bytes: int) -> ReplicaState:
+        return ReplicaState(
+            disks=self.disks,
+            seeded=self.seeded,
+            seeded_bytes=self.seeded_bytes,
+            seed_moment=self.seed_moment,
+            epoch=self.epoch,
+            last_cut=self.last_cut,
+            points=self.points,
+            stored_bytes=stored_bytes,
+            key=self.key,
+        )
+
+
+class Manifest(ReplicaRecord):
+    """All that is known about a replica.
+
+    Attributes:
+        base_sequence: the recovery point that the base images are at; 0 before the seed is complete.
+        merging: a merge of the layers up to the oldest point into the base images has begun.
+        rests_known: the tables tell what is left alone by the merge; not so when a release before 0.2 began it.
+        layers: ascending by sequence, all above ``base_sequence``; each point is one of them or the base. Those above
+            the newest point are what a resynchronization that is not complete has found so far.
+    """
+
+    base_sequence: int = 0
+    merging: bool = False
+    rests_known: bool = False
+    layers: list[Layer] = []
 
     @property
     def settled_layers(self) -> list[Layer]:
@@ -80,12 +113,22 @@ class Manifest(Value):
         oldest = self.points[0].sequence if self.points else 0
         return [layer for layer in self.layers if layer.sequence <= oldest]
 
-    def disk(self, name: str) -> Disk:
-        for disk in self.disks:
-            if disk.name == name:
-                return disk
-        known = ", ".join(disk.name for disk in self.disks)
-        raise NotFound(f"the replica of {self.machine} has no disk '{name}'; it has {known}")
+    @property
+    def kept_differences(self) -> list[Layer]:
+        """Layers above the newest recovery point: only a comparison reads them."""
+        newest = self.points[-1].sequence if self.points else 0
+        return [layer for layer in self.layers if layer.sequence > newest]
+
+
+def disk_named(name: str, disks: list[Disk], machine: str) -> Disk:
+    """Raises ``NotFound`` naming those that the machine's replica has."""
+    for disk in disks:
+        if disk.name == name:
+            return disk
+    known = ", ".join(disk.name for disk in disks)
+    raise NotFound(
+        f"there is no disk '{name}' in the replica", where=f"replica of '{machine}'", remedy=f"it has {known}"
+    )
 
 
 def load(path: Path) -> Manifest:

@@ -7,16 +7,13 @@ living: after a restart of the host they mean nothing, so nothing here is synced
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from replication import files
+from replication import files, locking
 
 _GATE = "gate.lock"
 
@@ -68,8 +65,7 @@ class Pin:
         with files.translated(path):
             self._fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
-        os.pwrite(self._fd, json.dumps(owner).encode(), 0)  # for people who wonder; nothing is decided by it
+        locking.sign(self._fd)
 
     def close(self) -> None:
         """Idempotent."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from replication.cipher import WrappedKey
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention, Value
@@ -122,6 +122,15 @@ class ChangeSource(Cuts, Protocol):
         Raises ``ResynchronizationRequired`` when the changes are no longer known."""
 
 
+@runtime_checkable
+class LayeredReader(BlockReader, Protocol):
+    """What a :class:`BlockReader` may be whose disk is what layers of changes make of a base image."""
+
+    def check_layers(self) -> Iterator[int]:
+        """Read, the newest changes first, all that the disk has from its layers; the bytes left are told before each
+        piece. It may be ended at any piece. Raises ``Damaged``."""
+
+
 class ReplicaState(Value):
     """What a replica store says about one machine's replica."""
 
@@ -202,7 +211,8 @@ class ReplicaStore(Protocol):
         restarts the progress: a base never mixes two moments."""
 
     def open_checksums(self, disk: str) -> BlockChecksums:
-        """The base image of an unseeded replica, else the newest recovery point (verified)."""
+        """The base image of an unseeded replica, else the newest recovery point, with the differences that were kept
+        since (verified)."""
 
     def write_base(self, disk: str, extent: Extent) -> None:
         """Write into the base image of an *unseeded* replica. Durable after ``checkpoint_base``."""
@@ -230,6 +240,12 @@ class ReplicaStore(Protocol):
         ``epoch``, when given, moves the replica to a new tracking period (after resynchronization), whose cut 0 it is.
         Sealing a cut that is sealed already returns its point. Raises ``InvalidState`` when a disk's segment is
         missing or ``cut`` does not follow ``last_cut``."""
+
+    def keep_differences(self, epoch: str) -> None:
+        """Make the closed segments of cut 0 of a new ``epoch`` (one per disk) durable without a recovery point: a
+        comparison finds what they hold, so a resynchronization that is stopped goes on after them. No reader sees them.
+
+        No delta may follow until that epoch, or a later one, is sealed. Raises as :meth:`seal`."""
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
         """Read a disk as it was at a recovery point (default: the newest), verified. Until the reader is closed,

@@ -19,13 +19,15 @@ from vault.errors import NotFound
 def expired(
     points: list[RecoveryPoint], retention: Retention, now: datetime, in_use: frozenset[str]
 ) -> list[RecoveryPoint]:
-    """The points beyond the retention, oldest first: never the newest, never one in use."""
+    """The points beyond the retention, oldest first: never the newest, never one in use. The newest app-consistent one
+    does not count: many others are made before the next of its kind."""
     oldest_time = now - timedelta(hours=retention.hours)
     too_many = max(0, len(points) - retention.count)
+    app_consistent = [point for point in points if point.kind is ConsistencyKind.APPLICATION][-1:]
     return [
         point
         for rank, point in enumerate(points[:-1])
-        if (rank < too_many or point.time < oldest_time) and point.id not in in_use
+        if (point.time < oldest_time or (rank < too_many and point not in app_consistent)) and point.id not in in_use
     ]
 
 

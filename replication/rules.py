@@ -8,7 +8,7 @@ from typing import Protocol
 
 from replication.checksums import checksum64
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint
-from vault.errors import InvalidState, ResynchronizationRequired
+from vault.errors import InvalidState, NotFound, ResynchronizationRequired
 
 
 class Known(Protocol):
@@ -26,6 +26,24 @@ class Known(Protocol):
     def last_cut(self) -> int: ...
     @property
     def points(self) -> list[RecoveryPoint]: ...
+
+
+def no_replica(where: str) -> NotFound:
+    return NotFound("there is no replica here", where=where, remedy="protect the machine: leeward protect MACHINE")
+
+
+def no_point_yet(where: str) -> InvalidState:
+    return InvalidState(
+        "the replica has no recovery point yet", where=where, remedy="wait until the initial replication is complete"
+    )
+
+
+def no_such_point(point_id: str | None, where: str) -> NotFound:
+    return NotFound(
+        f"the recovery point {point_id} does not exist any more",
+        where=where,
+        remedy="choose one of: leeward recovery-points MACHINE",
+    )
 
 
 def require_unseeded(known: Known, where: str) -> None:

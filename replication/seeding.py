@@ -13,6 +13,7 @@ from pathlib import Path
 
 from replication import files, locking, media
 from replication.base_copy import copy_base
+from replication.blocks import read_exactly
 from replication.cipher import Keys, MachineKey, SiteKey
 from replication.media import Part, SeedDisk, SeedManifest, part_path
 from replication.pipeline import read_ahead
@@ -184,7 +185,7 @@ def _data(reader: BlockReader, size: int, start: int, piece: int) -> Iterator[Ex
     for offset, length in pieces(reader.allocated(), size, 4096, piece):
         begin = max(offset, start)
         if offset + length > begin:
-            yield Extent(begin, reader.read(begin, offset + length - begin))
+            yield Extent(begin, read_exactly(reader, begin, offset + length - begin))
 
 
 def _write_part(

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from replication import files
 from replication.checksums import checksum, checksum64
 from replication.cipher import FrameCipher, MachineKey
-from replication.frames import CHECKSUM64, DATA, EXTENT, ZEROS, check_frame, extents_of, plain_of
+from replication.frames import CHECKSUM64, DATA, EXTENT, ZEROS, Complain, Frame, check_frame, extents_of, plain_of
 from replication.ports import Extent
 from replication.segment import (
     ENCRYPTED,
@@ -32,7 +32,10 @@ from vault.errors import AuthenticationRefused, Damaged, InvalidState
 
 NO_PAYLOAD = 0xFFFFFFFF
 """In :attr:`SegmentIndex.position`: the extent is zeros."""
-FRAMES_CACHED = 8
+FRAMES_CACHED = 8 << 20
+"""Bytes of plain data that a reader keeps of the frames that it read last."""
+WITHOUT_IT = "choose a recovery point before it, or resynchronize the machine"
+"""What to do when a segment is damaged or gone."""
 
 
 class SegmentIndex:
@@ -49,6 +52,34 @@ class SegmentIndex:
         return len(self.offset)
 
 
+class FrameCache:
+    """The plain data of the frames that were read last, of one segment or of several. Thread-safe.
+
+    Args:
+        limit: bytes that are kept.
+    """
+
+    def __init__(self, limit: int = FRAMES_CACHED) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, int], bytes | memoryview] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[int, int]) -> bytes | memoryview | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: tuple[int, int], data: bytes | memoryview) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = data
+                self._bytes += len(data)
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+
+
 class SegmentReader:
     """One sealed segment. Thread-safe.
 
@@ -56,6 +87,7 @@ class SegmentReader:
 
     Args:
         key: the machine's key; None when its replica is not encrypted.
+        cache: shared with other readers; None: it keeps its own.
 
     Raises:
         Damaged: naming the file and the position in it.
@@ -63,8 +95,9 @@ class SegmentReader:
         AuthenticationRefused: the segment is encrypted, and not with ``key``.
     """
 
-    def __init__(self, path: Path, key: MachineKey | None = None) -> None:
+    def __init__(self, path: Path, key: MachineKey | None = None, cache: FrameCache | None = None) -> None:
         self.path = path
+        self._cache = cache or FrameCache()
         with files.translated(path):
             self._fd = files.open_file(path, os.O_RDONLY)
         try:
@@ -72,13 +105,11 @@ class SegmentReader:
                 self._open()
             self._cipher = self._cipher_with(key)
         except BaseException:
-            os.close(self._fd)
+            self.close()
             raise
-        self._lock = threading.Lock()
-        self._cache: OrderedDict[int, bytes | memoryview] = OrderedDict()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. To read on opens the file for each frame: whoever has many readers keeps few files open."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -88,32 +119,46 @@ class SegmentReader:
 
     def plain(self, frame: int) -> bytes | memoryview:
         """A frame's verified plain data; the last few are kept."""
-        with self._lock:
-            if frame in self._cache:
-                self._cache.move_to_end(frame)
-                return self._cache[frame]
-        data = self._read_frame(frame)
-        with self._lock:
-            self._cache[frame] = data
-            if len(self._cache) > FRAMES_CACHED:
-                self._cache.popitem(last=False)
+        data = self._cache.get((id(self), frame))
+        if data is None:
+            data = self.read_frame(frame)
+            self._cache.put((id(self), frame), data)
         return data
 
     def frames(self) -> Iterator[list[Extent]]:
         """Frame by frame, all extents; runs of zeros are given in pieces of at most 1 MiB."""
-        for number, (_, _, _, table) in enumerate(self._frames):
-            yield list(extents_of(table, self._read_frame(number)))
+        for number in range(len(self)):
+            yield self.extents(number)
+
+    def extents(self, frame: int) -> list[Extent]:
+        """All extents of one frame."""
+        return list(extents_of(self._frames[frame][3], self.read_frame(frame)))
+
+    def ranges(self, frame: int) -> list[tuple[int, int]]:
+        """Where on the disk the extents of a frame belong, also of one that is damaged."""
+        return [(offset, length) for offset, length, _ in EXTENT.iter_unpack(self._frames[frame][3])]
+
+    def all_ranges(self) -> Iterator[tuple[int, int]]:
+        """Where on the disk its extents belong, ascending."""
+        return zip(self.index.offset, self.index.length, strict=True)
+
+    def stored_length(self, frame: int) -> int:
+        return self._frames[frame][1]
 
     def verify(self) -> None:
-        """Read and check every byte."""
+        """Read and check every byte, as it is stored."""
         for number in range(len(self)):
-            self._read_frame(number)
+            self.check(number)
+
+    def check(self, frame: int) -> None:
+        """Read and check the bytes of a frame as they are stored."""
+        self._checked(frame, self._complaint(frame))
 
     def _damaged(self, what: str, position: int) -> Damaged:
         return Damaged(
             f"{what} at byte {position}",
             where=str(self.path),
-            remedy="choose a recovery point before it, or resynchronize the machine",
+            remedy=WITHOUT_IT,
         )
 
     def _open(self) -> None:
@@ -206,17 +251,31 @@ class SegmentReader:
             )
         return key.cipher(self.header.encryption, self.header.disk)
 
-    def _read_frame(self, number: int) -> bytes | memoryview:
-        offset, length, _, table = self._frames[number]
+    def read_frame(self, number: int) -> bytes | memoryview:
+        """As :meth:`plain`, for a frame that is not read again."""
+        damaged = self._complaint(number)
+        return plain_of(self._checked(number, damaged), damaged, self._cipher, number)
+
+    def _complaint(self, number: int) -> Complain:
+        begin = self._frames[number][0]
+        return lambda what, position: self._damaged(what, begin + position)
+
+    def _read(self, length: int, offset: int) -> bytes:
         with files.translated(self.path):
-            raw = memoryview(files.read_at(self._fd, length, offset))
+            if self._fd >= 0:
+                return files.read_at(self._fd, length, offset)
+            fd = files.open_file(self.path, os.O_RDONLY)
+            try:
+                return files.read_at(fd, length, offset)
+            finally:
+                os.close(fd)
 
-        def damaged(what: str, position: int) -> Damaged:
-            return self._damaged(what, offset + position)
-
+    def _checked(self, number: int, damaged: Complain) -> Frame:
+        offset, length, _, table = self._frames[number]
+        raw = memoryview(self._read(length, offset))
         if len(raw) != length:
             raise damaged("a frame is cut short", 0)
         frame = check_frame(raw, damaged)
         if frame.table != table:
             raise damaged("a frame does not match the index", 0)
-        return plain_of(frame, damaged, self._cipher, number)
+        return frame

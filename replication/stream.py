@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 
 from replication.base_copy import CHECKPOINT_BYTES, CHECKPOINT_S, copy_base
-from replication.compare import compare
+from replication.compare import Compared, compare
 from replication.layout import check_same_disks
 from replication.pipeline import batches, read_ahead
 from replication.ports import (
@@ -30,6 +30,11 @@ from vault.errors import InvalidState, ResynchronizationRequired
 
 LAST_CUTS = 10
 """How often the last changes are cut before the machine counts as still writing."""
+KEPT_AT_LEAST = 256 << 20
+"""A resynchronization that is stopped sends at most so many bytes of differences again, on large machines more: each
+time they are kept costs a file for each disk, which every reader opens until it is merged."""
+KEPT_IN_ALL = 128
+"""So often, at most, they are kept when all of a machine differs."""
 
 
 def copy_initial(
@@ -112,7 +117,8 @@ def send_last_changes(source: ChangeSource, store: ReplicaStore, report: Report)
 def resynchronize(source: ChangeSource, store: ReplicaStore, report: Report) -> RecoveryPoint:
     """Compare source and replica by checksums and send only what differs (§C.4); existing recovery points stay.
 
-    A new tracking period begins; the differences become its cut 0. Stopped in the middle, the replica is as it was.
+    A new tracking period begins; the differences become its cut 0. Stopped in the middle, the recovery points are as
+    they were, and what was kept of the differences by then is not sent again.
     A replica that is not complete yet is seeded again: that too sends only what differs.
 
     Raises:
@@ -126,9 +132,11 @@ def resynchronize(source: ChangeSource, store: ReplicaStore, report: Report) -> 
             return copy_initial(source, store, report)
         epoch, moment = begin_period(source)
         meter = Meter(report, "resynchronization", sum(disk.size for disk in state.disks))
+        differences = _Differences(source, store, state.disks, epoch, meter)
         for disk in state.disks:
             meter.now_doing(f"resynchronization of {disk.name}")
-            _stage_differences(source, store, disk, epoch, meter)
+            differences.stage(disk)
+        differences.complete()
         meter.tell()
         store.seal(0, moment, ConsistencyKind.CRASH, epoch=epoch)
         source.delete_snapshot()
@@ -170,19 +178,49 @@ def begin_period(source: ChangeSource) -> tuple[str, datetime]:
 # --- resynchronization ------------------------------------------------------------------------------------------
 
 
-def _stage_differences(source: ChangeSource, store: ReplicaStore, disk: Disk, epoch: str, meter: Meter) -> None:
-    with (
-        closing(source.open_snapshot(disk.name)) as reader,
-        closing(store.open_checksums(disk.name)) as theirs,
-        read_ahead(compare(reader, theirs, disk.size)) as stretches,
-        _staged(store.open_segment(disk.name, 0, epoch=epoch), meter) as add,
-    ):
-        done = 0
-        for compared in stretches:
-            end = compared.offset + compared.length
-            add(compared.differing, end - done)
-            done = end
-        add([], disk.size - done)
+class _Differences:
+    """Stages what differs, disk by disk; from time to time the store keeps what is staged."""
+
+    def __init__(self, source: ChangeSource, store: ReplicaStore, disks: list[Disk], epoch: str, meter: Meter) -> None:
+        self._source, self._store, self._meter = source, store, meter
+        self._disks, self._epoch = disks, epoch
+        self._unstaged = {disk.name for disk in disks}
+        self._keep_after = max(KEPT_AT_LEAST, sum(disk.size for disk in disks) // KEPT_IN_ALL)
+
+    def stage(self, disk: Disk) -> None:
+        with (
+            closing(self._source.open_snapshot(disk.name)) as reader,
+            closing(self._store.open_checksums(disk.name)) as theirs,
+            read_ahead(compare(reader, theirs, disk.size)) as stretches,
+        ):
+            done = self._stage_some(disk, stretches, 0)
+            while done < disk.size:
+                self.complete()
+                self._store.keep_differences(self._epoch)
+                self._unstaged = {one.name for one in self._disks}
+                done = self._stage_some(disk, stretches, done)
+
+    def complete(self) -> None:
+        """A segment of each disk, as the store wants it."""
+        for disk in sorted(self._unstaged):
+            self._store.open_segment(disk, 0, epoch=self._epoch).close()
+        self._unstaged.clear()
+
+    def _stage_some(self, disk: Disk, stretches: Iterator[Compared], done: int) -> int:
+        """Up to the end of the disk, or until there is enough to be kept; returns how far it came."""
+        staged = 0
+        with _staged(self._store.open_segment(disk.name, 0, epoch=self._epoch), self._meter) as add:
+            for compared in stretches:
+                end = compared.offset + compared.length
+                add(compared.differing, end - done)
+                done, staged = end, staged + sum(len(extent.data) for extent in compared.differing)
+                if staged >= self._keep_after:
+                    break
+            else:
+                add([], disk.size - done)
+                done = disk.size
+        self._unstaged.discard(disk.name)
+        return done
 
 
 # --- deltas -----------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
 from replication import files
 from replication.base_image import BaseImage
+from replication.blocks import read_exactly
 from replication.checksums import BLOCK, block_checksums, checksum, runs, zero_checksum
 from replication.ports import BlockReader, Report
 from replication.progress import Meter
@@ -25,7 +27,7 @@ class Base(Protocol):
 
     size: int
 
-    def read_verified(self, offset: int, length: int, *, unsettled: frozenset[int]) -> bytes:
+    def read_verified(self, offset: int, length: int) -> bytes:
         """Exactly ``length`` bytes inside the disk. Raises ``Damaged``."""
 
     def data_ranges(self) -> Iterator[tuple[int, int]]:
@@ -103,11 +105,9 @@ def _extents_of(reader: SegmentReader, negative: int) -> Iterator[tuple[int, int
 
 
 class LayeredView:
-    """A :class:`replication.ports.BlockReader`; every byte it gives is verified. Thread-safe.
+    """A :class:`replication.ports.LayeredReader`; every byte it gives is verified. Thread-safe.
 
     Args:
-        unsettled: numbers of base blocks that an interrupted merge may have touched; their bytes come from layers
-            where it touched them, the rest of such a block cannot be verified until the merge was repeated.
         closing: called once, by :meth:`close`.
     """
 
@@ -116,14 +116,12 @@ class LayeredView:
         base: Base,
         layers: Sequence[SegmentReader],
         *,
-        unsettled: frozenset[int] = frozenset(),
         closing: Callable[[], None] | None = None,
     ) -> None:
         self.size = base.size
         self._base = base
         self._layers = layers
         self._map = overlay(layers)
-        self._unsettled = unsettled
         self._closing = closing
 
     def read(self, offset: int, length: int) -> bytes:
@@ -176,6 +174,31 @@ class LayeredView:
             offset, length
         )
 
+    def contents(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        """``(offset, data)`` of all that may be other than zeros, in the order that costs least: the base where no
+        layer lies over it, then each frame, which is decoded once. Memory grows with the number of extents only.
+
+        Raises ``Damaged``."""
+        for offset, length in pieces(self._base.data_ranges(), self.size, 4096):
+            yield from self._base_beside_layers(offset, offset + length)
+        ranges, layer_of = self._map, self._map.layer
+        by_frame = sorted(self._ranges_with_data(), key=lambda at: (layer_of[at], self._frame_of(at)))
+        for (layer, frame), in_frame in groupby(by_frame, lambda at: (layer_of[at], self._frame_of(at))):
+            reader = self._layers[layer]
+            plain = memoryview(reader.read_frame(frame))
+            for at in in_frame:
+                start, stop, extent = ranges.start[at], ranges.end[at], ranges.extent[at]
+                begin = reader.index.position[extent] + start - reader.index.offset[extent]
+                yield start, plain[begin : begin + stop - start]
+
+    def check_layers(self) -> Iterator[int]:
+        used = {(self._map.layer[at], self._frame_of(at)) for at in self._ranges_with_data()}
+        left = sum(self._layers[layer].stored_length(frame) for layer, frame in used)
+        for layer, frame in sorted(used, reverse=True):
+            yield left
+            self._layers[layer].check(frame)
+            left -= self._layers[layer].stored_length(frame)
+
     def close(self) -> None:
         """Idempotent."""
         for layer in self._layers:
@@ -186,14 +209,40 @@ class LayeredView:
             self._closing = None
 
     def _extents_with_data(self) -> Iterator[tuple[int, int]]:
-        for start, end, layer, extent in zip(
-            self._map.start, self._map.end, self._map.layer, self._map.extent, strict=True
-        ):
+        for at in self._ranges_with_data():
+            yield self._map.start[at], self._map.end[at] - self._map.start[at]
+
+    def _ranges_with_data(self) -> Iterator[int]:
+        """Numbers of the map's ranges that are not zeros, ascending."""
+        for at, (layer, extent) in enumerate(zip(self._map.layer, self._map.extent, strict=True)):
             if self._layers[layer].index.position[extent] != NO_PAYLOAD:
-                yield start, end - start
+                yield at
+
+    def _frame_of(self, at: int) -> int:
+        return self._layers[self._map.layer[at]].index.frame[self._map.extent[at]]
+
+    def _base_beside_layers(self, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+        gaps, position = [], offset
+        for at in self._map.overlapping(offset, end):
+            if self._map.start[at] > position:
+                gaps.append((position, self._map.start[at]))
+            position = self._map.end[at]
+        if position < end:
+            gaps.append((position, end))
+        if not gaps:
+            return
+        begin = gaps[0][0]
+        try:
+            data = self._read_base(begin, gaps[-1][1] - begin)
+        except Damaged:  # perhaps in what the layers cover, which nobody asked for
+            for start, stop in gaps:
+                yield start, self._read_base(start, stop - start)
+        else:
+            for start, stop in gaps:
+                yield start, data[start - begin : stop - begin]
 
     def _read_base(self, offset: int, length: int) -> bytes:
-        return self._base.read_verified(offset, length, unsettled=self._unsettled)
+        return self._base.read_verified(offset, length)
 
     def _read_extent(self, layer: int, extent: int, start: int, stop: int) -> bytes | memoryview:
         reader = self._layers[layer]
@@ -213,18 +262,22 @@ def copy_sparse(source: BlockReader, target: Path, done: Callable[[int, int], No
     try:
         with files.translated(target):
             files.set_size(fd, source.size)
-        for offset, length in pieces(source.allocated(), source.size, 4096):
-            data = source.read(offset, length)
+        for offset, data in source.contents() if isinstance(source, LayeredView) else _in_order(source):
             with files.translated(target):
                 written = _write_what_is_not_zero(fd, offset, data)
-            done(length, written)
+            done(len(data), written)
         with files.translated(target):
             files.sync(fd)
     finally:
         os.close(fd)
 
 
-def _write_what_is_not_zero(fd: int, offset: int, data: bytes) -> int:
+def _in_order(source: BlockReader) -> Iterator[tuple[int, bytes | memoryview]]:
+    for offset, length in pieces(source.allocated(), source.size, 4096):
+        yield offset, read_exactly(source, offset, length)
+
+
+def _write_what_is_not_zero(fd: int, offset: int, data: bytes | memoryview) -> int:
     written = 0
     for start, run, zero in runs(offset, data):
         if not zero:
@@ -256,11 +309,11 @@ class SeedView:
         self.size = base.size
         self._base = base
         self.read = base.read
-        self.allocated = base.data_ranges
+        self.allocated = base.written_ranges
         self.close = base.close
 
     def may_hold_data(self, offset: int, length: int) -> bool:
-        return not self._base.is_hole(offset, length)
+        return not self._base.is_unwritten(offset, length)
 
 
 class ViewChecksums:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import groupby
 
-from reports.model import RECOVERIES, MachineMeasured, Measured, PlanRecord, Report, RunRecord, StepRecord, Verdict
-from reports.words import seconds
+from reports.model import (
+    RECOVERIES,
+    LeftOut,
+    MachineMeasured,
+    Measured,
+    PlanRecord,
+    Report,
+    RunRecord,
+    StepRecord,
+    Verdict,
+)
+from vault.words import seconds
 
 NO_LOSS_ALLOWED = ("planned", "failback")
 
@@ -31,7 +42,17 @@ def measure(run: RunRecord, plan: PlanRecord) -> Measured:
         worst_point_age_s=max(ages, default=None),
         transactions_lost=sum(losses) if losses else None,
         machines=machines,
+        left_out=left_out(run),
     )
+
+
+def left_out(run: RunRecord) -> list[LeftOut]:
+    """The machines that the run was started without."""
+    return [
+        LeftOut(machine=one.machine, by=one.by, at=one.at, note=one.note)
+        for one in run.decisions
+        if one.action == "leave out" and one.machine is not None
+    ]
 
 
 def _recoveries(run: RunRecord) -> list[StepRecord]:
@@ -82,7 +103,7 @@ def _recovery_time(run: RunRecord) -> float | None:
     recovering = [stage for stage in run.stages if any(row.id in rows for row in stage.steps)]
     ended = [stage.finished for stage in recovering if stage.finished]
     everything = all(row.state == "done" for stage in recovering for row in stage.steps if row.machine is not None)
-    if run.state != "completed" or not everything or not began or not ended:
+    if run.state != "completed" or left_out(run) or not everything or not began or not ended:
         return None
     return (max(ended) - min(began)).total_seconds()
 
@@ -93,10 +114,10 @@ def _verdict(
     problems = list(_problems(run, machines))
     if run.state in {"refused", "cancelled"}:
         verdict: Verdict = "refused" if run.state == "refused" else "cancelled"
-        return verdict, [run.message or f"the run was {run.state}", *problems]
+        return verdict, [*(run.message.splitlines() or [f"the run was {run.state}"]), *problems]
     if run.state != "completed":
         return "failed", [run.message or f"the run {run.state}", *problems]
-    remarks = list(_remarks(run, plan, took, rto_met))
+    remarks = list(dict.fromkeys(_remarks(run, plan, took, rto_met)))
     if problems:
         return "failed", [*problems, *remarks]
     if remarks:
@@ -115,6 +136,11 @@ def _problems(run: RunRecord, machines: list[MachineMeasured]) -> Iterator[str]:
 
 
 def _remarks(run: RunRecord, plan: PlanRecord, took: float | None, rto_met: bool | None) -> Iterator[str]:
+    gone = left_out(run)
+    for words, same in groupby(gone, key=str):
+        yield f"not recovered: {', '.join(one.machine for one in same)}, {words}"
+    if gone and plan.rto_s is not None:
+        yield f"the plan's recovery time, objective {seconds(plan.rto_s)}, is not told by a run without all machines"
     if rto_met is False and took is not None and plan.rto_s is not None:
         yield f"recovery took {seconds(took)}, the objective is {seconds(plan.rto_s)}"
     for one in run.replication:
@@ -127,6 +153,8 @@ def _remarks(run: RunRecord, plan: PlanRecord, took: float | None, rto_met: bool
             )
     for stage in run.stages:
         for row in stage.steps:
+            if row.kind == "machine" and row.machine in {one.machine for one in gone}:
+                continue
             if row.state in {"failed", "skipped", "cancelled"}:
                 how = "failed and the run went on" if row.state == "failed" else f"was {row.state}"
                 yield f"'{row.name}' {how}" + (f": {row.detail.splitlines()[0][:200]}" if row.detail else "")

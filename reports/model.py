@@ -70,9 +70,19 @@ class DecisionRecord(_Record):
 
     action: str
     step: str | None = None
+    machine: str | None = None
     by: str
     at: AwareDatetime
     note: str = ""
+
+    @property
+    def about(self) -> str:
+        return self.machine or self.step or "the run"
+
+    @property
+    def said(self) -> str:
+        """``skip of recover web/web``, ``leave out payment-db``."""
+        return f"{self.action} {self.machine}" if self.machine else f"{self.action} of {self.about}"
 
 
 class RunRecord(_Record):
@@ -144,6 +154,18 @@ class MachineMeasured(Value):
     trouble: str = ""
 
 
+class LeftOut(Value):
+    """A machine that whoever started the run left out of it, and why."""
+
+    machine: MachineName
+    by: str
+    at: AwareDatetime
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"left out by {self.by}" + (f": {self.note}" if self.note else "")
+
+
 Verdict = Literal["passed", "remarks", "failed", "refused", "cancelled"]
 
 
@@ -155,6 +177,7 @@ class Measured(Value):
         sentences: why; the first is the headline.
         recovery_time_s: from the first machine's outage until the last group and the steps after it were done. None
             when the run recovered nothing, or not everything.
+        left_out: machines of the plan that the run was to leave out: it says nothing about them.
         rto_met: None without an objective, or when there is no recovery to hold against it.
     """
 
@@ -166,6 +189,7 @@ class Measured(Value):
     worst_point_age_s: float | None = None
     transactions_lost: int | None = None
     machines: list[MachineMeasured] = []
+    left_out: list[LeftOut] = []
 
 
 class Report(Value):

@@ -8,8 +8,8 @@ from typing import Any
 from reports.model import Report
 from reports.timeline import timeline
 from reports.trend import PlanReadiness, trend_chart
-from reports.words import seconds, size
 from vault.domain import utc
+from vault.words import seconds, size
 
 VERDICTS = {
     "passed": "Passed",

@@ -122,6 +122,22 @@ class ReportStore:
             remedy=f"there are: {', '.join(known)}" if known else "see what there is: leeward report list",
         )
 
+    def files_of(self, plan: str, run_id: str) -> Saved:
+        """Both files of a run's report.
+
+        Raises:
+            NotFound: there is none.
+            Damaged: it cannot be read, or is another run's.
+        """
+        run, saved = self.load(plan, run_id).run, self.paths(plan, run_id)
+        if (run.plan, run.run_id) != (plan, run_id):
+            raise Damaged(
+                f"the file holds the report of run {run.run_id} of plan '{run.plan}'",
+                where=str(saved.json),
+                remedy="get the original as leeward wrote it",
+            )
+        return saved
+
     def reports(self, plan: str | None = None) -> Iterator[Report | LeewardError]:
         """Every report, by plan, the oldest first; one that cannot be read comes as the error that says why."""
         folders = [self.root / _safe(plan)] if plan else sorted(self.root.glob("*"))

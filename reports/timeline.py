@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from plans.svg import AMBER, BAD, CALM, GOOD, INK, LINE, QUIET, Drawing, fitted, text_width
 from reports.model import RunRecord, StageRecord, StepRecord
-from reports.words import seconds
 from vault.domain import utc
+from vault.words import seconds
 
 WIDTH = 1000.0
 LEFT = 290.0
@@ -29,7 +29,8 @@ COLOURS = {
     "wait": "#8795a3",
     "readiness": GOOD,
 }
-_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+_PARTS_OF_A_SECOND = tuple(first * 10**power for power in range(-4, 0) for first in (1, 2, 5))
+_WHOLE_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 MOST_TICKS = 9
 
 
@@ -141,9 +142,7 @@ def _legend(run: RunRecord) -> Iterator[tuple[str, str]]:
 
 def ticks(whole: float) -> list[float]:
     """Round moments of a span of so many seconds, from 0, at most ten."""
-    step = next((float(step) for step in _STEPS if whole / step <= MOST_TICKS), 0.0)
-    if whole < 2:
-        step = whole / 4
+    step = next((float(step) for step in (*_PARTS_OF_A_SECOND, *_WHOLE_SECONDS) if whole / step <= MOST_TICKS), 0.0)
     if not step:
         step = 86400.0 * math.ceil(whole / 86400 / MOST_TICKS)
     return [number * step for number in range(int(whole / step + 1e-9) + 1)]
@@ -153,7 +152,7 @@ def _tick(value: float) -> str:
     if value == 0:
         return "start"
     if value < 60:
-        return f"+{value:g} s" if value >= 1 else f"+{value:.2f} s"
+        return f"+{value:g} s"
     if value < 3600:
         return f"+{value / 60:g} min"
     if value < 172800:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -10,8 +10,8 @@ from pydantic import AwareDatetime
 
 from plans.svg import BAD, CALM, GOOD, INK, LINE, PAPER, QUIET, Drawing, text_width
 from reports.model import Report, Verdict
-from reports.words import seconds
 from vault.domain import Severity, Value
+from vault.words import seconds
 
 GOOD_VERDICTS = ("passed", "remarks")
 MOST_RUNS_SHOWN = 60
@@ -72,7 +72,7 @@ def readiness(reports: Iterable[Report], now: datetime, oldest_test: timedelta) 
 def _readiness(plan: str, runs: list[Report], now: datetime, oldest_test: timedelta) -> PlanReadiness:
     recovering = [report for report in runs if report.run.run_type in ("test", "planned", "unplanned", "failback")]
     tests = [report for report in recovering if report.run.run_type == "test"]
-    good = [report for report in tests if report.measured.verdict in GOOD_VERDICTS]
+    good = [one for one in tests if one.measured.verdict in GOOD_VERDICTS and not one.measured.left_out]
     last, newest = runs[-1], good[-1] if good else None
     age = (now - newest.run.finished).total_seconds() if newest else None
     standing, why = _standing(tests, newest, age, oldest_test)
@@ -96,16 +96,29 @@ def _standing(
     tests: list[Report], newest: Report | None, age: float | None, oldest_test: timedelta
 ) -> tuple[Severity, str]:
     if newest is None or age is None:
-        return Severity.FAIL, "never tested with success"
-    if tests[-1] is not newest:
+        never = "never tested with all of its machines" if _left_machines_out(tests) else "never tested with success"
+        return Severity.FAIL, never
+    if tests[-1] is not newest and not _left_machines_out(tests):
         return Severity.FAIL, f"the last test ended as {tests[-1].measured.verdict}"
     if newest.measured.rto_met is False:
         return Severity.FAIL, "the last test missed the recovery time objective"
+    doubt = next(_doubts(tests[-1], newest, age, oldest_test), "")
+    return (Severity.WARN, doubt) if doubt else (Severity.PASS, "tested with success")
+
+
+def _doubts(last: Report, newest: Report, age: float, oldest_test: timedelta) -> Iterator[str]:
+    """What somebody should look at; ``newest``: the newest good test of all machines, so old."""
+    if last.measured.left_out:
+        yield f"the last test was one without {', '.join(one.machine for one in last.measured.left_out)}"
     if age > oldest_test.total_seconds():
-        return Severity.WARN, f"the last test is older than {seconds(oldest_test.total_seconds())}"
+        yield f"the last test is older than {seconds(oldest_test.total_seconds())}"
     if newest.measured.verdict == "remarks":
-        return Severity.WARN, "the last test completed with remarks"
-    return Severity.PASS, "tested with success"
+        yield "the last test completed with remarks"
+
+
+def _left_machines_out(tests: list[Report]) -> bool:
+    """Whether the last test went well, as far as it went."""
+    return bool(tests and tests[-1].measured.left_out and tests[-1].measured.verdict in GOOD_VERDICTS)
 
 
 def _point(report: Report) -> RunPoint:

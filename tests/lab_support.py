@@ -80,13 +80,13 @@ class Lab:
 
     def wait_for_transactions(self, last: int, machine: str = "db", site: str = HOME) -> None:
         """Until the running guest holds transaction ``last``."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
-            held = self.site(site).wait_until_answering(machine, 10, no_beat).transactions
+            held = self.site(site).wait_until_answering(machine, 60, no_beat).transactions
             assert held is not None
             if held.last >= last:
                 return
-            assert time.monotonic() < deadline, f"{machine} holds {held.last} transactions after 10 s, not {last}"
+            assert time.monotonic() < deadline, f"{machine} holds {held.last} transactions after 60 s, not {last}"
             time.sleep(0.02)
 
 

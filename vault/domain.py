@@ -36,6 +36,9 @@ class Severity(StrEnum):
     FAIL = "fail"
 
 
+WORST_FIRST = (Severity.FAIL, Severity.WARN, Severity.PASS)
+
+
 class Finding(Value):
     """One line of a check: what was looked at, how it went, what to do."""
 
@@ -60,6 +63,11 @@ class Finding(Value):
     def of_error(cls, subject: str, error: LeewardError) -> Self:
         """What the check ran into."""
         return cls.failed(subject, error.what, error.remedy)
+
+    def at_most_warned(self) -> Self:
+        """Told, but in nobody's way."""
+        is_failure = self.severity is Severity.FAIL
+        return self.model_copy(update={"severity": Severity.WARN}) if is_failure else self
 
     def __str__(self) -> str:
         remedy = f" — {self.remedy}" if self.remedy else ""
@@ -106,7 +114,8 @@ LATEST_CONSISTENT = "latest-consistent:"
 
 
 class Retention(Value):
-    """Keep at most ``count`` recovery points and none older than ``hours``; the newest is always kept."""
+    """Keep at most ``count`` recovery points and none older than ``hours``. The newest is always kept; the newest that
+    is app-consistent is kept beyond ``count``."""
 
     count: int = Field(default=24, ge=1, le=2880)
     hours: float = Field(default=24, gt=0, le=24 * 366)
@@ -137,6 +146,14 @@ class TargetSettings(Value):
 LOOKS_OF_A_MEMBER = 4
 
 
+class ReplicaSpace(Value):
+    """What replicas take that have to be made: the target array's pool, and bytes in it."""
+
+    pool: str
+    """Empty: the target has none."""
+    size: int
+
+
 class Relationship(Value):
     """The replication of one machine from where it runs to where it can be recovered.
 
@@ -161,8 +178,16 @@ class Relationship(Value):
     replica_server: str = ""
     """The target's host that takes the replica, under the name by which the source reaches it, when the target's fabric
     chose it (:class:`adapters.ports.PlacesReplicas`); empty: the inventory says it."""
+    replica_space: ReplicaSpace | None = None
+    """What the replica will take at the target, once the source was asked (:class:`adapters.ports.SizesReplicas`)."""
     recovers: bool = True
     """Machines can be made at the target; False: it only keeps replicas."""
+    existing_replica: bool = False
+    """Its first copy begins with a machine that somebody restored at the target, and that is theirs: it stays when the
+    protection ends. Never so in the reversed direction."""
+    identity: str = ""
+    """What the source's fabric calls the machine by, once the source was asked
+    (:class:`adapters.ports.AdoptsReplicas`): a restored machine has the same."""
     target: TargetSettings = TargetSettings()
     """What the run at hand wants of the recovered machine; the two networks above are already as it says."""
 
@@ -191,6 +216,7 @@ class Relationship(Value):
                 "target_site": self.source_site,
                 "target_network": target_network,
                 "test_network": test_network,
+                "existing_replica": False,
             }
         )
 

@@ -84,6 +84,10 @@ class Unreachable(Recoverable):
     """A site, host, link or service does not answer."""
 
 
+class PeerUnreachable(Unreachable):
+    """What was asked answers, and says that another one does not, which it needs."""
+
+
 class NoSpace(Recoverable):
     """A disk, datastore or site is out of space."""
 

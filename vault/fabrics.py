@@ -127,6 +127,14 @@ def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine:
             else "name a site where machines run; nothing leads back from Azure yet",
         )
         return
+    policy = inventory.policies.get(machine.policy)
+    if (here, there) != ("hyperv", "hyperv") and policy is not None and policy.initial_replication.method == "existing":
+        yield source.error(
+            ("policies", machine.policy, "initial_replication"),
+            f"machine '{name}' is not replicated by Hyper-V Replica, which alone can begin with a machine that exists "
+            "at the target",
+            remedy="choose 'method: network'" + ("" if machine.san is not None else " or 'method: media'"),
+        )
     if machine.san is not None:
         yield from _check_san(inventory, source, name, machine)
     if here != "hyperv":
@@ -142,7 +150,6 @@ def _check_machine(inventory: Inventory, source: YamlSource, name: str, machine:
             remedy="take it out of 'consistency_groups'",
             key=True,
         )
-    policy = inventory.policies.get(machine.policy)
     for key, what, remedy in _unfulfillable(policy) if policy is not None else ():
         yield source.error(
             ("policies", machine.policy, key),
@@ -189,10 +196,4 @@ def _unfulfillable(policy: Policy) -> Iterator[tuple[str, str, str]]:
             "app_consistent_every",
             "which makes app-consistent points every whole number of hours",
             f"choose {least}h to {most}h",
-        )
-    if policy.initial_replication.method == "media":
-        yield (
-            "initial_replication",
-            "whose first copy leeward sends over the network only",
-            "choose 'method: network'",
         )

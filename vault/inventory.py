@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, model_validator
 
-from vault.access import Access
+from vault.access import Access, AccessSection
 from vault.azure import AzureNetwork, AzureSettings
 from vault.domain import MachineName, NetworkKind, Relationship, Retention, Value
 from vault.hyperv import HyperVMachine, HyperVSite
 from vault.limits import FailoverLimits, SiteLimits
 from vault.notifications import Webhook
-from vault.san import SanMachine, Storage, SwordfishStorage
+from vault.san import SanMachine, Storage, StorageMapping, SwordfishStorage
 from vault.vmm import CloudMapping, VmmSite
 
 _DURATION = re.compile(r"^(?P<number>\d{1,12}(\.\d{1,24})?)\s*(?P<unit>ms|s|m|min|h|d)$", re.ASCII)
@@ -185,9 +185,10 @@ class ResyncWindow(Value):
 
 
 class InitialReplication(Value):
-    """``media``: the first copy is carried to the target by people (``leeward seed``), then the rest is sent."""
+    """``media``: the first copy is carried to the target by people (``leeward seed``), then the rest is sent.
+    ``existing``: a copy of the machine was restored at the target; what differs is sent."""
 
-    method: Literal["network", "media"] = "network"
+    method: Literal["network", "media", "existing"] = "network"
     start: str = "immediately"
     """``immediately`` or a daily UTC time ``HH:MM`` at which the copy starts."""
 
@@ -258,12 +259,18 @@ class Inventory(Value):
     policies: dict[MachineName, Policy] = Field(min_length=1)
     network_mappings: list[NetworkMapping] = []
     cloud_mappings: list[CloudMapping] = []
+    storage_mappings: list[StorageMapping] = []
     machines: dict[MachineName, Machine] = {}
     consistency_groups: dict[MachineName, list[MachineName]] = {}
     """Machines that are also recovered to common moments: what one knows of another is never from its future."""
-    access: Access | None = None
+    access: AccessSection | None = None
     """Who may do what; without it everybody may do everything."""
     notifications: list[Webhook] = []
+
+    @property
+    def authorizer(self) -> Access | None:
+        """Who may do what, as it is asked and travels with requests; None: everybody may do everything."""
+        return self.access.resolved() if self.access is not None else None
 
     def group_of(self, machine: str) -> str:
         """The consistency group that a machine belongs to; empty when to none."""
@@ -292,6 +299,7 @@ class Inventory(Value):
             group=group,
             group_members=sorted(self.consistency_groups.get(group, [])),
             recovers=self.sites[machine.target].fabric in MAKES_MACHINES,
+            existing_replica=policy.initial_replication.method == "existing",
             replication_group=machine.san.group if machine.san is not None else "",
             only_moves=machine.san is not None and isinstance(self.sites[machine.target].storage, SwordfishStorage),
         )

@@ -65,6 +65,8 @@ def _from(*phases: Phase) -> frozenset[Phase]:
 
 
 WITH_RECOVERY_POINTS = _from(Phase.PROTECTED, Phase.RESYNC_REQUIRED)
+AT_TARGET = _from(Phase.COMMIT_PENDING, Phase.COMMITTING, Phase.FAILED_OVER, Phase.REVERSING)
+"""The machine was failed over, and nothing replicates until the direction has changed."""
 IDLE = frozenset(
     {
         Phase.UNPROTECTED,

@@ -1,8 +1,12 @@
-"""Read ``leeward.yaml``: the models of :mod:`vault.inventory`, and whether its parts refer to each other rightly."""
+"""Read ``leeward.yaml``: the models of :mod:`vault.inventory`, and whether its parts refer to each other rightly.
+
+Names that nothing has are told by :mod:`vault.names`; the checks here pass over them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from vault.azure_networks import check_azure
@@ -11,16 +15,14 @@ from vault.domain import NetworkKind
 from vault.errors import BadInput, NotFound
 from vault.fabrics import check_fabrics
 from vault.inventory import Inventory, Machine
-from vault.validation import Loaded, did_you_mean, in_order_of_the_file, load_model
-from vault.yamlsource import YamlSource
+from vault.names import MAPPING_ENDS, unknown_names
+from vault.pools import check_pools
+from vault.validation import MAX_ERRORS, Loaded, in_order_of_the_file, validate_beside
+from vault.words import counted
+from vault.yamlsource import YamlSource, read_yaml
 
 WHERE_IT_COMES_FROM = "name it with --vault or LEEWARD_VAULT, or write one: leeward init --lab"
-_MAPPING_ENDS = (
-    ("source", NetworkKind.PRODUCTION),
-    ("target", NetworkKind.PRODUCTION),
-    ("test", NetworkKind.ISOLATED),
-    ("source_test", NetworkKind.ISOLATED),
-)
+_KINDS = (NetworkKind.PRODUCTION, NetworkKind.PRODUCTION, NetworkKind.ISOLATED, NetworkKind.ISOLATED)
 
 
 def load_inventory(path: Path) -> Inventory:
@@ -36,24 +38,39 @@ def load_inventory(path: Path) -> Inventory:
 def load_inventory_source(path: Path) -> Loaded[Inventory]:
     """As :func:`load_inventory`, with the positions of everything in the file."""
     try:
-        loaded = load_model(path, Inventory)
+        source = read_yaml(path)
     except NotFound as error:
         raise NotFound("there is no inventory", where=str(path), remedy=WHERE_IT_COMES_FROM) from error
-    checks = (_check_mappings, _check_machines, _check_groups, check_fabrics, check_clouds, check_azure)
-    errors = [error for check in checks for error in check(loaded.model, loaded.source)]
+    unknown = list(islice(unknown_names(source), MAX_ERRORS))
+    loaded = validate_beside(source, Inventory, unknown)
+    own = (_check_policies, _check_mappings, _check_machines, _check_groups)
+    checks = (*own, check_fabrics, check_clouds, check_pools, check_azure)
+    errors = [*unknown, *(error for check in checks for error in check(loaded.model, loaded.source))]
     if errors:
         raise in_order_of_the_file(errors)
     return loaded
+
+
+def _check_policies(inventory: Inventory, source: YamlSource) -> Iterator[BadInput]:
+    for name, policy in inventory.policies.items():
+        window = policy.resync_window
+        if policy.resync == "window" and window.start == window.until:
+            yield source.error(
+                ("policies", name, "resync_window", "from"),
+                f"the window for resynchronizations of policy '{name}' ends at {window.until}, when it begins",
+                remedy="write 'resync: at-once' for any time of the day, or another 'until'",
+            )
 
 
 def _check_mappings(inventory: Inventory, source: YamlSource) -> Iterator[BadInput]:
     lines: dict[tuple[str, str], int] = {}
     for index, mapping in enumerate(inventory.network_mappings):
         place: tuple[str | int, ...] = ("network_mappings", index)
-        for end, kind in _MAPPING_ENDS:
+        for end, kind in zip(MAPPING_ENDS, _KINDS, strict=True):
             yield from _check_network(inventory, source, (*place, end), getattr(mapping, end), kind)
-        yield from _check_same_site(source, (*place, "test"), mapping.test, mapping.target, "target")
-        yield from _check_same_site(source, (*place, "source_test"), mapping.source_test, mapping.source, "source")
+        for test, end in (("test", "target"), ("source_test", "source")):
+            names = getattr(mapping, test), getattr(mapping, end)
+            yield from _check_same_site(inventory, source, (*place, test), *names, end)
         source_site, target_site = _site(mapping.source), _site(mapping.target)
         if source_site == target_site:
             yield source.error(
@@ -73,17 +90,17 @@ def _site(network: str) -> str:
     return network.split("/", 1)[0]
 
 
+def _is_known(inventory: Inventory, end: str) -> bool:
+    site, network = end.split("/", 1)
+    return site in inventory.sites and network in inventory.sites[site].networks
+
+
 def _check_network(
     inventory: Inventory, source: YamlSource, place: tuple[str | int, ...], value: str, kind: NetworkKind
 ) -> Iterator[BadInput]:
     site, network = value.split("/", 1)
-    if site not in inventory.sites:
-        yield source.error(place, f"unknown site '{site}'", remedy=did_you_mean(site, inventory.sites))
-        return
-    networks = inventory.sites[site].networks
-    if network not in networks:
-        yield source.error(place, f"site '{site}' has no network '{network}'", remedy=did_you_mean(network, networks))
-    elif networks[network].kind is not kind:
+    networks = inventory.sites[site].networks if site in inventory.sites else {}
+    if network in networks and networks[network].kind is not kind:
         remedy = (
             "a test failover must not touch production: name a network of kind 'isolated'"
             if kind is NetworkKind.ISOLATED
@@ -97,9 +114,9 @@ def _check_network(
 
 
 def _check_same_site(
-    source: YamlSource, place: tuple[str | int, ...], test: str, production: str, end: str
+    inventory: Inventory, source: YamlSource, place: tuple[str | int, ...], test: str, production: str, end: str
 ) -> Iterator[BadInput]:
-    if _site(test) != _site(production):
+    if _site(production) in inventory.sites and _site(test) != _site(production):
         yield source.error(
             place,
             f"the test network '{test}' is not at site '{_site(production)}', where '{end}' is",
@@ -110,24 +127,13 @@ def _check_same_site(
 def _check_machines(inventory: Inventory, source: YamlSource) -> Iterator[BadInput]:
     for name, machine in inventory.machines.items():
         place = ("machines", name)
-        sites_known = True
-        for end, site in (("site", machine.site), ("target", machine.target)):
-            if site not in inventory.sites:
-                sites_known = False
-                yield source.error((*place, end), f"unknown site '{site}'", remedy=did_you_mean(site, inventory.sites))
-        if machine.policy not in inventory.policies:
-            yield source.error(
-                (*place, "policy"),
-                f"unknown policy '{machine.policy}'",
-                remedy=did_you_mean(machine.policy, inventory.policies),
-            )
         if machine.site == machine.target:
             yield source.error(
                 (*place, "target"),
                 f"machine '{name}' has site '{machine.target}' both as its own and as its target",
                 remedy="name the site where it shall be recovered",
             )
-        elif sites_known:
+        elif {machine.site, machine.target} <= inventory.sites.keys():
             yield from _check_machine_network(inventory, source, place, machine)
             yield from _check_lab(inventory, source, place, machine)
 
@@ -141,11 +147,13 @@ def _check_machine_network(
         )
     )
     yield from before
-    if before:
+    if before or machine.network not in inventory.sites[machine.site].networks:
         return
     try:
         inventory.mapped_networks(machine.site, machine.network, machine.target)
     except LookupError as error:
+        if not all(_is_known(inventory, end) for to in inventory.network_mappings for end in (to.source, to.target)):
+            return  # the one that is missing may be there with the wrong name that is told
         yield source.error(
             (*place, "network"),
             str(error.args[0]),
@@ -179,7 +187,7 @@ def _check_groups(inventory: Inventory, source: YamlSource) -> Iterator[BadInput
         if len(members) < 2:
             yield source.error(
                 ("consistency_groups", group),
-                f"consistency group '{group}' has {len(members)} machines",
+                f"consistency group '{group}' has {counted(len(members), 'machine')}",
                 remedy="name at least two, or remove the group",
             )
             continue
@@ -188,7 +196,6 @@ def _check_groups(inventory: Inventory, source: YamlSource) -> Iterator[BadInput
             place: tuple[str | int, ...] = ("consistency_groups", group, index)
             machine = inventory.machines.get(name)
             if machine is None:
-                yield source.error(place, f"unknown machine '{name}'", remedy=did_you_mean(name, inventory.machines))
                 continue
             if name in group_of:
                 yield source.error(

@@ -10,6 +10,7 @@ from pydantic import Field
 from vault.domain import MachineName, Value
 
 REFERENCE_PATTERN = r"^(env|file):.+$"
+POOL_PATTERN = r"^[^/]+/[^/].*$"
 DiskName = str
 VolumeName = str
 
@@ -41,7 +42,7 @@ class SmisStorage(ArrayAccess):
     kind: Literal["smis"]
     namespace: str = "root/cimv2"
     pool: str
-    """The InstanceID of the pool in which replicas of other sites' volumes are made."""
+    """The InstanceID of the pool in which replicas of other sites' volumes are made that no storage mapping places."""
     when_link_is_lost: Literal["go on", "wait"] = "go on"
     """Whether hosts of this site write on while the other array cannot be written."""
 
@@ -54,6 +55,15 @@ class SwordfishStorage(ArrayAccess):
 
 
 Storage = Annotated[SmisStorage | SwordfishStorage, Field(discriminator="kind")]
+
+
+class StorageMapping(Value):
+    """``source`` and ``target`` are ``site/pool``, a pool by its InstanceID (SMI-S) or Id (Swordfish): replicas of
+    volumes in the one are made in the other. It holds in both directions; the way back from a pool that several are
+    mapped to needs a mapping of its own."""
+
+    source: str = Field(pattern=POOL_PATTERN)
+    target: str = Field(pattern=POOL_PATTERN)
 
 
 class SanMachine(Value):

@@ -50,7 +50,7 @@ policies:
   gold:
     frequency: 5s                 # quick, to have something to look at; real policies use 30s, 5m or 15m
     retention:
-      count: 24                   # keep at most so many recovery points …
+      count: 24                   # keep at most so many recovery points, and the newest app-consistent one …
       hours: 24                   # … and none older than this; the newest is always kept
     app_consistent_every: 1m      # a recovery point with the applications' buffers flushed; real ones: 1h or more
     resync: window                # after a broken delta: window | at-once | manual
@@ -58,7 +58,8 @@ policies:
       from: "18:00"
       until: "06:00"
     initial_replication:
-      method: network             # or media: people carry the first copy (leeward seed export, leeward seed import)
+      method: network             # or media: people carry the first copy (leeward seed export, leeward seed import);
+                                  # or existing, Hyper-V: a copy of the machine was restored at the target
       start: immediately          # or a time of day in UTC, like "22:00"
 
 # Which network stands for which at the other site. A mapping holds in both directions, so failback needs no second.

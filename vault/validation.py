@@ -7,20 +7,21 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from vault.errors import BadInput, InputErrors
-from vault.yamlsource import YamlSource, read_yaml, shorten
+from vault.yamlsource import YamlSource, shorten
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MAX_ERRORS = 100
 """More complaints about one file help nobody, and looking for suggestions costs time."""
-_SENSITIVE = ("credential", "secret", "password", "token", "environment")
+_SENSITIVE = ("credential", "secret", "password", "token", "environment", "_key", "pki", "url", "header", "body")
+"""Parts of names of keys whose values, unlike the keys, are never quoted: they are secrets, or have one in them, or
+somebody has put one where the reference to it belongs."""
 
 
 @dataclass(slots=True)
@@ -31,18 +32,13 @@ class Loaded(Generic[ModelT]):
     source: YamlSource
 
 
-def load_model(path: Path, model: type[ModelT]) -> Loaded[ModelT]:
-    """Read a YAML file into a model.
+def validate(source: YamlSource, model: type[ModelT]) -> Loaded[ModelT]:
+    """Make the model of what was read.
 
     Raises:
         InputErrors: with everything that does not fit the model, each at its place.
-        BadInput, NotFound, AuthorizationRefused: when the file is not readable YAML (:func:`read_yaml`).
+        BadInput: when the file is no mapping at all.
     """
-    return validate(read_yaml(path), model)
-
-
-def validate(source: YamlSource, model: type[ModelT]) -> Loaded[ModelT]:
-    """As :func:`load_model`, for a file that was read already."""
     if not isinstance(source.data, dict):
         raise source.error((), "the file must be a mapping of keys to values", remedy="begin it with 'key: value'")
     try:
@@ -50,6 +46,17 @@ def validate(source: YamlSource, model: type[ModelT]) -> Loaded[ModelT]:
     except ValidationError as error:
         details = error.errors(include_url=False)
     raise in_order_of_the_file(_sentence(source, model, detail) for detail in details[:MAX_ERRORS])
+
+
+def validate_beside(source: YamlSource, model: type[ModelT], others: list[BadInput]) -> Loaded[ModelT]:
+    """As :func:`validate`; what does not fit the model is told together with these other errors of the file."""
+    try:
+        return validate(source, model)
+    except InputErrors as error:
+        if not others:
+            raise
+        found = error.errors
+    raise in_order_of_the_file([*found, *others])
 
 
 def in_order_of_the_file(errors: Iterable[BadInput]) -> InputErrors:
@@ -91,7 +98,7 @@ class _Complaint:
 
     @property
     def value(self) -> str:
-        return _quoted(self.detail["input"], self.detail["loc"])
+        return _quoted(self.detail["input"], () if self.is_key else self.detail["loc"])
 
     @property
     def context(self) -> dict[str, Any]:
@@ -199,11 +206,16 @@ _NAME = (
     "use letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 63 characters",
 )
 _PATTERNS = {
+    r"^https?://[^\s/]+": ("is not an address", "begin it with http:// or https://, then the host"),
+    r"^https://[^/?#\s]+/?$": ("is not a service's address", "write it as 'https://HOST:PORT'"),
+    r"^https://[^/?#\s]+(/[^?#\s]*)?$": ("is not an account's address", "write it as 'https://HOST', without a '?'"),
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$": _NAME,
     r"^[a-z0-9-]+$": ("is not a valid name", "use small letters, digits and '-'"),
+    r"^[^@*\s].*$": ("is nobody's name", "a group names people: no other group, and no '*'"),
     r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$": ("is not a header's name", "use letters, digits and '-'"),
     r"^[^/]+/[^/]+$": ("does not name a network", "write it as 'site/network'"),
     r"^[^/]+/.+$": ("does not name a cloud", "write it as 'site/cloud'"),
+    r"^[^/]+/[^/].*$": ("does not name a storage pool", "write it as 'site/pool', the pool by its InstanceID or Id"),
     r"^(env|file):.+$": (
         "is not a reference to a secret",
         "write 'env:NAME' or 'file:PATH', and keep the secret itself out of this file",

@@ -227,7 +227,7 @@ def _events(text: str, name: str) -> Iterator[Any]:
     except (YAMLError, ValueError, LookupError, AttributeError, AssertionError, TypeError, OverflowError) as error:
         # The parser's own defects on broken text surface as these; for the operator they are a syntax error too.
         raise BadInput(
-            "the file is not valid YAML", where=name, remedy=f"check its syntax ({shorten(str(error), 200)})"
+            "the file is not valid YAML", where=name, remedy=f"check its syntax ({type(error).__name__})"
         ) from None
 
 
@@ -266,6 +266,11 @@ class _Open:
     mapping: bool
     anchor: str | None
     key: str | None = None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_A_TAG = "a word that begins with '!' is a tag, and tags are not supported"
+"""Neither it nor an alias is quoted: what was meant may be a password that begins so."""
 
 
 class _Builder:
@@ -311,7 +316,7 @@ class _Builder:
             return
         mapping = isinstance(event, MappingStartEvent)
         if event.tag is not None:
-            raise self._error(event, f"the tag '{shorten(str(event.tag))}' is not supported", "remove it")
+            raise self._error(event, _A_TAG, "remove it")
         if self._open and self._open[-1].mapping and self._open[-1].key is None:
             raise self._error(event, "a key must be text, not a list or mapping", "write 'key: value'")
         if len(self._open) >= MAX_DEPTH:
@@ -324,10 +329,11 @@ class _Builder:
 
     def _aliased(self, event: Any) -> Node:
         if event.anchor not in self._anchors:
-            raise self._error(event, f"the alias '*{shorten(event.anchor)}' has no anchor", "define it first with '&'")
+            what = "a word that begins with '*' is an alias, and there is no such anchor before it"
+            raise self._error(event, what, "quote the text, or define the anchor with '&'")
         node = self._anchors[event.anchor]
         if node is None:
-            raise self._error(event, f"the alias '*{shorten(event.anchor)}' contains itself", "write the value out")
+            raise self._error(event, "an alias contains itself", "write the value out")
         return node
 
     def _place(self, node: Node, event: Any) -> None:
@@ -366,11 +372,9 @@ class _Builder:
         return key.data
 
     def _scalar(self, event: ScalarEvent) -> str | int | float | bool | None:
-        text: str = event.value
+        text = self._whole_characters(event)
         if event.tag is not None and event.tag not in ("!", _STRING_TAG):
-            raise self._error(
-                event, f"the tag '{shorten(str(event.tag))}' is not supported", "remove it, or quote the text"
-            )
+            raise self._error(event, _A_TAG, "remove it, or quote the text")
         if event.tag is not None or not event.implicit[0]:
             return text
         if text in _NULLS:
@@ -383,6 +387,18 @@ class _Builder:
             number = float(text)
             return number if math.isfinite(number) else text
         return text
+
+    def _whole_characters(self, event: ScalarEvent) -> str:
+        """JSON writes characters beyond 16 bits as two escapes, which the parser leaves as they are."""
+        text: str = event.value
+        if _SURROGATE.search(text) is None:
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise self._error(
+                event, "a character is written by half of its escapes", "write the character itself"
+            ) from None
 
     def _error(self, event: Any, what: str, remedy: str) -> BadInput:
         mark = event.start_mark

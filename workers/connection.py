@@ -6,28 +6,32 @@ first; without them the embedded engine of the data directory is used when it ru
 
 from __future__ import annotations
 
-import os
-
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.envconfig import ClientConfig
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 
-from vault.errors import Unreachable
+from vault.errors import BadInput, Unreachable
 from workers.engine_file import read_engine
 from workers.payloads import data_converter
 from workers.settings import Settings
+from workers.temporal_errors import DEFAULT_ADDRESS, is_named, named, unreachable
 from workflows.attributes import ALL
 
-STANDARD_VARIABLES = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
+_ERRORS = TelemetryFilter(core_level="ERROR", other_level="ERROR")
 
 
-async def connect(settings: Settings) -> Client:
-    """Raises ``Unreachable`` naming the address and what to do."""
-    if any(os.environ.get(name) for name in STANDARD_VARIABLES):
-        options = dict(ClientConfig.load_client_connect_config())
-        remedy = "check TEMPORAL_ADDRESS and the profile, and that Temporal runs there"
+async def connect(settings: Settings, *, quiet: bool = False, identity: str | None = None) -> Client:
+    """``quiet``: what Temporal's client tries again is not for the screen, it ends in an error anyway.
+    ``identity``: the name that Temporal shows of this process; None: its number and host.
+
+    Raises:
+        Unreachable: naming the address and what to do.
+        BadInput: the variables or the profile name no Temporal.
+    """
+    if is_named():
+        options = {"target_host": DEFAULT_ADDRESS, **named()}
     else:
         engine = read_engine(settings.engine_file)
         if engine is None:
@@ -37,12 +41,15 @@ async def connect(settings: Settings) -> Client:
                 remedy="start it with: leeward up",
             )
         options = {"target_host": engine.address, "namespace": engine.namespace}
-        remedy = "look at it with: leeward status; restart it with: leeward down, leeward up"
-    address = str(options.get("target_host", "localhost:7233"))
+    if quiet:
+        options["runtime"] = Runtime(telemetry=TelemetryConfig(logging=LoggingConfig(_ERRORS)))
+    address = str(options["target_host"])
     try:
-        return await Client.connect(**options, data_converter=data_converter)  # type: ignore[arg-type]
+        return await Client.connect(**options, data_converter=data_converter, identity=identity)
     except (RPCError, RuntimeError) as error:
-        raise Unreachable(f"Temporal does not answer: {error}", where=address, remedy=remedy) from error
+        raise unreachable(error, address) from error
+    except ValueError as error:  # the client's word for an address that is none
+        raise BadInput(str(error), where=address, remedy="give TEMPORAL_ADDRESS as host:port") from error
 
 
 async def register_search_attributes(client: Client) -> None:

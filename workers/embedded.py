@@ -13,9 +13,11 @@ import json
 import logging
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from temporalio.client import Client
@@ -29,6 +31,7 @@ from workers.connection import register_search_attributes
 from workers.engine_file import Engine, Process, process_of, read_engine, this_process, write_engine
 from workers.payloads import data_converter
 from workers.settings import Settings
+from workers.temporal_errors import in_words
 from workers.temporal_server import choose_ports, find_binary, start_server
 
 NAMESPACE = "default"
@@ -97,7 +100,17 @@ async def run_engine(settings: Settings) -> None:
     inventory = load_inventory(settings.vault)
     settings.logs.mkdir(parents=True, exist_ok=True)
     async with _only_one(settings) as lock:
+        keep_inventory(settings)
         await _Supervisor(settings, inventory, lock).run()
+
+
+def keep_inventory(settings: Settings) -> None:
+    """What the workers are started with, for who asks later whether the file has changed: whoever may read that."""
+    temporary = settings.loaded_inventory.with_suffix(".part")
+    with open(temporary, "wb", opener=partial(os.open, mode=0o600)) as kept:
+        kept.write(settings.vault.read_bytes())
+        os.fchmod(kept.fileno(), stat.S_IMODE(settings.vault.stat().st_mode))
+    temporary.replace(settings.loaded_inventory)
 
 
 class _Supervisor:
@@ -154,7 +167,7 @@ class _Supervisor:
                 process = self._server.process
                 if (process is not None and process.poll() is not None) or asyncio.get_running_loop().time() > deadline:
                     raise InvalidState(
-                        f"the Temporal server does not start: {error}",
+                        f"the Temporal server does not start: {in_words(str(error))}",
                         where=str(self._settings.logs / "temporal.log"),
                         remedy="read that log",
                     ) from error

@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import sys
 
+from temporalio.service import RPCError
+
 from vault.errors import LeewardError
 from vault.loading import load_inventory
 from workers.connection import connect, register_search_attributes
@@ -13,6 +15,8 @@ from workers.leaving import leave
 from workers.logs import log_to_stderr
 from workers.memory import keep_freed_memory
 from workers.settings import Settings, load_settings
+from workers.temporal_errors import of_a_worker
+from workers.versions import worker_identity
 from workers.worker import Role, run_worker
 
 EXIT_BAD_INPUT = 2
@@ -41,10 +45,16 @@ def serve(roles: list[Role], site: str | None, settings: Settings) -> int:
 
 async def _serve(roles: list[Role], site: str | None, settings: Settings) -> None:
     inventory = load_inventory(settings.vault)
-    client = await connect(settings)
-    if Role.CONTROL in roles:
-        await register_search_attributes(client)
-    await run_worker(client, settings, inventory, roles, site)
+    client = await connect(settings, identity=worker_identity())
+    try:
+        if Role.CONTROL in roles:
+            await register_search_attributes(client)
+        await run_worker(client, settings, inventory, roles, site)
+    except (RPCError, RuntimeError) as error:
+        told = of_a_worker(error)
+        if told is None:
+            raise
+        raise told from error
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Settings(Value):
         return self.data / "engine.json"
 
     @property
+    def loaded_inventory(self) -> Path:
+        """The inventory as it was when the embedded engine started."""
+        return self.data / "engine-inventory.yaml"
+
+    @property
     def logs(self) -> Path:
         return self.data / "logs"
 

@@ -7,7 +7,6 @@ import logging
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -25,11 +24,13 @@ from activities.protection import ProtectionActivities
 from activities.reports import ReportActivities
 from activities.running import BlockingRunner
 from activities.runs import RunActivities
+from activities.schedules import ScheduleActivities
 from activities.steps import StepActivities
 from activities.testing import TestingActivities
 from adapters.registry import Adapters
 from vault.errors import BadInput
 from vault.inventory import Inventory
+from workers.serving import serve_until
 from workers.settings import Settings
 from workflows.delivering import DeliverReport
 from workflows.exercise import PlanExercise
@@ -46,6 +47,7 @@ from workflows.protection import (
     Resynchronize,
 )
 from workflows.readiness import PlanReadiness
+from workflows.scheduling import ChangeSchedule
 from workflows.site_slots import SiteSlots
 from workflows.stage import PlanStage
 from workflows.testing import CleanupTestFailover, TestFailover
@@ -79,6 +81,7 @@ WORKFLOWS: list[type] = [
     PlanStage,
     PlanRun,
     PlanExercise,
+    ChangeSchedule,
     SiteSlots,
     GroupClaims,
     Notify,
@@ -102,7 +105,7 @@ def sandbox(*, strict: bool = False) -> SandboxedWorkflowRunner:
             Tests do; for workers it would be the largest part of their work with many machines.
     """
     shared = ["vault", "plans", "reports", "activities.contracts", "annotated_types", "pydantic"]
-    models = ("", "job_", "machine_", "run_", "slot_", "claim_")
+    models = ("", "job_", "machine_", "run_", "slot_", "claim_", "schedule_")
     shared += [f"workflows.{of}model" for of in models] if strict else ["workflows"]
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*shared))
 
@@ -123,13 +126,8 @@ async def run_worker(
         adapters = Adapters(inventory, settings.data)
         runner = BlockingRunner(threads, settings.time_scale)
         activities = _activities(adapters, runner, settings.reports)
-        async with AsyncExitStack() as workers:
-            for queue in queues:
-                worker = make_worker(client, queue, activities, settings)
-                await workers.enter_async_context(worker)
-                log.info("worker takes tasks from '%s'", queue)
-            await stop.wait()
-            log.info("worker is stopping: running activities come to a safe point")
+        log.info("worker takes tasks from '%s'", "', '".join(queues))
+        await serve_until(stop, [make_worker(client, queue, activities, settings) for queue in queues])
 
 
 def make_worker(client: Client, queue: str, activities: list[Any], settings: Settings) -> Worker:
@@ -171,6 +169,7 @@ def _activities(adapters: Adapters, runner: BlockingRunner, reports: Path) -> li
         ReportActivities(reports, runner),
         NotificationActivities(runner),
         RunActivities(),
+        ScheduleActivities(),
     )
     return [
         method

@@ -19,8 +19,8 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from activities.contracts import WORKER_LEAVING, ActivityCall
-from vault.domain import Value
+from activities.contracts import WORKER_LEAVING, ActivityCall, FailureDetails
+from vault.domain import RecoveryPoint, Value
 from vault.errors import BadInput, InvalidState, LeewardError, Unreachable
 from workflows.model import Timings
 
@@ -87,7 +87,7 @@ async def call(
 def reason(error: BaseException) -> str:
     """The sentence inside a failure: what happened, where, what to do."""
     while isinstance(error, ActivityError | ChildWorkflowError) and error.cause is not None:
-        if isinstance(error, ActivityError) and _nobody_took_it(error.cause):
+        if isinstance(error, ActivityError) and site_is_silent(error):
             return (
                 f"no worker took '{error.activity_type}': its site does not answer — "
                 "start a worker at that site, or recover without it (unplanned failover)"
@@ -100,6 +100,14 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def last_point_in(error: ActivityError) -> RecoveryPoint | None:
+    """The newest point of a replication that failed; None when the failure does not tell it."""
+    cause = error.cause
+    if not isinstance(cause, ApplicationError) or not cause.details or not isinstance(cause.details[0], dict):
+        return None
+    return FailureDetails.model_validate(cause.details[0]).last_point
+
+
 def site_is_unreachable(error: BaseException) -> bool:
     """Whether a call failed because the site, or the way to it, is gone."""
     if not isinstance(error, ActivityError):
@@ -108,6 +116,12 @@ def site_is_unreachable(error: BaseException) -> bool:
     return isinstance(cause, TimeoutError) or (
         isinstance(cause, ApplicationError) and cause.type == Unreachable.__name__
     )
+
+
+def site_is_silent(error: BaseException) -> bool:
+    """Whether nobody took the call: each further one costs the same wait."""
+    cause = error.cause if isinstance(error, ActivityError) else None
+    return isinstance(cause, TimeoutError) and cause.type == TimeoutType.SCHEDULE_TO_START
 
 
 def refused(error: LeewardError) -> ApplicationError:
@@ -134,17 +148,15 @@ def _worker_was_lost(error: ActivityError) -> bool:
     return isinstance(cause, ApplicationError) and cause.type == WORKER_LEAVING
 
 
-def _nobody_took_it(cause: BaseException) -> bool:
-    return isinstance(cause, TimeoutError) and cause.type == TimeoutType.SCHEDULE_TO_START
-
-
 __all__ = [
     "FailureError",
     "bad_input",
     "call",
     "invalid_state",
     "is_cancellation",
+    "last_point_in",
     "reason",
     "refused",
+    "site_is_silent",
     "site_is_unreachable",
 ]

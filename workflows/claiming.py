@@ -10,15 +10,15 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 from vault.lifecycle import CLAIMS_ITS_GROUP
-from workflows.calls import is_cancellation, reason
 from workflows.claim_model import Claim, ClaimAnswer, ClaimReturn, ClaimsState
 from workflows.ids import group_claims_id
 from workflows.machine_book import MachineBook
 from workflows.model import JobRequest, JobResult
+from workflows.signalling import reached
 
 CLAIMS_GROUPS = "jobs-claim-their-group"
 """Patch: jobs of one group's machines began without asking each other."""
@@ -31,7 +31,7 @@ TRIES = 5
 class GroupClaim:
     """Asks for the group, and gives it back.
 
-    ``refusal``: why the machine itself refuses a job; it is asked again when the answer has come.
+    ``refusal``: why the machine itself refuses a job; it is asked again once the group is given.
     """
 
     def __init__(self, book: MachineBook, refusal: Callable[[JobRequest], str | None]) -> None:
@@ -46,13 +46,18 @@ class GroupClaim:
     def is_asking(self) -> bool:
         return bool(self._asking)
 
-    def take_answer(self, answer: ClaimAnswer) -> None:
-        """One that comes late, because it was asked for twice, says nothing any more."""
+    async def take_answer(self, answer: ClaimAnswer) -> None:
+        """One that comes late, because it was asked for twice, says nothing any more. But what it gives goes back:
+        nobody else would ever return it."""
         if answer.id in self._asking:
             self._answers[answer.id] = answer
+        elif not answer.refusal and all(claim.id != answer.id for _, claim in self._given.values()):
+            claims = group_claims_id(self._book.state.relationship.replication_group)
+            await reached(claims, "give_back", ClaimReturn(id=answer.id))
 
     async def take(self, wanted: JobRequest) -> str | None:
-        """Why the job may not begin because of another machine of the group; None when it may."""
+        """Why the job may not begin because of another machine of the group, or because of another job of this one that
+        was accepted meanwhile; None when it may: then it has to be accepted at once."""
         if self._book.knows(wanted.id) or not self._is_needed(wanted):
             return None
         claim = self._claim_for(wanted)
@@ -60,9 +65,14 @@ class GroupClaim:
         if asking is None:
             asking = self._asking[claim.id] = asyncio.create_task(self._ask(wanted, claim))
         try:
-            return await asking
+            why_not = await asking
         finally:
             self._asking.pop(claim.id, None)
+        if why_not is None:
+            why_not = self._refusal(wanted)
+            if why_not is not None:
+                await self.give_back(wanted)
+        return why_not
 
     def _is_needed(self, wanted: JobRequest) -> bool:
         has_group = bool(self._book.state.relationship.replication_group)
@@ -87,7 +97,7 @@ class GroupClaim:
     async def give_back(self, wanted: JobRequest) -> None:
         if wanted.id in self._given:
             group, claim = self._given.pop(wanted.id)
-            await _signal(group, "give_back", ClaimReturn(id=claim.id))
+            await reached(group_claims_id(group), "give_back", ClaimReturn(id=claim.id))
 
     def _claim_for(self, wanted: JobRequest) -> Claim:
         me, machine = workflow.info(), self._book.state.name
@@ -119,16 +129,13 @@ class GroupClaim:
         if refusal:
             return refusal
         self._given[wanted.id] = (group, claim)
-        why_not = self._refusal(wanted)
-        if why_not is not None:
-            await self.give_back(wanted)
-        return why_not
+        return None
 
 
 async def _tell(group: str, what: str, claim: Claim) -> bool:
     """The claims of a group are a workflow that somebody has to start. False: it is neither found nor made."""
     for _ in range(TRIES):
-        if await _signal(group, what, claim):
+        if await reached(group_claims_id(group), what, claim):
             return True
         try:
             claims = await workflow.start_child_workflow(
@@ -149,15 +156,3 @@ def _has_ended(claims: asyncio.Task[object]) -> None:
     """Whether they ended by themselves or by hand is all the same to the machine that began them."""
     if not claims.cancelled() and claims.exception() is not None:
         workflow.logger.info("the claims were ended: %s", claims.exception())
-
-
-async def _signal(group: str, what: str, value: Claim | ClaimReturn) -> bool:
-    """False: nobody has or wants a claim on the group, so there is nobody to tell."""
-    try:
-        await workflow.get_external_workflow_handle(group_claims_id(group)).signal(what, value)
-    except FailureError as error:
-        if is_cancellation(error):
-            raise
-        workflow.logger.info("%s of %s: %s", what, group, reason(error))
-        return False
-    return True

@@ -16,6 +16,10 @@ from workflows.attributes import attributes
 from workflows.calls import reason
 from workflows.ids import plan_id
 from workflows.model import ExerciseRequest, ExerciseResult, PlanRequest, RunStatus
+from workflows.steering import why_not_start
+
+OWNER_IS_ASKED = "owner-of-exercise-is-asked"
+"""Patch: an exercise that had begun goes on, whoever had set it."""
 
 
 @workflow.defn(name="PlanExercise")
@@ -24,6 +28,11 @@ class PlanExercise:
 
     @workflow.run
     async def run(self, given: ExerciseRequest) -> ExerciseResult:
+        why_not = why_not_start(given.access, given.set_by, auto_approve=given.auto_approve)
+        if why_not is not None and workflow.patched(OWNER_IS_ASKED):
+            raise ApplicationError(
+                f"exercise of {given.plan.name}: {why_not}; nothing was changed", type="Refused", non_retryable=True
+            )
         test, trouble = await self._run_plan(given, "test")
         cleaned_up: RunStatus | None = None
         if given.clean_up and test is not None:
@@ -45,6 +54,7 @@ class PlanExercise:
             requested_by=given.requested_by,
             timings=given.timings,
             auto_approve=given.auto_approve,
+            access=given.access,
             webhooks=given.webhooks,
             limits=given.limits,
             deliver=given.deliver,

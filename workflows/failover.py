@@ -16,11 +16,12 @@ from activities import contracts
 from activities.contracts import CommitPoint, FailOver, OfRelationship, PointMade
 from vault.domain import LATEST, RecoveredMachine, Relationship, utc
 from vault.lifecycle import JobKind
-from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason
+from vault.words import size
+from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason, site_is_silent
 from workflows.ids import machine_id
 from workflows.jobs import (
     Story,
-    ask_target,
+    ask_both,
     check_source,
     check_target,
     placed,
@@ -72,19 +73,8 @@ class PlannedFailover:
         except (FailureError, asyncio.CancelledError) as error:
             await _restore_source(given, error)
             raise
-        answering, trouble = await start_recovered(recovered, given, story)
-        _tell_of_commit(recovered, story)
-        return JobResult(
-            sentences=story.sentences,
-            point=last.point,
-            recovered=recovered,
-            answering=answering,
-            trouble=trouble,
-            source_proven_off=True,
-            outage_began=outage_began,
-            answered_at=workflow.now() if answering else None,
-            bytes_sent=last.bytes_sent,
-        )
+        done = await start_recovered(recovered, given, story, outage_began)
+        return done.model_copy(update={"point": last.point, "source_proven_off": True, "bytes_sent": last.bytes_sent})
 
     async def _prepare(self, given: JobInput, story: Story) -> tuple[PointMade, RecoveredMachine]:
         """Everything up to the point of no return."""
@@ -92,7 +82,7 @@ class PlannedFailover:
         await shut_down(relationship.source_site, given, once=False)
         story.tell(f"{relationship.machine} is off at {relationship.source_site}: seen")
         last = await _send_last_changes(given, once=False)
-        story.tell(f"last changes sent: {last.bytes_sent:,} bytes; recovery point of {utc(last.point.time)}")
+        story.tell(f"last changes sent: {size(last.bytes_sent)}; recovery point of {utc(last.point.time)}")
         recovered = await _make_replica_machine(given, last.point.id)
         story.tell(f"replica machine made at {relationship.target_site}, network {recovered.network}, still off")
         if not self._proceed:
@@ -130,6 +120,9 @@ class UnplannedFailover:
     is off, it goes on only when the operator said so (``source_unreachable``): never two copies on production networks.
     """
 
+    def __init__(self) -> None:
+        self._silent_site = ""
+
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
@@ -149,28 +142,21 @@ class UnplannedFailover:
                 raise _source_stays_off(relationship, error) from error
             raise
         story.tell(f"replica machine made at {relationship.target_site} from the point of {utc(recovered.point.time)}")
-        answering, trouble = await start_recovered(recovered, given, story)
-        _tell_of_commit(recovered, story)
-        return JobResult(
-            sentences=story.sentences,
-            point=recovered.point,
-            recovered=recovered,
-            answering=answering,
-            trouble=trouble,
-            source_proven_off=proven_off,
-            outage_began=outage_began,
-            answered_at=workflow.now() if answering else None,
-            bytes_sent=sent,
+        done = await start_recovered(recovered, given, story, outage_began)
+        return done.model_copy(
+            update={"source_proven_off": proven_off, "silent_site": self._silent_site, "bytes_sent": sent}
         )
 
     async def _try_to_shut_down(self, given: JobInput, story: Story) -> bool:
         relationship = given.relationship
         try:
-            await shut_down(relationship.source_site, given, once=True)
+            await shut_down(relationship.source_site, _as_long_as_asked(given), once=True)
         except FailureError as error:
             if is_cancellation(error):
                 raise
             why = reason(error)
+            if site_is_silent(error):
+                self._silent_site = relationship.source_site
             if not given.request.source_unreachable:
                 raise invalid_state(
                     f"cannot prove that '{relationship.machine}' is off at {relationship.source_site}: {why}",
@@ -189,7 +175,7 @@ class UnplannedFailover:
                 raise
             story.tell(f"last changes could not be sent: {reason(error)}; recovering from what is at the target")
             return 0
-        story.tell(f"last changes sent: {last.bytes_sent:,} bytes")
+        story.tell(f"last changes sent: {size(last.bytes_sent)}")
         return last.bytes_sent
 
 
@@ -220,11 +206,11 @@ class ReverseReplication:
 
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
-        story, forward, backward = Story(), given.relationship, given.reverse
-        findings = await check_source(backward, given.timings)
-        ready = await ask_target(backward, given.timings)
-        findings += ready.findings
-        refuse_on_failures(findings, f"reverse replication of '{backward.machine}'")
+        # What is turned round has the old source's disks, whatever its first copy began with.
+        backward = given.reverse.model_copy(update={"existing_replica": False})
+        story, forward = Story(), given.relationship
+        ready = await ask_both(backward, given.timings)
+        refuse_on_failures(ready.findings, f"reverse replication of '{backward.machine}'")
         await shut_down(backward.target_site, given, once=False)
         story.tell(f"old copy at {backward.target_site} is off: seen")
         await call(
@@ -250,7 +236,7 @@ class ReverseReplication:
             timings=given.timings,
             at_most=LONG_TRANSFER,
         )
-        story.tell(f"differences sent: {made.bytes_sent:,} bytes")
+        story.tell(f"differences sent: {size(made.bytes_sent)}")
         await call(
             contracts.FINALIZE,
             OfRelationship(relationship=backward),
@@ -267,6 +253,13 @@ class ReverseReplication:
         )
         story.tell(f"protected from {backward.source_site} to {backward.target_site}")
         return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
+
+
+def _as_long_as_asked(given: JobInput) -> JobInput:
+    if given.request.source_answer_s is None:
+        return given
+    timings = given.timings.model_copy(update={"site_answer_s": given.request.source_answer_s})
+    return given.model_copy(update={"timings": timings})
 
 
 async def _send_last_changes(given: JobInput, *, once: bool) -> PointMade:
@@ -290,11 +283,6 @@ async def _make_replica_machine(given: JobInput, choice: str) -> RecoveredMachin
         summary=f"make {given.relationship.machine} at {given.relationship.target_site} from '{choice}'",
         timings=given.timings,
     )
-
-
-def _tell_of_commit(recovered: RecoveredMachine, story: Story) -> None:
-    if recovered.committed:
-        story.tell("committed by itself: this kind of replication keeps no other recovery point")
 
 
 async def _restore_source(given: JobInput, error: BaseException) -> None:

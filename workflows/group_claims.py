@@ -10,13 +10,14 @@ from __future__ import annotations
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError
+from temporalio.exceptions import ActivityError
 
 from activities import contracts
 from activities.contracts import CONTROL_QUEUE, RunQuestion
 from workflows.calls import call, reason
 from workflows.claim_model import Claim, ClaimAnswer, ClaimReturn, ClaimsState
 from workflows.model import Timings
+from workflows.signalling import reached
 
 LOOKS_EVERY = timedelta(minutes=10)
 """How often claims are looked after that nobody is refused by."""
@@ -114,11 +115,8 @@ class GroupClaims:
         return found.goes_on
 
     async def _answer(self, wanted: Claim, answer: ClaimAnswer) -> None:
-        holder = workflow.get_external_workflow_handle(wanted.holder, run_id=wanted.holder_run)
-        try:
-            await holder.signal("group_claim", answer)
-        except FailureError as error:
-            workflow.logger.warning("%s is gone: %s", wanted.holder, error)
+        if not await reached(wanted.holder, "group_claim", answer, run_id=wanted.holder_run):
+            workflow.logger.warning("%s is gone", wanted.holder)
             self._claims.pop(wanted.id, None)
 
     def _show(self) -> None:

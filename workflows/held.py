@@ -1,22 +1,24 @@
-"""A machine that holds its planned failover is off at its source: it must not wait for a plan run that is gone.
+"""Planned failovers that hold between the end of a machine at its source and its start at the target.
 
-A run that ends in order, cancelled or failed, puts its machines back itself. One that was terminated says nothing.
+They go on, or are undone, at the word of the plan run that asked for them. A machine that holds is off: it must not
+wait for a run that is gone. A run that ends in order, cancelled or failed, puts its machines back itself. One that was
+terminated says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, FailureError
 
 from activities import contracts
 from activities.contracts import CONTROL_QUEUE, RunQuestion
 from workflows.calls import call, reason
 from workflows.ids import plan_id
 from workflows.machine_book import MachineBook
-from workflows.model import HeldJob, JobRequest
+from workflows.machine_replies import Replies
+from workflows.model import HeldJob, JobRequest, JobResult
 
 LOOKS_EVERY = timedelta(minutes=3)
 """Long enough that a large plan's machines do not ask while their turn comes, short beside what an outage costs."""
@@ -24,15 +26,53 @@ LOOKS_FOR_ITS_RUN = "held-jobs-look-for-their-run"
 """Patch: machines waited for ever."""
 
 
-class HeldWatch:
-    """``abandon`` tells the job to undo what it did, and why."""
+class HeldJobs:
+    """``running``: the machine's jobs by request, while they run."""
 
-    def __init__(self, book: MachineBook, abandon: Callable[[HeldJob], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        book: MachineBook,
+        running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]],
+        replies: Replies,
+    ) -> None:
         self._book = book
-        self._abandon = abandon
+        self._running = running
+        self._replies = replies
+        self.given_up: dict[str, str] = {}
+        """Why plan runs gave up their planned failovers, by request."""
 
-    async def watch(self, request: JobRequest) -> None:
-        """From the hold on, until the job goes on or is abandoned."""
+    async def hold(self, held: HeldJob) -> None:
+        """Until the job goes on or is undone."""
+        self._book.record(held.request_id, state="held")
+        request = self._book.requests[held.request_id]
+        await self._replies.tell(request, "held", "ready; waiting for its turn to start")
+        await self._watch(request)
+
+    async def give_up(self, held: HeldJob) -> None:
+        """Undo it: its plan run says so."""
+        self.given_up[held.request_id] = held.reason
+        await self.tell("abandon", held)
+
+    async def tell(self, what: str, held: HeldJob) -> None:
+        """The word may come before the job has started (replication ends first) or after it has ended."""
+        if not self._book.is_open(held.request_id):
+            await self._replies.tell_that_it_has_ended(held)
+            return
+        if held.reply_to is not None:
+            self._book.answers_to(held.request_id, held.reply_to)
+        self._book.record(held.request_id, state="running")
+        await workflow.wait_condition(
+            lambda: held.request_id in self._running or not self._book.is_open(held.request_id)
+        )
+        child = self._running.get(held.request_id)
+        if child is None:
+            return
+        try:
+            await child.signal(what, held)
+        except FailureError as error:
+            workflow.logger.warning("%s came when request %s had ended: %s", what, held.request_id, error)
+
+    async def _watch(self, request: JobRequest) -> None:
         if request.plan is None or not request.execution or not workflow.patched(LOOKS_FOR_ITS_RUN):
             return
         while self._book.is_held(request.id):
@@ -70,4 +110,4 @@ class HeldWatch:
             f"started at {state.relationship.target_site}: nobody would have started it, so it is put back"
         )
         self._book.tell(why)
-        await self._abandon(HeldJob(request_id=request.id, reason=why))
+        await self.tell("abandon", HeldJob(request_id=request.id, reason=why))

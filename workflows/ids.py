@@ -11,6 +11,10 @@ def plan_id(plan: str) -> str:
     return f"plan/{plan}"
 
 
+def schedule_change_id(plan: str) -> str:
+    return f"schedule/{plan}"
+
+
 def site_slots_id(site: str) -> str:
     return f"site/{site}/failovers"
 

@@ -50,6 +50,11 @@ class JobRequest(Value):
     reply_to: str | None = None
     point: str = LATEST
     source_unreachable: bool = False
+    not_in_inventory: bool = False
+    """Disable: whoever asks has no entry of the machine any more. What a site cannot clean up without one is told, and
+    stands in nobody's way."""
+    source_answer_s: float | None = None
+    """The source's site was silent before in the same run: it is asked only so long again. None: as any other site."""
     checked: bool = False
     """Whoever asks has just checked both sites for this machine: the job need not do so again."""
     hold_before_start: bool = False
@@ -79,6 +84,8 @@ class JobResult(Value):
     trouble: str | None = None
     """Set when the job's point of no return was passed but something after it went wrong."""
     source_proven_off: bool | None = None
+    silent_site: str = ""
+    """The source's site, when none of its workers took what it was asked."""
     outage_began: AwareDatetime | None = None
     answered_at: AwareDatetime | None = None
     bytes_sent: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -14,7 +14,7 @@ from vault.domain import LATEST, Answering, Finding, PowerState, RecoveredMachin
 from vault.errors import InvalidState
 from vault.lifecycle import JobKind
 from workflows.calls import call, reason, refused
-from workflows.model import JobInput, Timings
+from workflows.model import JobInput, JobResult, Timings
 
 GRACE = timedelta(minutes=1)
 
@@ -46,7 +46,8 @@ async def check_target(given: JobInput, point: str = LATEST) -> list[Finding]:
     """``given.copies``: of a test failover what the machine has already, of others what is removed."""
     copies, is_test = [copy.machine for copy in given.copies], given.request.kind is JobKind.TEST_FAILOVER
     tested, leaving = ([given.relationship.machine] if copies else [], []) if is_test else ([], copies)
-    return (await ask_target(given.relationship, given.timings, point, tested, leaving)).findings
+    answer = await ask_target(given.relationship, given.timings, point, tested, leaving, recovering=True)
+    return answer.findings
 
 
 async def ask_target(
@@ -55,14 +56,19 @@ async def ask_target(
     point: str = LATEST,
     tested: Sequence[str] = (),
     leaving: Sequence[str] = (),
+    *,
+    recovering: bool = False,
+    protecting: bool = False,
 ) -> Findings:
     question = ReadinessQuestion(
         site=relationship.target_site,
         side="target",
         relationships=[relationship],
         point=point,
+        recovering=recovering,
         tested=list(tested),
         leaving=list(leaving),
+        protecting=protecting,
     )
     return await call(
         contracts.CHECK_READINESS,
@@ -76,8 +82,14 @@ async def ask_target(
 
 
 async def check_source(relationship: Relationship, timings: Timings) -> list[Finding]:
-    question = ReadinessQuestion(site=relationship.source_site, side="source", relationships=[relationship])
-    answer = await call(
+    return (await ask_source(relationship, timings)).findings
+
+
+async def ask_source(relationship: Relationship, timings: Timings, *, protecting: bool = False) -> Findings:
+    question = ReadinessQuestion(
+        site=relationship.source_site, side="source", relationships=[relationship], protecting=protecting
+    )
+    return await call(
         contracts.CHECK_READINESS,
         question,
         queue=source_site_queue(relationship),
@@ -86,7 +98,18 @@ async def check_source(relationship: Relationship, timings: Timings) -> list[Fin
         once=True,
         site_must_answer=True,
     )
-    return answer.findings
+
+
+async def ask_both(relationship: Relationship, timings: Timings, *, protecting: bool = False) -> Findings:
+    """Of a machine that is going to be protected, for the first time or the other way round: the target judges what the
+    source says that it will take."""
+    here = await ask_source(relationship, timings, protecting=protecting)
+    told = {
+        "replica_space": here.replica_space.get(relationship.machine),
+        "identity": here.identities.get(relationship.machine, ""),
+    }
+    there = await ask_target(relationship.model_copy(update=told), timings, protecting=protecting)
+    return there.model_copy(update={"findings": [*here.findings, *there.findings]})
 
 
 def placed(relationship: Relationship, ready: Findings) -> Relationship:
@@ -139,12 +162,23 @@ async def start(site: str, machine: str, given: JobInput) -> tuple[Answering | N
 
 
 async def start_recovered(
-    recovered: RecoveredMachine, given: JobInput, story: Story
-) -> tuple[Answering | None, str | None]:
-    """Start the machine that was made at the target, unless it is to stay off; as :func:`start`."""
-    if not given.request.start:
+    recovered: RecoveredMachine, given: JobInput, story: Story, outage_began: datetime
+) -> JobResult:
+    """Start the machine that was made at the target, as :func:`start`, unless it is to stay off; what the job did."""
+    answering, trouble = None, None
+    if given.request.start:
+        answering, trouble = await start(recovered.site, recovered.name, given)
+        story.tell(trouble or f"{recovered.name} answers at {recovered.site}, network {recovered.network}")
+    else:
         story.tell(f"{recovered.name} stays off at {recovered.site}, as was asked")
-        return None, None
-    answering, trouble = await start(recovered.site, recovered.name, given)
-    story.tell(trouble or f"{recovered.name} answers at {recovered.site}, network {recovered.network}")
-    return answering, trouble
+    if recovered.committed:
+        story.tell("committed by itself: this kind of replication keeps no other recovery point")
+    return JobResult(
+        sentences=story.sentences,
+        point=recovered.point,
+        recovered=recovered,
+        answering=answering,
+        trouble=trouble,
+        outage_began=outage_began,
+        answered_at=workflow.now() if answering else None,
+    )

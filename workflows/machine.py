@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
@@ -23,25 +22,30 @@ from workflows.attributes import attributes
 from workflows.calls import call, invalid_state, reason
 from workflows.claim_model import ClaimAnswer
 from workflows.claiming import GroupClaim
-from workflows.held import HeldWatch
+from workflows.held import HeldJobs
 from workflows.machine_book import MachineBook
+from workflows.machine_health import HealthJudge
+from workflows.machine_model import refusal_of_sites
 from workflows.machine_replication import SteadyState
+from workflows.machine_replies import Replies
 from workflows.machine_tests import TestLane
 from workflows.model import (
+    AnswersNow,
+    ChangedSettings,
     CopyName,
     DescribeTo,
     Health,
     HeldJob,
     JobAccepted,
-    JobEvent,
     JobInput,
     JobRequest,
     JobResult,
     MachineDescribed,
-    MachineSettings,
     MachineState,
+    Resume,
 )
 from workflows.old_copy import TAKES_OVER, OldCopyWatch
+from workflows.signalling import reached
 
 FOLLOWED_BY = {JobKind.ENABLE: JobKind.INITIAL_REPLICATION, JobKind.INITIAL_REPLICATION: JobKind.FINALIZE}
 """Jobs that go on by themselves, so that one ``leeward protect`` leads to a protected machine."""
@@ -51,6 +55,10 @@ outage must not wait for it. What they send themselves waits for the replica's l
 
 UNDONE_IS_NO_TROUBLE = "undone-failovers-are-no-trouble"
 """Patch: machines of a cancelled run stayed in *warning* until their next job."""
+NO_COPY_IN_THE_MAKING = "no-test-copy-in-the-making-is-left-behind"
+"""Patch: a test copy that was being made when the machine was given up stayed, and nobody knew of it."""
+SETTINGS_HOLD_AT_ONCE = "changed-settings-hold-at-once"
+"""Patch: they held from the next turn of replication on, up to an hour later."""
 TRIES_AGAIN_AFTER = timedelta(minutes=5)
 """A resynchronization by the policy that another machine of the group stands in the way of."""
 
@@ -65,9 +73,9 @@ class MachineWorkflow:
         self._running: dict[str, workflow.ChildWorkflowHandle[object, JobResult]] = {}
         self._steady = SteadyState(self._book, lambda: self._waiting is not None, self._overtakes)
         self._old_copy = OldCopyWatch(self._book)
-        self._held = HeldWatch(self._book, partial(self._tell_held_job, "abandon"))
-        self._given_up: dict[str, str] = {}
-        """Why plan runs gave up their planned failovers, by request."""
+        self._health = HealthJudge(self._book, self._old_copy)
+        self._replies = Replies(self._book)
+        self._held = HeldJobs(self._book, self._running, self._replies)
         self._tests = TestLane(self._book, self._run_job, self._running)
         self._claim = GroupClaim(self._book, self._refusal)
         self._waiting: JobRequest | None = None
@@ -95,19 +103,33 @@ class MachineWorkflow:
 
     @request.validator
     def _may_request(self, wanted: JobRequest) -> None:
+        self._require_operator(wanted.requested_by)
+        why_not = self._refusal(wanted)
+        if why_not is None and not self._book.knows(wanted.id):
+            why_not = self._tests.refusal_of_making(wanted)
+        if why_not is not None:
+            raise ApplicationError(why_not, type="Refused", non_retryable=True)
+
+    def _require_operator(self, identity: str) -> None:
         access = self.state.access
-        why_not = access.refusal(wanted.requested_by, Action.PROTECT) if access is not None else None
-        why_not = why_not or self._refusal(wanted)
+        why_not = access.refusal(identity, Action.PROTECT) if access is not None else None
         if why_not is not None:
             raise ApplicationError(why_not, type="Refused", non_retryable=True)
 
     @workflow.update
-    async def resume_replication(self) -> MachineState:
-        """Replication that an error halted starts again."""
+    async def resume_replication(self, wanted: Resume | None = None) -> MachineState:
+        """Replication that an error halted starts again; a job that failed is taken as seen.
+
+        ``wanted`` is None in histories of before it was asked who resumes."""
         self._resume_asked = True
-        self._book.set_health(Health())
-        self._book.update(halted=False)
+        if wanted is not None and wanted.try_now:
+            self._steady.begin_anew()
+        self._health.resumed()
         return self.state
+
+    @resume_replication.validator
+    def _may_resume(self, wanted: Resume | None = None) -> None:
+        self._require_operator(wanted.by if wanted is not None else "")
 
     @workflow.update
     async def recovery_points(self) -> PointList:
@@ -124,8 +146,9 @@ class MachineWorkflow:
         )
 
     @workflow.update
-    async def configure(self, settings: MachineSettings) -> MachineState:
-        """Take over changed settings from the inventory; they hold from the next replication turn on."""
+    async def configure(self, settings: ChangedSettings) -> MachineState:
+        """Take over changed settings from the inventory; replication goes by them at once."""
+        before = self.state.relationship
         self._book.update(
             forward=settings.forward,
             backward=settings.backward,
@@ -134,14 +157,24 @@ class MachineWorkflow:
             access=settings.access,
             webhooks=settings.webhooks,
         )
+        if self.state.relationship != before and workflow.patched(SETTINGS_HOLD_AT_ONCE):
+            self._steady.begin_anew()
         return self.state
+
+    @configure.validator
+    def _may_configure(self, settings: ChangedSettings) -> None:
+        """By the list that holds until now: the settings bring the next one."""
+        self._require_operator(settings.by)
+        why_not = refusal_of_sites(self.state, settings)
+        if why_not is not None:
+            raise ApplicationError(why_not, type="Refused", non_retryable=True)
 
     @workflow.signal
     async def ask(self, wanted: JobRequest) -> None:
         """A plan's request; the answer is a ``job_event`` signal to ``wanted.reply_to``."""
         why_not = self._refusal(wanted) or await self._claim.take(wanted)
         if why_not is not None:
-            await self._reply(wanted, "refused", why_not)
+            await self._replies.tell(wanted, "refused", why_not)
         elif not self._book.knows(wanted.id):
             self._accept(wanted)
 
@@ -162,27 +195,31 @@ class MachineWorkflow:
 
     @workflow.signal
     async def describe_to(self, asked: DescribeTo) -> None:
-        await _signal(asked.reply_to, "machine_described", self.described())
+        await reached(asked.reply_to, "machine_described", self.described())
+
+    @workflow.signal
+    def answers_now(self, told: AnswersNow) -> None:
+        """A plan run has started the recovered machine once more."""
+        recovered = self.state.recovered
+        if recovered is not None and recovered.name == told.answering.name:
+            self._book.update(recovered=recovered.model_copy(update={"address": told.answering.address}))
+        self._health.is_over(told.trouble)
 
     @workflow.signal
     async def job_held(self, held: HeldJob) -> None:
-        self._book.record(held.request_id, state="held")
-        request = self._book.requests[held.request_id]
-        await self._reply(request, "held", "ready; waiting for its turn to start")
-        await self._held.watch(request)
+        await self._held.hold(held)
 
     @workflow.signal
-    def group_claim(self, answer: ClaimAnswer) -> None:
-        self._claim.take_answer(answer)
+    async def group_claim(self, answer: ClaimAnswer) -> None:
+        await self._claim.take_answer(answer)
 
     @workflow.signal
     async def proceed(self, held: HeldJob) -> None:
-        await self._tell_held_job("proceed", held)
+        await self._held.tell("proceed", held)
 
     @workflow.signal
     async def abandon(self, held: HeldJob) -> None:
-        self._given_up[held.request_id] = held.reason
-        await self._tell_held_job("abandon", held)
+        await self._held.give_up(held)
 
     # -- the two lanes ------------------------------------------------------------------------------------------
 
@@ -247,51 +284,38 @@ class MachineWorkflow:
                 self._book.enter(transition.failed or came_from)
             self._book.record(wanted.id, state="failed", message=message)
             if overtaken is None and not self._was_undone(wanted, message):
-                self._judge_failure(wanted.kind, message)
+                self._health.job_failed(wanted.kind, message)
             await self._claim.give_back(wanted)
-            await self._reply(wanted, "failed", message)
+            await self._replies.tell(wanted, "failed", message)
             return
         self._take_over(wanted, copies, result)
         if transition.done is not None:
             committed = result.recovered is not None and result.recovered.committed
             self._book.enter(Phase.FAILED_OVER if committed else transition.done)
         self._book.record(wanted.id, state="done", message=result.trouble or (result.sentences or ["done"])[-1])
-        self._judge_success(wanted.kind, result)
+        self._health.job_succeeded(wanted.kind, result)
         follower = FOLLOWED_BY.get(wanted.kind)
         if follower is not None:
             next_job = wanted.model_copy(update={"id": f"{wanted.id}+", "kind": follower})
             self._accept(next_job)
             await self._claim.pass_on(wanted, next_job)
         await self._claim.give_back(wanted)
-        await self._reply(wanted, "finished", result.trouble or "", result)
+        await self._replies.tell(wanted, "finished", result.trouble or "", result)
 
     async def _leave_nobody_else(self, wanted: JobRequest) -> None:
         """For a job that takes the machine's other copies over, or gives the machine up."""
         await self._old_copy.end_turn()
         await self._tests.until_ended()
         why_not = self._tests.refusal(wanted)
+        making = self._tests.refusal_of_making(wanted)
+        if making is not None and workflow.patched(NO_COPY_IN_THE_MAKING):
+            why_not = making
         if why_not is not None:
             raise invalid_state(why_not, f"then try again: leeward status {self.state.name}")
 
     def _was_undone(self, wanted: JobRequest, message: str) -> bool:
         """A plan run gave it up, and the machine runs at its source as before: the run tells that, not its health."""
-        return message == self._given_up.get(wanted.id) and workflow.patched(UNDONE_IS_NO_TROUBLE)
-
-    def _judge_failure(self, kind: JobKind, message: str) -> None:
-        """A resynchronization that failed is not begun again by itself; a halted replication stays the headline."""
-        if kind is JobKind.RESYNCHRONIZE:
-            self._book.halt(f"{kind} failed: {message}")
-        elif not self.state.halted:
-            self._book.set_health(Health(level="warning", reason=f"{kind} failed: {message}"))
-
-    def _judge_success(self, kind: JobKind, result: JobResult) -> None:
-        """What went well beside replication says nothing about what is wrong with the machine itself."""
-        if kind in BESIDE_REPLICATION and (self.state.halted or self.state.phase is not Phase.PROTECTED):
-            return
-        if LIFECYCLE[kind].done is Phase.PROTECTED:
-            self._book.update(halted=False)
-        trouble = Health(level="warning", reason=result.trouble) if result.trouble else None
-        self._book.set_health(trouble or self._old_copy.health())
+        return message == self._held.given_up.get(wanted.id) and workflow.patched(UNDONE_IS_NO_TROUBLE)
 
     async def _run_child(self, wanted: JobRequest, copies: list[CopyName]) -> JobResult:
         state = self.state
@@ -368,54 +392,6 @@ class MachineWorkflow:
         assert wanted is not None
         return wanted
 
-    async def _tell_held_job(self, what: str, held: HeldJob) -> None:
-        """The word may come before the job has started (replication ends first) or after it has ended."""
-        if not self._book.is_open(held.request_id):
-            await self._say_that_it_has_ended(held)
-            return
-        if held.reply_to is not None:
-            self._book.answers_to(held.request_id, held.reply_to)
-        self._book.record(held.request_id, state="running")
-        await workflow.wait_condition(
-            lambda: held.request_id in self._running or not self._book.is_open(held.request_id)
-        )
-        child = self._running.get(held.request_id)
-        if child is None:
-            return
-        try:
-            await child.signal(what, held)
-        except FailureError as error:
-            workflow.logger.warning("%s came when request %s had ended: %s", what, held.request_id, error)
-
-    async def _say_that_it_has_ended(self, held: HeldJob) -> None:
-        if held.reply_to is None:
-            workflow.logger.warning("request %s is not running any more", held.request_id)
-            return
-        event = JobEvent(
-            request_id=held.request_id,
-            machine=self.state.name,
-            kind="failed",
-            message=f"its failover has ended before — leeward status {self.state.name}",
-            phase=self.state.phase,
-        )
-        await _signal(held.reply_to, "job_event", event)
-
-    async def _reply(self, wanted: JobRequest, kind: str, message: str, result: JobResult | None = None) -> None:
-        reply_to = self._book.requests.get(wanted.id, wanted).reply_to
-        if reply_to is None:
-            return
-        event = JobEvent.model_validate(
-            {
-                "request_id": wanted.id,
-                "machine": self.state.name,
-                "kind": kind,
-                "message": message,
-                "phase": self.state.phase,
-                "result": result,
-            }
-        )
-        await _signal(reply_to, "job_event", event)
-
     def _is_over(self) -> bool:
         """Unprotected with nothing to do: the entity ends; ``leeward protect`` makes a new one."""
         return self.state.phase is Phase.UNPROTECTED and self.state.jobs_started > 0 and self._is_quiet()
@@ -427,11 +403,3 @@ class MachineWorkflow:
             and not self._claim.is_asking
             and not (self._tests.is_busy or self._running or self._steady.is_ending)
         )
-
-
-async def _signal(workflow_id: str, signal: str, value: object) -> None:
-    """Signal another workflow; one that is gone by now does not want to know any more."""
-    try:
-        await workflow.get_external_workflow_handle(workflow_id).signal(signal, value)
-    except FailureError as error:
-        workflow.logger.warning("%s to %s was not delivered: %s", signal, workflow_id, error)

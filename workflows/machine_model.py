@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from vault.access import Access
-from vault.domain import MachineName, RecoveredMachine, RecoveryPoint, Relationship, Value
+from vault.domain import Answering, MachineName, RecoveredMachine, RecoveryPoint, Relationship, Value
 from vault.inventory import Policy
-from vault.lifecycle import JobKind, Phase
+from vault.lifecycle import AT_TARGET, JobKind, Phase
 from vault.notifications import Webhook
 from workflows.job_model import CopyName, JobRecord, Timings
 
@@ -114,7 +114,7 @@ class MachineState(Value):
     @property
     def active_site(self) -> str:
         """Where the machine's production copy is (or should be) running."""
-        if self.phase in {Phase.COMMIT_PENDING, Phase.COMMITTING, Phase.FAILED_OVER, Phase.REVERSING}:
+        if self.phase in AT_TARGET:
             return self.relationship.target_site
         return self.relationship.source_site
 
@@ -136,6 +136,46 @@ class MachineSettings(Value):
     timings: Timings
     access: Access | None = None
     webhooks: list[Webhook] = []
+
+
+class ChangedSettings(MachineSettings):
+    """Settings that somebody brings to a machine that is there already."""
+
+    by: str = ""
+
+
+def refusal_of_sites(state: MachineState, settings: MachineSettings) -> str | None:
+    """Why the settings may not be taken over; None when they may. A replica does not move with words."""
+    has = f"{state.forward.source_site} and {state.forward.target_site}"
+    wanted = f"{settings.forward.source_site} and {settings.forward.target_site}"
+    if state.phase is Phase.UNPROTECTED or has == wanted:
+        return None
+    return (
+        f"machine '{state.name}' is replicated between {has}, but the inventory says {wanted} — write its sites as "
+        f"they were; to move it, then: leeward disable {state.name}, change them, leeward protect {state.name}"
+    )
+
+
+class Resume(Value):
+    """Go on with replication.
+
+    Attributes:
+        try_now: replication that waits for its next try begins anew; only for one that waits, because it is stopped.
+    """
+
+    by: str
+    try_now: bool = False
+
+
+class AnswersNow(Value):
+    """A recovered machine that did not answer when its job ended does now.
+
+    Attributes:
+        trouble: what the job said of it.
+    """
+
+    trouble: str
+    answering: Answering
 
 
 class JobAccepted(Value):

@@ -127,6 +127,18 @@ class TestLane:
         already = "already " if wanted.kind is JobKind.TEST_FAILOVER else ""
         return f"machine '{machine}' {already}has a test copy, {named} — clean it up first: leeward plan cleanup {plan}"
 
+    def refusal_of_making(self, wanted: JobRequest) -> str | None:
+        """As :meth:`refusal`, because of a copy that is being made."""
+        if wanted.kind not in NEED_NO_TEST_COPY or self._is_ending or not self._tests:
+            return None
+        named = ", ".join(copy.machine for copy in self.in_making)
+        plans = (self._book.requests[request_id].plan for request_id in sorted(self._tests))
+        plan = next(filter(None, plans), "PLAN")
+        return (
+            f"a test copy of machine '{self._book.state.name}' is being made, {named} — "
+            f"wait until it is there, then clean it up first: leeward plan cleanup {plan}"
+        )
+
     def copies_for(self, wanted: JobRequest) -> list[CopyName]:
         """Those that a clean-up means; for a test failover all that there are, for another those in the making too."""
         copies = self._book.state.tests

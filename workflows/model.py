@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from workflows.job_model import CopyName, JobEvent, JobInput, JobRecord, JobRequest, JobResult, Timings
 from workflows.machine_model import (
+    AnswersNow,
+    ChangedSettings,
     DescribeTo,
     Health,
     HeldJob,
@@ -12,6 +14,7 @@ from workflows.machine_model import (
     MachineSettings,
     MachineState,
     OldCopy,
+    Resume,
     StoryLine,
     TestCopy,
 )
@@ -36,9 +39,12 @@ from workflows.run_model import (
     StepRow,
     StepState,
 )
+from workflows.schedule_model import ScheduleRequest
 
 __all__ = [
+    "AnswersNow",
     "Cancel",
+    "ChangedSettings",
     "CopyName",
     "Decision",
     "DescribeTo",
@@ -61,9 +67,11 @@ __all__ = [
     "PlanRequest",
     "Readiness",
     "ReadinessInput",
+    "Resume",
     "RunFacts",
     "RunState",
     "RunStatus",
+    "ScheduleRequest",
     "StageInput",
     "StageNews",
     "StageResult",

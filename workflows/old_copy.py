@@ -33,6 +33,8 @@ TOLD_AT_MOST_EVERY = timedelta(minutes=10)
 """A copy that is started again and again is stopped each time, but told of less often."""
 TAKES_OVER = frozenset({JobKind.REVERSE, JobKind.DISABLE})
 """Jobs before which the watch ends: one owns the old copy from then on, the other gives the machine up."""
+KNOWS_WHAT_WAS_LEFT = "old-copy-trouble-outlives-a-run"
+"""Patch: what an earlier run of the workflow had left critical stayed so, whatever a later one saw."""
 WATCHES = "watch-old-copy"
 """Patch: machines that were failed over before were not watched."""
 
@@ -46,7 +48,14 @@ class OldCopyWatch:
         self._told: datetime | None = None
         self._trouble = ""
         """Why the last look failed; empty: it did not."""
+        self._left = self._left_trouble()
+        """The same of an earlier run of the workflow, until this one has looked."""
         self._over = False
+
+    def _left_trouble(self) -> str:
+        state = self._book.state
+        told = state.old_copy is not None and state.health.reason.startswith(_may_run(state.old_copy))
+        return state.health.reason if told else ""
 
     def begin(self, result: JobResult) -> None:
         """After a failover: watch, unless the source was seen off."""
@@ -73,6 +82,8 @@ class OldCopyWatch:
 
     def health(self) -> Health:
         """How the machine is when nothing else is wrong with it."""
+        if self._trouble or self._left:
+            return Health(level="critical", reason=self._trouble or self._left)
         old = self._book.state.old_copy
         if old is None or old.last_stopped is None:
             return Health()
@@ -90,7 +101,7 @@ class OldCopyWatch:
     async def _watch(self) -> None:
         old, timings = self._book.state.old_copy, self._book.state.timings
         assert old is not None
-        turn = AFTER_A_FAILURE if self._trouble else TURN
+        turn = AFTER_A_FAILURE if self._trouble or self._left else TURN
         self._turn = workflow.start_activity(
             contracts.WATCH_OLD_COPY.name,
             WatchOldCopy(
@@ -124,7 +135,8 @@ class OldCopyWatch:
 
     async def _failed(self, old: OldCopy, why: str) -> None:
         """The copy may run, and nobody can look or stop it: worse news there are not."""
-        what = f"the old copy of {old.machine} at {old.site} may run beside the recovered one: {why}"
+        what = f"{_may_run(old)}{why}"
+        self._left = ""
         if self._trouble != what:
             self._trouble = what
             self._book.tell(what)
@@ -138,9 +150,10 @@ class OldCopyWatch:
             return
 
     def _trouble_is_over(self) -> None:
-        if self._trouble and self._book.state.health.reason == self._trouble:
+        told, trouble, left = self._book.state.health.reason, self._trouble, self._left
+        self._trouble = self._left = ""
+        if (trouble and told == trouble) or (left and told == left and workflow.patched(KNOWS_WHAT_WAS_LEFT)):
             self._book.set_health(self.health())
-        self._trouble = ""
 
     async def _notify(self, state: str, message: str) -> None:
         now, machine = workflow.now(), self._book.state.name
@@ -162,3 +175,7 @@ class OldCopyWatch:
                     at=now,
                 )
             )
+
+
+def _may_run(old: OldCopy) -> str:
+    return f"the old copy of {old.machine} at {old.site} may run beside the recovered one: "

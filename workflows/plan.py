@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, NoReturn
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError
@@ -21,6 +21,7 @@ from workflows.already import COMMITTED_BY_ITSELF
 from workflows.attributes import PHASE, attributes
 from workflows.calls import is_cancellation, reason
 from workflows.ids import stage_id
+from workflows.left_out import left_out, passed_over, refusals, way_out
 from workflows.model import (
     Cancel,
     Decision,
@@ -44,12 +45,14 @@ from workflows.notifying import notify
 from workflows.putting_back import HeldMachines
 from workflows.reporting import QUICK_REPORT, REPORT, write_report
 from workflows.run_table import RunTable
-from workflows.steering import why_not, why_not_steer
+from workflows.steering import why_not, why_not_start, why_not_steer
 from workflows.undisturbed import measure_replication
 
 GIVE_WAY = frozenset({"test", "cleanup"})
 """Runs that end at once when a failover of their plan is wanted."""
 TEMPORALS_CANCEL = Cancel(by="a cancellation request to Temporal")
+STARTER_IS_ASKED = "starter-of-run-is-asked"
+"""Patch: a run that had begun goes on, whoever had started it."""
 WRITES_REPORT = "write-report"
 """Patch: runs that began before there were reports end without one."""
 MEASURES_REPLICATION = "measure-replication"
@@ -73,6 +76,9 @@ class PlanRun:
         self._ending = False
         self._held = HeldMachines()
         self._already: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
+        """By machine that the run passes over: why."""
+        self._silent_sites: list[str] = []
         self._machines: dict[str, MachineInRun] = {}
         self._findings: list[Finding] = []
         self._replicating: list[Relationship] = []
@@ -189,11 +195,13 @@ class PlanRun:
 
     @workflow.run
     async def run(self, given: PlanRequest) -> RunStatus:
-        steps = stages(given.plan, given.run_type)
-        self._table.outline(steps)
+        self._table.outline(stages(given.plan, given.run_type, without=given.without))
         try:
+            await self._require_a_starter_who_may(given)
+            await self._leave_out(given)
             facts = await self._check_readiness(given)
-            for index, stage in enumerate(stages(given.plan, given.run_type, facts.direction), start=1):
+            steps = stages(given.plan, given.run_type, facts.direction, without=facts.left_out)
+            for index, stage in enumerate(steps, start=1):
                 await workflow.wait_condition(lambda: not self._paused or self._cancelled is not None)
                 if self._cancelled is not None:
                     break
@@ -220,7 +228,9 @@ class PlanRun:
         failed = [stage.title for stage in self._table.status.stages if stage.state == "failed"]
         if failed:
             return await self._finish("failed", f"stopped at '{failed[0]}'{where}")
-        return await self._finish("completed", _what_next(self._given, self._table.status))
+        passed = passed_over(self._given.without, self._left_out)
+        after = _what_next(self._given, self._table.status)
+        return await self._finish("completed", f"{passed}; {after}" if passed else after)
 
     async def _check_readiness(self, given: PlanRequest) -> RunFacts:
         facts = RunFacts(
@@ -232,13 +242,15 @@ class PlanRun:
             point=given.point,
             source_unreachable=given.source_unreachable,
             timings=given.timings,
-            variables=given.plan.variables_in(given.run_type),
+            variables=given.plan.variables_in(given.run_type, default_direction(given.run_type)),
             auto_approve=given.auto_approve,
             of_run=given.of_run,
+            left_out=self._left_out,
         )
+        machines = [machine for machine in given.plan.machines if machine not in self._left_out]
         self._checking = await workflow.start_child_workflow(
             "PlanReadiness",
-            ReadinessInput(facts=facts, machines=given.plan.machines, targets=given.plan.targets_in(given.run_type)),
+            ReadinessInput(facts=facts, machines=machines, targets=given.plan.targets_in(given.run_type)),
             result_type=Readiness,
             id=stage_id(given.plan.name, 0, "check readiness"),
             search_attributes=attributes(plan=given.plan.name, run_type=given.run_type, phase="check readiness"),
@@ -254,18 +266,48 @@ class PlanRun:
         self._findings = readiness.findings
         self._put(readiness.row)
         if readiness.problems:
-            await self._finish("refused", "; ".join(readiness.problems))
-            raise ApplicationError(
-                f"refused, nothing was changed: {'; '.join(readiness.problems)}", type="Refused", non_retryable=True
-            )
+            await self._end_as_refused(readiness.problems, way_out(given, readiness.findings))
         self._machines = dict(readiness.machines)
         self._replicating = readiness.replicating
         self._tested_since = readiness.tested_since or self._table.status.started
         self._already = dict(readiness.already)
+        self._left_out |= readiness.not_recovered
         direction = readiness.direction or facts.direction
         self._table.update(direction=direction)
         return facts.model_copy(
-            update={"direction": direction, "point": readiness.point or facts.point, "checked_at": workflow.now()}
+            update={
+                "direction": direction,
+                "variables": given.plan.variables_in(given.run_type, direction),
+                "point": readiness.point or facts.point,
+                "checked_at": workflow.now(),
+                "left_out": self._left_out,
+            }
+        )
+
+    async def _leave_out(self, given: PlanRequest) -> None:
+        """Before anything is asked of machines; on record even when the run is refused then."""
+        problems = refusals(given)
+        if problems:
+            await self._end_as_refused(problems)
+        self._left_out = left_out(given)
+        now = workflow.now()
+        for machine in self._left_out:
+            word = Decision(action="leave out", machine=machine, by=given.requested_by, note=given.note, at=now)
+            self._table.decide(word)
+
+    async def _require_a_starter_who_may(self, given: PlanRequest) -> None:
+        """An exercise has asked for its owner already."""
+        if workflow.info().parent is not None:
+            return
+        may_not = why_not_start(given.access, given.requested_by, auto_approve=given.auto_approve)
+        if may_not is not None and workflow.patched(STARTER_IS_ASKED):
+            await self._end_as_refused([may_not])
+
+    async def _end_as_refused(self, problems: list[str], way_out: str = "") -> NoReturn:
+        self._table.update(problems=problems, way_out=way_out)
+        await self._finish("refused", "\n".join(problems))
+        raise ApplicationError(
+            f"refused, nothing was changed: {'; '.join(problems)}", type="Refused", non_retryable=True
         )
 
     async def _run_stage(self, index: int, stage: Stage, facts: RunFacts, plan: Plan) -> StageResult:
@@ -282,6 +324,7 @@ class PlanRun:
                 machines=self._machines,
                 held=self._held.requests,
                 already=self._already,
+                silent_sites=self._silent_sites,
                 paused=self._paused,
                 machines_at_once=plan.limits.machines_at_once,
                 sites=self._limited_sites(stage, facts),
@@ -305,6 +348,7 @@ class PlanRun:
         self._put(result.row)
         self._machines |= result.machines
         self._already |= result.already
+        self._silent_sites = result.silent_sites
         if stage.kind is StageKind.RECOVER:
             self._held.started(row.machine for row in result.row.steps if row.result is not None)
         self._held.requests |= result.held

@@ -26,6 +26,7 @@ class StageProgress:
         """Where each machine is, as steps are told."""
         self.held: dict[str, str] = {}
         self.already = dict(given.already)
+        self.silent_sites = list(given.silent_sites)
         self.events: dict[str, list[JobEvent]] = {}
         self.steered: dict[str, Steer] = {}
         self.cancelled = False

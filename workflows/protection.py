@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities import contracts
 from activities.contracts import OfRelationship
+from vault.domain import Relationship
+from vault.errors import NotFound
 from vault.lifecycle import JobKind
+from vault.words import size
 from workflows.calls import LONG_TRANSFER, call, invalid_state, reason, site_is_unreachable
 from workflows.jobs import (
     Story,
-    ask_target,
-    check_source,
+    ask_both,
     placed,
     refuse_on_failures,
     source_replication_queue,
@@ -31,16 +33,24 @@ class EnableProtection:
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
         story, relationship = Story(), given.relationship
-        findings = await check_source(relationship, given.timings)
-        ready = await ask_target(relationship, given.timings)
-        findings += ready.findings
-        refuse_on_failures(findings, f"protecting '{relationship.machine}'")
+        ready = await ask_both(relationship, given.timings, protecting=True)
+        refuse_on_failures(ready.findings, f"protecting '{relationship.machine}'")
         story.tell(
-            f"{len(findings)} prerequisites checked at {relationship.source_site} and {relationship.target_site}"
+            f"{len(ready.findings)} prerequisites checked at {relationship.source_site} and {relationship.target_site}"
         )
+        there = OfRelationship(relationship=placed(relationship, ready))
+        if relationship.existing_replica:
+            await call(
+                contracts.ADOPT_REPLICA,
+                there,
+                queue=target_site_queue(relationship),
+                summary=f"make the existing {relationship.machine} at {relationship.target_site} a replica",
+                timings=given.timings,
+            )
+            story.tell(f"the machine that exists at {relationship.target_site} is a replica now")
         await call(
             contracts.ENABLE,
-            OfRelationship(relationship=placed(relationship, ready)),
+            there,
             queue=source_replication_queue(relationship),
             summary=f"create the relationship {relationship.source_site} → {relationship.target_site}",
             timings=given.timings,
@@ -54,7 +64,8 @@ class InitialReplication:
     """Copy all disks from one snapshot, one after another, then the changes that were logged meanwhile.
 
     With the method ``media`` the disks come on a medium that operators carry; this job waits for its import at the
-    target, and then only sends what changed since the export.
+    target, and then only sends what changed since the export. With the method ``existing`` what differs from the
+    machine that was restored at the target is sent.
     """
 
     @workflow.run
@@ -85,15 +96,23 @@ class InitialReplication:
             contracts.COPY_INITIAL,
             OfRelationship(relationship=relationship),
             queue=source_replication_queue(relationship),
-            summary=f"send what the seed of {relationship.machine} does not have to {relationship.target_site}"
-            if by_media
-            else f"copy the disks of {relationship.machine} to {relationship.target_site}",
+            summary=_what_is_copied(relationship, by_media=by_media),
             timings=given.timings,
             at_most=LONG_TRANSFER,
         )
-        what = "changes since the export" if by_media else "disks"
-        story.tell(f"{what} copied: {made.bytes_sent:,} bytes sent; first recovery point {made.point.id}")
+        there = "differences from the existing machine" if relationship.existing_replica else "disks"
+        what = "changes since the export" if by_media else there
+        story.tell(f"{what} copied: {size(made.bytes_sent)} sent; first recovery point {made.point.id}")
         return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
+
+
+def _what_is_copied(relationship: Relationship, *, by_media: bool) -> str:
+    machine, site = relationship.machine, relationship.target_site
+    if by_media:
+        return f"send what the seed of {machine} does not have to {site}"
+    if relationship.existing_replica:
+        return f"compare {machine} with the machine that exists at {site}, send the differences"
+    return f"copy the disks of {machine} to {site}"
 
 
 @workflow.defn(name=JobKind.FINALIZE.value)
@@ -129,34 +148,30 @@ class Resynchronize:
             timings=given.timings,
             at_most=LONG_TRANSFER,
         )
-        story.tell(f"resynchronized: {made.bytes_sent:,} bytes sent; recovery point {made.point.id}")
+        story.tell(f"resynchronized: {size(made.bytes_sent)} sent; recovery point {made.point.id}")
         return JobResult(sentences=story.sentences, point=made.point, bytes_sent=made.bytes_sent)
 
 
 @workflow.defn(name=JobKind.DISABLE.value)
 class DisableProtection:
-    """Stop tracking at the source and delete the replica with its recovery points."""
+    """Stop tracking at the source and delete the replica with its recovery points. A replica that existed before its
+    first copy is somebody's machine, and stays."""
+
+    def __init__(self) -> None:
+        self._remains: list[str] = []
 
     @workflow.run
     async def run(self, given: JobInput) -> JobResult:
-        story, relationship = Story(), given.relationship
-        of_relationship = OfRelationship(relationship=relationship)
+        story = Story()
         story.tell(await self._stop_tracking(given))
-        await call(
-            contracts.DISABLE_TARGET,
-            of_relationship,
-            queue=target_site_queue(relationship),
-            summary=f"delete the replica at {relationship.target_site}",
-            timings=given.timings,
-        )
-        story.tell(f"replica and recovery points deleted at {relationship.target_site}")
-        return JobResult(sentences=story.sentences)
+        story.tell(await self._delete_replica(given))
+        return JobResult(sentences=story.sentences, trouble="; ".join(self._remains) or None)
 
     async def _stop_tracking(self, given: JobInput) -> str:
         """Returns what to tell. A source that does not answer is the operator's decision: nothing was changed yet."""
         site, machine = given.relationship.source_site, given.relationship.machine
         try:
-            await call(
+            ended = await call(
                 contracts.DISABLE_SOURCE,
                 OfRelationship(relationship=given.relationship),
                 queue=source_site_queue(given.relationship),
@@ -166,6 +181,8 @@ class DisableProtection:
                 site_must_answer=True,
             )
         except ActivityError as error:
+            if _is_not_known(error, given):
+                return self._left(site, error)
             if not site_is_unreachable(error):
                 raise
             if not given.request.source_unreachable:
@@ -178,7 +195,38 @@ class DisableProtection:
                 f"tracking not stopped at {site}, which does not answer; when it is back, its change logs grow until "
                 f"'{machine}' is protected and disabled again"
             )
-        return f"tracking stopped at {site}"
+        return f"at {site}: {ended.left}" if ended.left else f"tracking stopped at {site}"
+
+    async def _delete_replica(self, given: JobInput) -> str:
+        site, stays = given.relationship.target_site, given.relationship.existing_replica
+        try:
+            ended = await call(
+                contracts.DISABLE_TARGET,
+                OfRelationship(relationship=given.relationship),
+                queue=target_site_queue(given.relationship),
+                summary=f"end the replication at {site}" if stays else f"delete the replica at {site}",
+                timings=given.timings,
+            )
+        except ActivityError as error:
+            if not _is_not_known(error, given):
+                raise
+            return self._left(site, error)
+        if ended.left:
+            return f"at {site}: {ended.left}"
+        if stays:
+            return f"replication ended at {site}; the machine that existed there stays, off"
+        return f"replica and recovery points deleted at {site}"
+
+    def _left(self, site: str, error: ActivityError) -> str:
+        told = f"not cleaned up at {site}: {reason(error)}"
+        self._remains.append(told)
+        return told
+
+
+def _is_not_known(error: ActivityError, given: JobInput) -> bool:
+    """The site needs the machine's entry of the inventory, and the operator has said that there is none."""
+    cause = error.cause
+    return given.request.not_in_inventory and isinstance(cause, ApplicationError) and cause.type == NotFound.__name__
 
 
 def time_until(clock: str, now: datetime) -> timedelta:

@@ -13,10 +13,12 @@ from activities.contracts import CONTROL_QUEUE, PointQuestion, ReadinessQuestion
 from plans.context import MachineInRun
 from plans.steps import Direction
 from vault.domain import LATEST_CONSISTENT, Finding, Relationship, RunType, Severity, utc
-from vault.lifecycle import JobKind, Phase, refusal, refusal_of_target
+from vault.lifecycle import AT_TARGET, JobKind, Phase, refusal, refusal_of_target
+from vault.words import counted
 from workflows.already import already_done
 from workflows.calls import call, reason
 from workflows.ids import machine_id
+from workflows.left_out import not_recovered, passed_over
 from workflows.model import DescribeTo, MachineDescribed, Readiness, ReadinessInput, RunFacts, StageRow, StepRow
 
 MAIN_JOB: dict[RunType, JobKind] = {
@@ -47,6 +49,8 @@ class PlanReadiness:
         self._described: dict[str, MachineDescribed] = {}
         self._findings: list[Finding] = []
         self._already: dict[str, str] = {}
+        self._unprotected: list[str] = []
+        self._not_recovered: dict[str, str] = {}
 
     @workflow.signal
     def machine_described(self, described: MachineDescribed) -> None:
@@ -57,6 +61,7 @@ class PlanReadiness:
         began = workflow.now()
         await self._describe(given)
         self._already = already_done(self._described, given.facts.run_type, MAIN_JOB[given.facts.run_type])
+        self._not_recovered = not_recovered(self._described, self._unprotected, given.facts)
         self._check_phases(given)
         direction = self._direction(given)
         point = None
@@ -69,7 +74,7 @@ class PlanReadiness:
             await self._check_sites(given)
         problems = self._problems
         state = "refused" if problems else "done"
-        sentence = "; ".join(problems) or self._all_is_ready(given)
+        sentence = "\n".join(problems) or self._all_is_ready(given)
         step = StepRow.model_validate(
             {"id": "readiness/check", "kind": "readiness", "name": "check readiness", "state": state}
         ).model_copy(update={"detail": sentence, "started": began, "finished": workflow.now()})
@@ -79,18 +84,22 @@ class PlanReadiness:
             direction=direction,
             problems=problems,
             findings=self._findings,
-            machines={name: _where(described) for name, described in self._described.items()},
+            machines={name: _where(one) for name, one in self._described.items() if name not in self._not_recovered},
             already=self._already,
+            not_recovered=self._not_recovered,
             replicating=self._replicating(given.facts),
             tested_since=self._tested_since(given.facts),
             point=point,
         )
 
     def _all_is_ready(self, given: ReadinessInput) -> str:
-        left = len(given.machines) - len(self._already)
+        left = len(given.machines) - len(self._already) - len(self._not_recovered)
         done = "".join(f"; {machine} is {words}" for machine, words in sorted(self._already.items())[:DONE_NAMED])
         more = f"; and {len(self._already) - DONE_NAMED} more are" if len(self._already) > DONE_NAMED else ""
-        return f"{left} machines and their sites are ready{done}{more}"
+        whose = "its" if left == 1 else "their"
+        passed = passed_over(given.facts.left_out, [*given.facts.left_out, *self._not_recovered])
+        without = f"; {passed}" if passed else ""
+        return f"{counted(left, 'machine')} and {whose} sites are ready{done}{more}{without}"
 
     async def _describe(self, given: ReadinessInput) -> None:
         if not workflow.patched(ASKS_BY_QUERY):
@@ -110,7 +119,7 @@ class PlanReadiness:
         for machine in machines:
             answer = found.answers.get(machine_id(machine))
             if answer is None:
-                self._note_unprotected(machine)
+                self._unprotected.append(machine)
             else:
                 self._described[machine] = MachineDescribed.model_validate(answer)
 
@@ -119,18 +128,23 @@ class PlanReadiness:
         try:
             await handle.signal("describe_to", DescribeTo(reply_to=workflow.info().workflow_id))
         except FailureError:
-            self._note_unprotected(machine)
+            self._unprotected.append(machine)
             return
         await workflow.wait_condition(lambda: machine in self._described)
 
-    def _note_unprotected(self, machine: str) -> None:
-        self._note(Severity.FAIL, machine, f"machine '{machine}' is not protected", f"leeward protect {machine}")
-
     def _check_phases(self, given: ReadinessInput) -> None:
         job = MAIN_JOB[given.facts.run_type]
+        for machine, words in self._not_recovered.items():
+            self._note(Severity.WARN, machine, words)
+        for machine in self._unprotected:
+            if machine not in self._not_recovered:
+                what = f"machine '{machine}' is not protected"
+                self._note(Severity.FAIL, machine, what, f"leeward protect {machine}")
         self._check_targets(given.facts.plan, job)
         for machine, described in sorted(self._described.items()):
             why_not = refusal(machine, described.phase, job)
+            if machine in self._not_recovered:
+                continue
             if machine in self._already:
                 self._note(Severity.PASS, machine, self._already[machine])
             elif refusal_of_target(described.relationship, job) is not None:
@@ -162,7 +176,8 @@ class PlanReadiness:
     def _direction(self, given: ReadinessInput) -> Direction | None:
         """All machines of a run must go the same way, and the way its type says."""
         run_type = given.facts.run_type
-        ways = {described.reversed for name, described in self._described.items() if name not in self._already}
+        passed = self._already.keys() | self._not_recovered.keys()
+        ways = {described.reversed for name, described in self._described.items() if name not in passed}
         if len(ways) > 1:
             away = sorted(name for name, described in self._described.items() if described.reversed)
             what = f"the plan's machines do not run at the same side: {', '.join(away)} were failed over"
@@ -173,9 +188,14 @@ class PlanReadiness:
             remedy = f"leeward plan failback {given.facts.plan}"
             self._note(Severity.FAIL, given.facts.plan, "the machines run at the recovery site", remedy)
         if run_type == "failback" and not is_reversed and self._described:
-            what = "the machines already run at their primary site"
-            self._note(Severity.FAIL, given.facts.plan, what, "nothing to fail back; see leeward status")
+            self._note(Severity.FAIL, given.facts.plan, *self._why_no_failback(given.facts.plan))
         return "recovery-to-primary" if is_reversed else "primary-to-recovery"
+
+    def _why_no_failback(self, plan: str) -> tuple[str, str]:
+        if any(described.phase in AT_TARGET for described in self._described.values()):
+            remedy = f"commit and reverse first: leeward plan commit {plan}, leeward plan reverse {plan}"
+            return "the machines were failed over, and nothing replicates them back yet", remedy
+        return "the machines already run at their primary site", "nothing to fail back; see leeward status"
 
     async def _fix_moment(self, given: ReadinessInput) -> str | None:
         """The newest common moment, chosen once: what is the newest changes while the run takes its time."""
@@ -216,9 +236,11 @@ class PlanReadiness:
                     side="target",
                     relationships=there,
                     point=given.facts.point,
+                    recovering=True,
                     tested=self._tested(given.facts),
                     leaving=leaving,
                     moving=moving,
+                    left_out=list(given.facts.left_out),
                 )
                 await self._check_site(given, question)
         if given.facts.run_type == "unplanned" and not given.facts.source_unreachable:

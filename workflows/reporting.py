@@ -12,17 +12,16 @@ from temporalio.exceptions import ActivityError
 from activities import contracts
 from activities.contracts import CONTROL_QUEUE, ReportPart, WriteReport
 from reports.model import PlanRecord, RunRecord, StageRecord
-from vault.domain import Finding, Severity
+from vault.domain import WORST_FIRST, Finding
 from workflows.calls import reason
 from workflows.delivering import deliver_report
-from workflows.model import PlanRequest, RunStatus
+from workflows.model import PlanRequest, RunStatus, Timings
 
 PART_BYTES = 128 * 1024
 """Rows that one payload carries, as JSON: half of what Temporal warns at."""
 REPORT = timedelta(minutes=5)
 FINDINGS_SHOWN = 200
 """Findings of the readiness check that a report shows, the worst first; a thousand machines have thousands."""
-WORST_FIRST = (Severity.FAIL, Severity.WARN, Severity.PASS)
 QUICK_REPORT = timedelta(seconds=10)
 """For a run that holds up another one."""
 A_FEW_TIMES = RetryPolicy(
@@ -44,7 +43,7 @@ async def write_report(
     """
     findings = sorted(readiness, key=lambda one: WORST_FIRST.index(one.severity))
     run = RunRecord.model_validate(
-        status.model_dump(exclude={"report"})
+        status.model_dump(exclude={"report", "problems"})
         | {"readiness": findings[:FINDINGS_SHOWN], "readiness_left_out": len(findings[FINDINGS_SHOWN:])}
     )
     plan = PlanRecord(sha256=given.plan_sha256, text=given.plan_text, rto_s=given.plan.rto)
@@ -54,13 +53,14 @@ async def write_report(
             for number, stages in enumerate(parts):
                 part = ReportPart(plan=run.plan, run_id=run.run_id, number=number, stages=stages)
                 summary = f"facts for the report, {number + 1} of {len(parts)}"
-                await _activity(contracts.KEEP_REPORT_PART, part, summary, within)
+                await _activity(contracts.KEEP_REPORT_PART, part, summary, within, given.timings)
             run = run.model_copy(update={"stages": []})
         written = await _activity(
             contracts.WRITE_REPORT,
             WriteReport(run=run, plan=plan, parts=len(parts) if len(parts) > 1 else 0),
             f"report of {run.run_type} run {run.run_id}",
             within,
+            given.timings,
         )
     except ActivityError as error:
         workflow.logger.warning("no report of run %s: %s", run.run_id, reason(error))
@@ -74,6 +74,7 @@ async def _activity(
     given: contracts.Input,
     summary: str,
     within: timedelta,
+    timings: Timings,
 ) -> contracts.Output:
     result: contracts.Output = await workflow.execute_activity(
         what.name,
@@ -81,7 +82,7 @@ async def _activity(
         result_type=what.gives,
         task_queue=CONTROL_QUEUE,
         summary=summary,
-        heartbeat_timeout=timedelta(minutes=1),
+        heartbeat_timeout=timedelta(seconds=timings.heartbeat_s),
         schedule_to_close_timeout=within,
         retry_policy=A_FEW_TIMES,
     )

@@ -11,7 +11,7 @@ from plans.model import Plan
 from plans.stages import Stage
 from plans.steps import Direction, OnFailure, Scalar
 from vault.access import Access
-from vault.domain import LATEST, Finding, Relationship, ReplicationSince, RunType, TargetSettings, Value
+from vault.domain import LATEST, Finding, MachineName, Relationship, ReplicationSince, RunType, TargetSettings, Value
 from vault.limits import FailoverLimits
 from vault.notifications import Delivery, Webhook
 from workflows.job_model import JobResult, Timings
@@ -49,8 +49,10 @@ class Pause(Value):
 class Decision(Value):
     """A steering that happened: who, when, what."""
 
-    action: Literal["approve", "retry", "skip", "pause", "resume", "cancel"]
+    action: Literal["approve", "retry", "skip", "pause", "resume", "cancel", "leave out"]
     step: str | None = None
+    machine: str | None = None
+    """Of a machine that is left out of the run."""
     by: str
     at: AwareDatetime
     note: str = ""
@@ -101,13 +103,15 @@ class PlanRequest(Value):
     auto_approve: bool = False
     """Manual steps approve themselves: exercises that nobody watches."""
     access: Access | None = None
-    """Who may steer the run; None: everybody."""
+    """Who may start and steer the run; None: everybody."""
     webhooks: list[Webhook] = []
     limits: FailoverLimits = FailoverLimits()
     deliver: list[Delivery] = []
     """Where its report is brought."""
     of_run: str | None = None
     """Clean-up: only what this run made."""
+    without: list[MachineName] = []
+    """Machines that the run leaves out; ``note`` says why."""
     note: str = ""
     """What whoever started it has to say; kept with the run."""
     plan_text: str = ""
@@ -131,6 +135,8 @@ class RunFacts(Value):
     of_run: str | None = None
     checked_at: AwareDatetime | None = None
     """When the run's readiness check found both sites ready for all of its machines."""
+    left_out: dict[MachineName, str] = {}
+    """By machine that the run passes over: why, as its rows say."""
 
     def context(self, group: str, machines: dict[str, MachineInRun]) -> RunContext:
         return RunContext(
@@ -141,6 +147,7 @@ class RunFacts(Value):
             group=group,
             variables=self.variables,
             machines=machines,
+            left_out=list(self.left_out),
         )
 
 
@@ -164,6 +171,8 @@ class StageInput(Value):
     """By machine: the site with a limit that it is failed over to."""
     failovers_at_once: dict[str, int] = {}
     """By site: its limit, shared with all other runs."""
+    silent_sites: list[str] = []
+    """Those whose workers took nothing in earlier stages."""
 
 
 class StageResult(Value):
@@ -172,6 +181,8 @@ class StageResult(Value):
     held: dict[str, str] = {}
     already: dict[str, str] = {}
     """With those that another run did meanwhile."""
+    silent_sites: list[str] = []
+    """With those that were silent in this stage."""
 
 
 class ReadinessInput(Value):
@@ -197,6 +208,8 @@ class Readiness(Value):
     machines: dict[str, MachineInRun] = {}
     already: dict[str, str] = {}
     """By machine: that another run has done it already."""
+    not_recovered: dict[str, str] = {}
+    """By machine: that there is nothing to commit, reverse or clean up, because no run has recovered it."""
     replicating: list[Relationship] = []
     """A test and its clean-up: what replicates beside them …"""
     tested_since: AwareDatetime | None = None
@@ -228,13 +241,23 @@ class RunStatus(Value):
     started: AwareDatetime
     finished: AwareDatetime | None = None
     message: str = ""
+    """How it ended; of a refused run one line for each of its ``problems``."""
+    problems: list[str] = []
+    way_out: str = ""
+    """Of a refused run: how to recover the machines that nothing speaks against."""
     stages: list[StageRow] = []
     decisions: list[Decision] = []
     note: str = ""
     replication: list[ReplicationSince] = []
     """How production replicated beside a test, until its end or its clean-up."""
+
     report: str = ""
     """The report's HTML file on the control worker's host, or why there is none; empty until the run has ended."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """Machines that whoever started it left out."""
+        return [one.machine for one in self.decisions if one.action == "leave out" and one.machine is not None]
 
 
 class ExerciseRequest(Value):
@@ -242,6 +265,10 @@ class ExerciseRequest(Value):
 
     plan: Plan
     requested_by: str
+    set_by: str = ""
+    """Whose schedule it is: who has to have the roles for what it does."""
+    access: Access | None = None
+    """As in :class:`PlanRequest`: of the moment when the exercise was scheduled."""
     timings: Timings = Timings()
     auto_approve: bool = False
     clean_up: bool = True

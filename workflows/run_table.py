@@ -95,7 +95,7 @@ def markdown(status: RunStatus) -> str:
         lines.append(f"| **{stage.title}** | | {stage.state} | |")
         if not many:
             lines += [f"| | {row.name} | {row.state} | {_one_line(row.detail)} |" for row in stage.steps]
-    return "\n".join(lines + (["", status.message] if status.message else []))
+    return "\n".join(lines + (["", status.message.replace("\n", "\n\n")] if status.message else []))
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
+from workflows.signalling import reached
 from workflows.slot_model import SlotAnswer, SlotRequest, SlotReturn, SlotsState
 
 LOOK_EVERY = timedelta(minutes=1)
@@ -86,10 +87,7 @@ class SiteSlots:
         return f"{self._state.at_once} at once, now {named}{more}"
 
     async def _answer(self, wanted: SlotRequest, answer: SlotAnswer) -> None:
-        try:
-            await workflow.get_external_workflow_handle(wanted.holder).signal("slot", answer)
-        except FailureError as error:
-            workflow.logger.warning("%s is gone: %s", wanted.holder, error)
+        if not await reached(wanted.holder, "slot", answer):
             self.give_back(SlotReturn(id=wanted.id))
 
     async def _look_for_holders(self) -> None:

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 from plans.stages import StageKind
-from workflows.calls import is_cancellation, reason
 from workflows.ids import site_slots_id
 from workflows.progress import StageProgress, StepFailed
+from workflows.signalling import reached
 from workflows.slot_model import SlotAnswer, SlotRequest, SlotReturn, SlotsState
 
 TRIES = 5
@@ -59,9 +59,9 @@ class Slots:
             try:
                 yield
             except LEAVING:
-                await self._signal(site, "give_back", SlotReturn(id=slot))
+                await _give_back(site, slot)
                 raise
-            await self._signal(site, "give_back", SlotReturn(id=slot))
+            await _give_back(site, slot)
         finally:
             self._working.discard(row_id)
 
@@ -108,9 +108,9 @@ class Slots:
                     self._go_on(row_id)
                     return slot
             except LEAVING:
-                await self._signal(site, "give_back", SlotReturn(id=slot))
+                await _give_back(site, slot)
                 raise
-            await self._signal(site, "give_back", SlotReturn(id=slot))
+            await _give_back(site, slot)
             self._answers.pop(slot, None)
             self._progress.end_if_cancelled(row_id)
             await workflow.wait_condition(lambda: not self._progress.paused or self._progress.cancelled)
@@ -133,7 +133,7 @@ class Slots:
     async def _ask(self, site: str, wanted: SlotRequest) -> None:
         """The site's slots are a workflow that somebody has to start."""
         for _ in range(TRIES):
-            if await self._signal(site, "take", wanted):
+            if await reached(site_slots_id(site), "take", wanted):
                 return
             try:
                 await workflow.start_child_workflow(
@@ -146,17 +146,6 @@ class Slots:
             except WorkflowAlreadyStartedError:
                 workflow.logger.info("another run has started the slots of %s", site)
         raise StepFailed(f"the slots of site '{site}' cannot be asked — retry")
-
-    async def _signal(self, site: str, what: str, value: object) -> bool:
-        """False: the site's slots do not exist (any more)."""
-        try:
-            await workflow.get_external_workflow_handle(site_slots_id(site)).signal(what, value)
-        except FailureError as error:
-            if is_cancellation(error):
-                raise
-            workflow.logger.info("%s of %s: %s", what, site, reason(error))
-            return False
-        return True
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -171,3 +160,7 @@ class Slots:
 
     def _go_on(self, row_id: str) -> None:
         self._progress.set(row_id, state="running", started=workflow.now(), detail="")
+
+
+async def _give_back(site: str, slot: str) -> None:
+    await reached(site_slots_id(site), "give_back", SlotReturn(id=slot))

@@ -13,6 +13,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
+from plans.leaving_out import machine_of
 from plans.model import PlanMachine
 from plans.steps import OnFailure, Step
 from workflows.ids import plan_id
@@ -47,6 +48,9 @@ class PlanStage:
             self._progress.add("machine", entry.machine)
             for step in entry.after:
                 self._progress.add(step.kind, step.name)
+        for machine in given.stage.left_out:
+            self._progress.add("machine", machine)
+            self._progress.set(self._progress.row_id(machine), state="skipped", detail=given.facts.left_out[machine])
         for step in given.stage.after:
             self._progress.add(step.kind, step.name)
 
@@ -106,7 +110,13 @@ class PlanStage:
         mine = {entry.machine for entry in given.stage.machines}
         machines = {name: where for name, where in progress.machines.items() if name in mine}
         already = {name: words for name, words in progress.already.items() if name in mine}
-        return StageResult(row=progress.table, machines=machines, held=progress.held, already=already)
+        return StageResult(
+            row=progress.table,
+            machines=machines,
+            held=progress.held,
+            already=already,
+            silent_sites=progress.silent_sites,
+        )
 
     async def _state_after(self, work: asyncio.Task[None]) -> str:
         """How the stage ended: by its work, or before that, because it has to give way."""
@@ -159,6 +169,11 @@ class PlanStage:
 
     async def _step(self, step: Step) -> None:
         row_id = self._progress.row_id(step.name)
+        about = machine_of(step)
+        if about in self._given.facts.left_out:
+            why = f"{about} is not in this run: {self._given.facts.left_out[about]}"
+            self._progress.set(row_id, state="skipped", detail=why)
+            return
         await self._with_operator(row_id, step.on_failure, lambda: self._steps.do(step, row_id))
 
     async def _with_operator(

@@ -18,13 +18,18 @@ from workflows.already import COMMITTED_ALREADY, FAILED_OVER
 from workflows.calls import call, is_cancellation, reason
 from workflows.ids import machine_id
 from workflows.jobs import GRACE
-from workflows.model import HeldJob, JobEvent, JobRequest, JobResult
+from workflows.model import AnswersNow, HeldJob, JobEvent, JobRequest, JobResult
 from workflows.progress import StageProgress, StepFailed
 from workflows.readiness import MAIN_JOB
+from workflows.signalling import reached
 from workflows.slots import Slots
 
 CHECK_HOLDS_FOR = timedelta(minutes=15)
 """Jobs asked for so soon after the run's readiness check rely on it: an outage should not wait for another one."""
+TELLS_THAT_IT_ANSWERS = "tells-machines-that-they-answer"
+"""Patch: a machine that was started again went on warning that it did not answer."""
+ASKED_AGAIN = 6
+"""A source whose site was silent before in the run is asked for that part of the usual time."""
 JOB_OF_STAGE = {
     StageKind.CLEAN_UP: JobKind.CLEANUP_TEST,
     StageKind.COMMIT: JobKind.COMMIT,
@@ -119,11 +124,19 @@ class MachineWork:
             )
         except ActivityError as error:
             raise StepFailed(reason(error)) from error
+        if earlier.trouble is not None and workflow.patched(TELLS_THAT_IT_ANSWERS):
+            await self._tell_that_it_answers(entry.machine, AnswersNow(trouble=earlier.trouble, answering=answering))
         result = earlier.model_copy(update={"answering": answering, "answered_at": workflow.now(), "trouble": None})
         return self._take_result(entry, row_id, result)
 
+    async def _tell_that_it_answers(self, machine: str, told: AnswersNow) -> None:
+        """The machine warns of its trouble until somebody tells it that this is over."""
+        await reached(machine_id(machine), "answers_now", told)
+
     def _take_result(self, entry: PlanMachine, row_id: str, result: JobResult) -> str:
         self._progress.set(row_id, result=result)
+        if result.silent_site and result.silent_site not in self._progress.silent_sites:
+            self._progress.silent_sites.append(result.silent_site)
         if result.recovered is not None:
             made = result.recovered
             self._progress.machines[entry.machine] = MachineInRun(
@@ -173,6 +186,7 @@ class MachineWork:
             of_run=facts.of_run,
             point=facts.point,
             source_unreachable=facts.source_unreachable,
+            source_answer_s=self._source_answer_s(entry.machine),
             checked=facts.checked_at is not None and workflow.now() - facts.checked_at < CHECK_HOLDS_FOR,
             hold_before_start=hold,
             start=entry.start,
@@ -180,6 +194,13 @@ class MachineWork:
             shut_down_timeout_s=entry.shutdown_timeout,
             boot_timeout_s=entry.boot_timeout,
         )
+
+    def _source_answer_s(self, machine: str) -> float | None:
+        """A site that is gone must not cost each group of the plan the full wait; one that is back answers at once."""
+        where = self._progress.machines.get(machine)
+        if where is None or where.site not in self._progress.silent_sites:
+            return None
+        return self._given.facts.timings.site_answer_s / ASKED_AGAIN
 
     def _target(self, entry: PlanMachine, kind: JobKind) -> TargetSettings | None:
         """On the way back machines are what they were."""

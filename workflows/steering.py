@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from plans.model import Plan
 from plans.steps import ManualStep
-from vault.access import Access, Action
+from vault.access import Action, Authorizer
 from workflows.model import Steer, StepRow
 
 
-def why_not(access: Access | None, identity: str, action: Action, note: str) -> str | None:
+def why_not(access: Authorizer | None, identity: str, action: Action, note: str) -> str | None:
     """Why somebody may not do something, or has not said why he does it; None when he may."""
     refusal = access.refusal(identity, action) if access is not None else None
     if refusal is None and not note.strip():
@@ -21,8 +21,16 @@ def why_not(access: Access | None, identity: str, action: Action, note: str) -> 
     return refusal
 
 
+def why_not_start(access: Authorizer | None, identity: str, *, auto_approve: bool) -> str | None:
+    """Why somebody may not have a run; None when he may. Manual steps that approve themselves need an approver."""
+    if access is None:
+        return None
+    may_not = access.refusal(identity, Action.RUN)
+    return may_not or (access.refusal(identity, Action.APPROVE) if auto_approve else None)
+
+
 def why_not_steer(
-    steer: Steer, row: StepRow | None, waiting: Sequence[StepRow], plan: Plan, access: Access | None
+    steer: Steer, row: StepRow | None, waiting: Sequence[StepRow], plan: Plan, access: Authorizer | None
 ) -> str | None:
     """Why a step of the run cannot be steered so; None when it can. ``row``: the step's, if there is one."""
     action = Action.APPROVE if steer.action == "approve" else Action.STEER
@@ -41,7 +49,7 @@ def why_not_steer(
     return _why_not_for_him(steer, row, plan, access)
 
 
-def _why_not_for_him(steer: Steer, row: StepRow, plan: Plan, access: Access | None) -> str | None:
+def _why_not_for_him(steer: Steer, row: StepRow, plan: Plan, access: Authorizer | None) -> str | None:
     """A manual step may name its approvers; skipping it would be a way around them."""
     step = next((step for step in plan.steps if step.name == row.name and isinstance(step, ManualStep)), None)
     if row.kind != "manual" or step is None or not step.approvers or steer.action == "retry":

@@ -55,16 +55,7 @@ class TestFailover:
             await _end_test(given, CopyName(machine=name, run_id=given.request.run_id))
             raise
         story.tell(f"{name} made from the point of {utc(recovered.point.time)}, network {recovered.network}")
-        answering, trouble = await start_recovered(recovered, given, story)
-        return JobResult(
-            sentences=story.sentences,
-            point=recovered.point,
-            recovered=recovered,
-            answering=answering,
-            trouble=trouble,
-            outage_began=began,
-            answered_at=workflow.now() if answering else None,
-        )
+        return await start_recovered(recovered, given, story, began)
 
 
 @workflow.defn(name=JobKind.CLEANUP_TEST.value)

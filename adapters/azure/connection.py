@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from azure.core.credentials import AzureSasCredential, TokenCredential
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
 from vault import secrets
-from vault.errors import BadInput
+from vault.errors import BadInput, LeewardError
 from vault.inventory import AzureReplicas
 
 CONNECT_WITHIN_S = 10
 ANSWER_WITHIN_S = 60
+SIGNATURE_KEPT_S = 60
+IDLE_CONNECTIONS = 128
+"""Kept open by all stores of one account; each writes, stages and reads with several at a time."""
 Credential = AzureSasCredential | TokenCredential | dict[str, str]
+
+logger = logging.getLogger(__name__)
+
+
+class _Shared(NamedTuple):
+    secret: str
+    service: BlobServiceClient
+
+
+_shared: dict[AzureReplicas, _Shared] = {}
+_guard = threading.Lock()
+
+
+def shared(settings: AzureReplicas) -> BlobServiceClient:
+    """The process's client for an account: its connections and its token serve all stores. A credential that was
+    renewed since makes a new one. Raises what :func:`connect` does."""
+    secret = secrets.resolve(settings.credential) if settings.credential else ""
+    with _guard:
+        known = _shared.get(settings)
+        if known is None or known.secret != secret:
+            known = _shared[settings] = _Shared(secret, connect(settings))
+        return known.service
 
 
 def connect(
@@ -45,28 +73,65 @@ def connect(
         settings.account_url,
         credential=_credential(settings, resolve_secret),
         retry_policy=retry_policy or ExponentialRetry(initial_backoff=1, increment_base=2, random_jitter_range=1),
+        **{"transport": _transport(settings), **transport},
+    )
+
+
+def _transport(settings: AzureReplicas) -> RequestsTransport:
+    transport = RequestsTransport(
         connection_timeout=CONNECT_WITHIN_S,
         read_timeout=ANSWER_WITHIN_S,
         connection_verify=settings.ca_file or True,
-        **transport,
     )
+    transport.open()
+    for adapter in transport.session.adapters.values():
+        adapter.init_poolmanager(1, IDLE_CONNECTIONS)
+    return transport
 
 
 def _credential(settings: AzureReplicas, resolve_secret: Callable[[str], str]) -> Credential:
     if settings.credential is None:
         return _identity()
-    secret = resolve_secret(settings.credential).strip()
-    parts = dict(part.split("=", 1) for part in secret.split(";") if "=" in part)
+    parts = _parts(resolve_secret(settings.credential))
     if {"AccountName", "AccountKey"} <= parts.keys():
         return {"account_name": parts["AccountName"], "account_key": parts["AccountKey"]}
-    signature = parts.get("SharedAccessSignature", secret).rpartition("?")[2]
-    if re.search(r"(^|&)sig=", signature):
-        return AzureSasCredential(signature)
-    raise BadInput(
-        "the credential is neither a connection string nor a shared access signature",
-        where=settings.credential,
-        remedy="store one of them there, or leave 'credential' out to use the worker's own identity in Azure",
-    )
+    return _Signature(settings.credential, resolve_secret)
+
+
+def _parts(secret: str) -> dict[str, str]:
+    """Those of a connection string."""
+    return dict(part.split("=", 1) for part in secret.strip().split(";") if "=" in part)
+
+
+class _Signature(AzureSasCredential):
+    """Read again now and then: a first copy may take longer than a signature is valid."""
+
+    def __init__(self, reference: str, resolve_secret: Callable[[str], str]) -> None:
+        self._reference = reference
+        self._resolve = resolve_secret
+        self._read_at = time.monotonic()
+        super().__init__(self._read())
+
+    @property
+    def signature(self) -> str:
+        if time.monotonic() - self._read_at >= SIGNATURE_KEPT_S:
+            self._read_at = time.monotonic()
+            try:
+                self.update(self._read())
+            except LeewardError as error:
+                logger.warning("the credential is not readable now, the signature before it stays in use: %s", error)
+        return super().signature
+
+    def _read(self) -> str:
+        secret = self._resolve(self._reference).strip()
+        signature = _parts(secret).get("SharedAccessSignature", secret).rpartition("?")[2]
+        if re.search(r"(^|&)sig=", signature):
+            return signature
+        raise BadInput(
+            "the credential is neither a connection string nor a shared access signature",
+            where=self._reference,
+            remedy="store one of them there, or leave 'credential' out to use the worker's own identity in Azure",
+        )
 
 
 def _identity() -> TokenCredential:

@@ -42,7 +42,13 @@ class Meaning(NamedTuple):
 _LOGIN = Meaning(
     AuthenticationRefused,
     "Azure Storage does not accept the credential",
-    "renew the account key, the shared access signature or the identity that the site's 'credential' refers to",
+    "renew the account key, the shared access signature or the identity that the site's 'credential' refers to; check "
+    "this host's clock",
+)
+_NO_KEYS = Meaning(
+    AuthenticationRefused,
+    "the storage account does not accept account keys",
+    "leave the site's 'credential' out, to use the worker's own identity in Azure without account keys, or allow them",
 )
 _PERMISSION = Meaning(
     AuthorizationRefused,
@@ -80,6 +86,11 @@ _TOO_MANY_SNAPSHOTS = Meaning(
     NoSpace, "Azure Storage takes no more snapshots of this blob now", "keep fewer recovery points"
 )
 _FULL = Meaning(NoSpace, "the storage account takes no more data", "free space in the account or raise its quota")
+_TOO_LARGE = Meaning(
+    InvalidState,
+    "the request is larger than Azure Storage, or a proxy on the way, takes",
+    "let proxies on the way pass requests of 4 MiB and their headers",
+)
 _OVERLOADED = Meaning(Unreachable, "Azure Storage is too busy", "leeward tries again; check the account's limits")
 _FAILED = Meaning(Unreachable, "Azure Storage failed for a moment", "leeward tries again; check Azure's status page")
 _NO_ANSWER = Meaning(
@@ -106,6 +117,7 @@ BY_CODE: dict[str, Meaning] = {
         ),
         _PERMISSION,
     ),
+    "KeyBasedAuthenticationNotPermitted": _NO_KEYS,
     **dict.fromkeys(("AccountIsDisabled", "ContainerDisabled"), _DISABLED),
     "ContainerNotFound": _NO_CONTAINER,
     **dict.fromkeys(("BlobNotFound", "ResourceNotFound"), _NO_BLOB),
@@ -127,7 +139,8 @@ BY_CODE: dict[str, Meaning] = {
     **dict.fromkeys(("InvalidBlobType", "InvalidPageRange", "ResourceTypeMismatch"), _WRONG_KIND),
     **dict.fromkeys(("BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"), _IMMUTABLE),
     "SnapshotCountExceeded": _TOO_MANY_SNAPSHOTS,
-    **dict.fromkeys(("AccountQuotaExceeded", "InsufficientStorage", "RequestBodyTooLarge"), _FULL),
+    **dict.fromkeys(("AccountQuotaExceeded", "InsufficientStorage"), _FULL),
+    "RequestBodyTooLarge": _TOO_LARGE,
     **dict.fromkeys(("ServerBusy", "SnapshotOperationRateExceeded", "TooManyRequests"), _OVERLOADED),
     **dict.fromkeys(("InternalError", "OperationTimedOut"), _FAILED),
 }
@@ -138,7 +151,7 @@ BY_STATUS: dict[int, Meaning] = {
     408: _FAILED,
     409: _CHANGED,
     412: _CHANGED,
-    413: _FULL,
+    413: _TOO_LARGE,
     429: _OVERLOADED,
     507: _FULL,
 }

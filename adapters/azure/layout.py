@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobClient, BlobLeaseClient, BlobServiceClient
 
-from adapters.azure.errors import code_of, translated
+from adapters.azure.errors import code_of, error_for, translated
 from adapters.azure.lease import Lease
 from adapters.azure.manifest import AzureManifest
-from vault.errors import NotFound
+from vault.errors import Busy, Damaged, NotFound
+
+logger = logging.getLogger(__name__)
 
 _TRIES = 3
 _READS = "point"
@@ -24,7 +28,8 @@ _READS = "point"
 class Listed(NamedTuple):
     """What there is under a replica's name, whether it counts or not."""
 
-    blobs: list[str]
+    blobs: dict[str, str]
+    """By name, the ETag."""
     snapshots: list[tuple[str, str]]
     """``(blob, snapshot)``."""
     cached: list[str]
@@ -77,8 +82,7 @@ class Layout:
             yield pin
         finally:
             lease.release()
-            with translated(self.where):
-                _delete(blob.delete_blob)
+            self._take_back(blob)
 
     def _announce(self) -> tuple[Lease, BlobClient]:
         """A writer's cleaning may take the announcement away before it has its lease: then it is made again."""
@@ -86,7 +90,7 @@ class Layout:
             blob = self._blobs.get_blob_client(f"{self._prefix}readers/{uuid.uuid4().hex}")
             lease = Lease(self.where)
             with translated(self.where):
-                blob.upload_blob(b"")
+                blob.upload_blob(b"", overwrite=True)  # by the same request, when its answer got lost
             try:
                 lease.take(blob)
             except NotFound:
@@ -96,8 +100,17 @@ class Layout:
                 return lease, blob
         raise AssertionError("unreachable")
 
+    def _take_back(self, blob: BlobClient) -> None:
+        """What was read is read, and without its lease an announcement keeps nothing: it fails nobody."""
+        try:
+            _delete(blob.delete_blob)
+        except AzureError as error:
+            logger.warning(
+                "a reader's announcement stays until the next writer clears it: %s", error_for(error, self.where).what
+            )
+
     def listed(self) -> Listed:
-        found = Listed([], [], [], {}, [])
+        found = Listed({}, [], [], {}, [])
         with translated(self.where):
             for blob in self._blobs.list_blobs(name_starts_with=self._prefix, include=["snapshots", "metadata"]):
                 if blob.name.startswith(self._prefix + "readers/"):
@@ -108,13 +121,34 @@ class Layout:
                 elif blob.snapshot:
                     found.snapshots.append((blob.name, blob.snapshot))
                 elif blob.name != self.manifest.blob_name:
-                    found.blobs.append(blob.name)
+                    found.blobs[blob.name] = blob.etag
         with translated(self.cache_where):
             found.cached.extend(blob.name for blob in self._cache.list_blobs(name_starts_with=self._prefix))
         return found
 
-    def anyone_reads(self) -> bool:
-        return bool(self.listed().readers)
+    def refuse_lost_manifest(self) -> None:
+        """Raises ``Damaged`` where recovery points are but nothing lists them: to a writer they would be leftovers.
+
+        Whoever removes a replica deletes its manifest last, and whoever makes one has no snapshots yet."""
+        found = self.listed()
+        if found.snapshots:
+            raise Damaged(
+                f"the manifest is missing, though {len(found.snapshots)} snapshots of recovery points are there",
+                where=self.where,
+                remedy="restore the blob manifest.json; or delete all blobs of the machine there, to protect it anew",
+            )
+
+    def refuse_while_read(self) -> None:
+        """Raises ``Busy``."""
+        if self.listed().readers:
+            raise self.being_read()
+
+    def being_read(self) -> Busy:
+        return Busy(
+            "a recovery point is being read",
+            where=self.where,
+            remedy="wait until the test failover or copy that reads it has its disks",
+        )
 
     def read_now(self, known: AzureManifest) -> frozenset[str]:
         """The recovery points of ``known`` that are being read, as far as one can know: a reader that has not said yet
@@ -122,49 +156,64 @@ class Layout:
         read = frozenset(self.listed().readers.values())
         return frozenset(point.id for point in known.points) if "" in read else read
 
-    def delete_unlisted(self, known: AzureManifest | None) -> bool:
+    def delete_unlisted(self, known: AzureManifest | None, confirm: Callable[[], None]) -> bool:
         """Leftovers of crashes and of dropped points. Snapshots and segments stay while anyone reads; returns whether
-        all is clean."""
+        all is clean.
+
+        Deleting a snapshot or a segment needs no lease. So ``confirm`` is called after looking: when the caller still
+        is the only writer then, what was seen and is not listed counts for nobody, now or later."""
         found = self.listed()
+        confirm()
         disks = {self.disk_name(disk.name) for disk in known.disks} if known else set()
         states = known.applied if known else []
         snapshots = {(self.disk_name(disk), snap) for state in states for disk, snap in state.snapshots.items()}
         cached = {name for layer in known.layers for name in layer.blobs.values()} if known else set()
         with translated(self.where):
             for name in found.dead_readers:
-                _delete(self._blobs.get_blob_client(name).delete_blob)
+                _delete(self._blobs.get_blob_client(name).delete_blob, unless=("LeaseIdMissing",))  # alive by now
             if found.readers:
                 return False
             for name, snapshot in found.snapshots:
                 if name in disks and (name, snapshot) not in snapshots:
                     _delete(self._blobs.get_blob_client(name, snapshot=snapshot).delete_blob)
-            for name in set(found.blobs) - disks:
-                self.delete_disk(self._blobs.get_blob_client(name))
+            for name in found.blobs.keys() - disks:
+                self._delete_disk(self._blobs.get_blob_client(name), found.blobs[name])
         with translated(self.cache_where):
             for name in set(found.cached) - cached:
                 _delete(self._cache.get_blob_client(name).delete_blob)
         return True
 
-    def delete_disk(self, blob: BlobClient, lease: str | None = None) -> None:
-        """With its snapshots. A lease that somebody left on it is broken. Not there: nothing happens."""
-        with translated(self.where):
+    def _delete_disk(self, blob: BlobClient, etag: str) -> None:
+        """With its snapshots, as it was seen: never one that somebody made in its place since. A lease that somebody
+        left on it is broken. Not there: nothing happens."""
+        as_seen = MatchConditions.IfNotModified
+
+        def delete() -> None:
             try:
-                _delete(lambda: blob.delete_blob(delete_snapshots="include", lease=lease))
+                blob.delete_blob(delete_snapshots="include", etag=etag, match_condition=as_seen)
             except AzureError as error:
-                if code_of(error) not in ("LeaseIdMissing", "LeaseLost", "LeaseIdMismatchWithBlobOperation"):
+                if code_of(error) != "ConditionNotMet":
                     raise
-                BlobLeaseClient(blob).break_lease(0)
-                _delete(lambda: blob.delete_blob(delete_snapshots="include"))
+                blob.get_blob_properties()  # gone when the answer got lost; else it is another one
+                raise
+
+        try:
+            _delete(delete)
+        except AzureError as error:
+            if code_of(error) != "LeaseIdMissing":
+                raise
+            BlobLeaseClient(blob).break_lease(0, etag=etag, match_condition=as_seen)
+            _delete(delete)
 
     def delete_manifest(self, lease: str) -> None:
         with translated(self.where):
             _delete(lambda: self.manifest.delete_blob(delete_snapshots="include", lease=lease))
 
 
-def _delete(delete: Callable[[], None]) -> None:
-    """Not there: nothing happens."""
+def _delete(delete: Callable[[], None], *, unless: tuple[str, ...] = ()) -> None:
+    """Not there, or refused with one of these codes: nothing happens."""
     try:
         delete()
     except AzureError as error:
-        if code_of(error) != "BlobNotFound":
+        if code_of(error) not in ("BlobNotFound", *unless):
             raise

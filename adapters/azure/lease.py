@@ -56,18 +56,20 @@ class Lease:
 
     def acquire(self, blob: BlobClient) -> None:
         """As :meth:`take`, with the client library's own errors."""
+        begun = time.monotonic()
         BlobLeaseClient(blob, lease_id=self.id).acquire(self._duration_s)
         with self._guard:
             self._blobs[blob.url] = blob
         if self._thread.ident is None:
-            self._renewed_at = time.monotonic()
+            self._renewed_at = begun
             self._thread.start()
 
     def take_over(self, blob: BlobClient) -> None:
-        """As :meth:`take`, ending another's lease: for blobs that belong to one of which we hold the lease."""
+        """As :meth:`take`, ending another's lease: for blobs that belong to the first one, which is ours."""
         try:
             self.take(blob)
         except Busy:
+            self.confirm()
             with translated(self._where):
                 BlobLeaseClient(blob).break_lease(0)
             self.take(blob)
@@ -85,6 +87,15 @@ class Lease:
                 where=self._where,
                 remedy="nothing is damaged; try again when no other writer is at work",
             )
+
+    def confirm(self) -> None:
+        """Ask the service whether nobody else has had the first blob since it was taken. Raises ``Busy``.
+
+        :meth:`require` goes by this host's clock, which stands still while the host sleeps or is moved."""
+        with self._guard:
+            first = next(iter(self._blobs.values()))
+        with translated(self._where):
+            BlobLeaseClient(first, lease_id=self.id).renew()
 
     def release(self) -> None:
         """Idempotent. A lease that cannot be released ends by itself."""
@@ -134,6 +145,7 @@ class WriterLease:
     Re-entrant in the thread that holds it.
 
     Args:
+        may_make: called before a manifest is made where there is none; raises to refuse.
         entered: called each time it was taken from free; ``left`` before it becomes free again, with whether the
             block succeeded.
     """
@@ -143,12 +155,14 @@ class WriterLease:
         blob: BlobClient,
         document: ManifestBlob,
         *,
+        may_make: Callable[[], None],
         entered: Callable[[Lease], None],
         left: Callable[[bool], None],
         duration_s: int = LEASE_S,
     ) -> None:
         self._blob = blob
         self._document = document
+        self._may_make = may_make
         self._entered = entered
         self._left = left
         self._duration_s = duration_s
@@ -202,6 +216,7 @@ class WriterLease:
                     break
                 if code_of(error) != "BlobNotFound":
                     raise error_for(error, self._document.where) from None
+                self._may_make()
                 self._document.make()
         raise self._busy()
 

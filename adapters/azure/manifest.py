@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobClient, BlobLeaseClient
@@ -12,10 +9,10 @@ from pydantic import ValidationError
 
 from adapters.azure.errors import code_of, error_for, translated
 from replication import manifest
-from replication.cipher import Keys, MachineKey, WrappedKey
-from replication.manifest import Layer
-from vault.domain import Disk, RecoveryPoint, Value
-from vault.errors import Damaged, NotFound
+from replication.cipher import Keys, MachineKey
+from replication.manifest import Layer, ReplicaRecord
+from vault.domain import Value
+from vault.errors import Damaged
 
 MAGIC = "leeward-azure-replica"
 
@@ -24,10 +21,6 @@ class CachedLayer(Layer):
     """A sealed delta that is not applied to the page blobs yet. ``blobs`` names each disk's segment in the cache."""
 
     blobs: dict[str, str]
-
-    @property
-    def changed_bytes(self) -> int:
-        return sum(segment.disk_bytes for segment in self.segments.values())
 
 
 class Applied(Value):
@@ -41,42 +34,21 @@ class Applied(Value):
     snapshots: dict[str, str]
 
 
-class AzureManifest(Value):
+class AzureManifest(ReplicaRecord):
     """All that is known about a replica.
 
     Attributes:
-        epoch, last_cut, seeded, seed_moment, seeded_bytes, next_sequence: as in :class:`replication.manifest.Manifest`.
         layers: sealed and not yet applied, ascending, all above the last of ``applied``.
         applied: ascending. The last one is what the page blobs hold, and stays even when it is no point any more:
-            the next delta lies over it. The others belong to points.
-        points: ascending; each is one of ``applied`` or ``layers``.
+            the next delta lies over it. The others belong to points, each of which is one of ``applied`` or ``layers``.
         live_bytes: at most so many bytes of the page blobs are not zeros.
-        key: the machine's key, wrapped by the site's, with which segments in the cache are encrypted.
+        kept_bytes: so many of a resynchronization that is not complete are in the page blobs.
     """
 
-    machine: str
-    disks: list[Disk]
-    epoch: str
-    last_cut: int = 0
-    seeded: bool = False
-    seed_moment: datetime | None = None
-    seeded_bytes: dict[str, int] = {}
-    next_sequence: int = 1
     layers: list[CachedLayer] = []
     applied: list[Applied] = []
-    points: list[RecoveryPoint] = []
     live_bytes: int = 0
-    key: WrappedKey | None = None
-
-    def with_(self, **changes: Any) -> AzureManifest:
-        return self.model_copy(update=changes)
-
-    def disk(self, name: str) -> Disk:
-        for disk in self.disks:
-            if disk.name == name:
-                return disk
-        known = ", ".join(disk.name for disk in self.disks)
-        raise NotFound(f"the replica of {self.machine} has no disk '{name}'; it has {known}")
+    kept_bytes: int = 0
 
     def without_points(self, dropped: set[str]) -> AzureManifest:
         """Snapshots of dropped points go with them, except the last state's."""
@@ -126,7 +98,18 @@ class ManifestBlob:
         try:
             return AzureManifest.model_validate(body), str(answer.properties.etag)
         except ValidationError as error:
-            raise Damaged(f"the manifest's fields are wrong ({error})", where=self.where) from error
+            raise Damaged(
+                f"the manifest's fields are wrong ({error})", where=self.where, remedy=manifest.REMEDY
+            ) from error
+
+    def etag(self) -> str:
+        """Of whatever is there; empty when nothing is. Raises ``NotFound`` for a missing container."""
+        try:
+            return str(self._blob.get_blob_properties().etag)
+        except AzureError as error:
+            if code_of(error) == "BlobNotFound":
+                return ""
+            raise error_for(error, self.where) from None
 
     def save(self, new: AzureManifest | None, etag: str, *, lease: str, metadata: dict[str, str]) -> str:
         """Atomic and durable; None: there is no replica. Returns the new ETag.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from array import array
 from bisect import bisect_right
 from collections import deque
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from azure.core.exceptions import HttpResponseError
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline import PipelineResponse
-from azure.storage.blob import BlobClient
+from azure.storage.blob import BlobClient, SequenceNumberAction
 
 from adapters.azure import vhd
 from adapters.azure.errors import code_of, translated
@@ -34,6 +36,10 @@ class PageWriter:
 
     Pages are sectors of 512 bytes; a sector that an extent covers only in part is read first. Nothing is durable
     before :meth:`flush`. After an error every further call raises it again.
+
+    A request that nobody waits for any more, because its connection broke or it took too long and was sent again, may
+    still arrive. So before a page may be written again, the blob's sequence number is raised, and each write demands
+    that it is no higher than when the write was sent: what is late is refused, and never wins over what is newer.
     """
 
     def __init__(self, blob: BlobClient, size: int, where: str, lease: Lease, pool: ThreadPoolExecutor) -> None:
@@ -47,6 +53,18 @@ class PageWriter:
         self._data: list[memoryview] = []
         self._zero = False
         self._start = self._end = 0
+        self._state = -1
+        self._fence = 0
+        self._fenced = False
+        self._reached = 0
+        """Up to where pages were written since the sequence number was raised."""
+
+    def towards(self, state: int) -> None:
+        """What is added from here on belongs to this state of the disk, which follows all those before."""
+        if state != self._state:
+            self.flush()
+            self._state = state
+            self._fenced = False
 
     def add(self, extent: Extent) -> None:
         """The extent lies inside the disk, and its bytes must not change afterwards."""
@@ -89,6 +107,7 @@ class PageWriter:
         if end == start:
             return
         self._lease.require()
+        self._keep_late_ones_out(start, end)
         if self._zero:
             self._submit(lambda: self._clear(start, -(-end // SECTOR) * SECTOR))
         elif self._whole_sectors(start, end):
@@ -96,6 +115,17 @@ class PageWriter:
         else:
             self._wait_until_running(0)  # a neighbour may be writing the same sector
             self._put_inside_sectors(start, b"".join(parts))
+
+    def _keep_late_ones_out(self, start: int, end: int) -> None:
+        if not self._fenced or start - start % SECTOR < self._reached:
+            self._wait_until_running(0)
+            with translated(self._where):
+                answer = self._blob.set_sequence_number(
+                    SequenceNumberAction.MAX, str(self._fence + 1), lease=self._lease.id
+                )
+            self._fence = int(str(answer["blob_sequence_number"]))  # an earlier writer's may be higher
+            self._fenced = True
+        self._reached = -(-end // SECTOR) * SECTOR
 
     def _submit(self, request: Callable[[], None]) -> None:
         self._wait_until_running(IN_FLIGHT - 1)
@@ -117,11 +147,11 @@ class PageWriter:
     def _put(self, offset: int, data: bytes) -> None:
         data += bytes(-len(data) % SECTOR)
         with translated(self._where):
-            self._blob.upload_page(data, offset, len(data), lease=self._lease.id)
+            self._blob.upload_page(data, offset, len(data), lease=self._lease.id, if_sequence_number_lte=self._fence)
 
     def _clear(self, start: int, end: int) -> None:
         with translated(self._where):
-            self._blob.clear_page(start, end - start, lease=self._lease.id)
+            self._blob.clear_page(start, end - start, lease=self._lease.id, if_sequence_number_lte=self._fence)
 
     def _put_inside_sectors(self, start: int, data: bytes) -> None:
         begin, end = start - start % SECTOR, start + len(data)
@@ -133,6 +163,27 @@ class PageWriter:
     def _sector(self, offset: int) -> bytes:
         with translated(self._where):
             return read_range(self._blob, offset, SECTOR)
+
+
+def create_empty(blob: BlobClient, size: int) -> None:
+    """A page blob of zeros, in the place of what a crash left there. Raises the client library's errors.
+
+    Once: a repetition of the request that arrives late finds another ETag, and empties nothing."""
+    mine = {"creation": uuid.uuid4().hex}
+    condition: dict[str, Any] = {"match_condition": MatchConditions.IfMissing}
+    for last in (False, True):
+        try:
+            blob.create_page_blob(size, metadata=mine, **condition)
+            return
+        except AzureError as error:
+            if code_of(error) not in ("BlobAlreadyExists", "ConditionNotMet"):
+                raise
+            found = blob.get_blob_properties()
+            if found.metadata == mine:  # the answer to it got lost
+                return
+            if last:
+                raise
+        condition = {"match_condition": MatchConditions.IfNotModified, "etag": found.etag}
 
 
 def read_range(blob: BlobClient, offset: int, length: int) -> bytes:
@@ -152,7 +203,10 @@ def read_footer(blob: BlobClient, disk_size: int, where: str) -> tuple[bytes, in
     with translated(where):
         try:
             found = blob.download_blob(vhd.virtual_size(disk_size), vhd.FOOTER_SIZE, raw_response_hook=note).readall()
-            return bytes(found), sizes[0]
+            if sizes:
+                return bytes(found), sizes[0]
+            # The library shows no answer to a request that it sent again.
+            return bytes(found), int(blob.get_blob_properties().size)
         except HttpResponseError as error:
             if code_of(error) != "InvalidRange":
                 raise
@@ -183,7 +237,7 @@ class PageReader:
             self._start.append(offset)
             self._end.append(offset + length)
 
-    def read_verified(self, offset: int, length: int, *, unsettled: frozenset[int]) -> bytes:  # noqa: ARG002
+    def read_verified(self, offset: int, length: int) -> bytes:
         if self.is_hole(offset, length):
             return bytes(length)
         with translated(self._where):

@@ -9,21 +9,21 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobBlock, BlobClient
 
-from adapters.azure.errors import translated
+from adapters.azure.errors import code_of, translated
 from adapters.azure.layout import Layout
 from adapters.azure.manifest import CachedLayer
 from replication import files
 from replication.cipher import FrameCipher, MachineKey
 from replication.ports import Extent
 from replication.segment import Sealed, SegmentFileWriter, SegmentHeader
-from replication.segment_reader import SegmentReader
-from vault.errors import Damaged, NotFound
+from replication.segment_reader import WITHOUT_IT, SegmentReader
+from vault.errors import Damaged
 
 PART = 4 << 20
 PARTS_IN_FLIGHT = 4
-_REMEDY = "choose a recovery point before it, or resynchronize the machine"
 
 
 class CachedSegmentWriter:
@@ -115,17 +115,19 @@ def fetch_layer(layout: Layout, layer: CachedLayer, disk: str, path: Path, key: 
     encrypted, and not with ``key``."""
     blob = layout.cached(layer.blobs[disk])
     part = path.with_name(path.name + ".part")
-    try:
-        with files.translated(part), translated(layout.cache_where), part.open("wb") as file:
+    with files.translated(part), translated(layout.cache_where), part.open("wb") as file:
+        try:
             for chunk in blob.download_blob(max_concurrency=1).chunks():
                 file.write(chunk)
-    except NotFound as error:
-        raise Damaged("a sealed segment is missing", where=layout.cache_where, remedy=_REMEDY) from error
+        except AzureError as error:
+            if code_of(error) != "BlobNotFound":  # a missing container, or a 404 of somebody on the way, costs no point
+                raise
+            raise Damaged("a sealed segment is missing", where=layout.cache_where, remedy=WITHOUT_IT) from None
     reader = SegmentReader(part, key)
     try:
         if reader.sealed.identity != layer.segments[disk].identity:
             raise Damaged(
-                "another segment lies in the place of the sealed one", where=layout.cache_where, remedy=_REMEDY
+                "another segment lies in the place of the sealed one", where=layout.cache_where, remedy=WITHOUT_IT
             )
         reader.verify()
         with files.translated(part):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,12 +16,13 @@ from adapters.azure.errors import translated
 from adapters.azure.layout import Layout
 from adapters.azure.lease import Lease
 from adapters.azure.manifest import Applied, AzureManifest, CachedLayer, ManifestBlob, open_key
-from adapters.azure.pages import WRITERS, PageWriter, read_footer
+from adapters.azure.pages import WRITERS, PageWriter, create_empty, read_footer
 from adapters.azure.segments import CachedSegmentWriter, fetch_layer
-from replication import files
+from replication import files, rules
 from replication.cipher import Keys, MachineKey
 from replication.manifest import StoredSegment
 from replication.ports import Extent
+from replication.scratch import scratch_folder
 from replication.segment import Sealed, SegmentHeader
 from replication.segment_reader import SegmentReader
 from vault.domain import Disk, RecoveryPoint
@@ -38,13 +38,13 @@ class _Staged(NamedTuple):
     sealed: Sealed
     blob: str
 
+    @property
+    def place(self) -> tuple[int, str, int]:
+        return self.header.sequence, self.header.epoch, self.header.cut
+
 
 class Session:
-    """One writer, from taking the lease to giving it back.
-
-    Attributes:
-        known: the manifest as it is in Azure; None: there is no replica.
-    """
+    """One writer, from taking the lease to giving it back."""
 
     def __init__(
         self, layout: Layout, document: ManifestBlob, lease: Lease, holder: dict[str, str], keys: Keys
@@ -54,17 +54,32 @@ class Session:
         self._document = document
         self._holder = holder
         self._keys = keys
-        self._folder = tempfile.TemporaryDirectory(prefix="leeward-")
+        self._scratch = ExitStack()
+        self._folder = self._scratch.enter_context(scratch_folder())
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="azure")
         self._pages: dict[str, PageWriter] = {}
         self._staged: dict[str, _Staged] = {}
         self._clean = False
         self._etag = ""
-        self.known: AzureManifest | None = None
+        self._known: AzureManifest | None = None
+        self._damage: Damaged | None = None
+
+    @property
+    def known(self) -> AzureManifest | None:
+        """The manifest as it is in Azure; None: there is no replica. Raises ``Damaged``."""
+        if self._damage is not None:
+            raise self._damage
+        return self._known
 
     def begin(self) -> None:
-        """Read the manifest, keep other writers off the disks, and clear the leftovers of a crash."""
-        self.known, self._etag = self._document.read()
+        """Read the manifest, keep other writers off the disks, and clear the leftovers of a crash.
+
+        When it is damaged, whoever asks for it will hear so; the replica can still be removed."""
+        try:
+            self._known, self._etag = self._document.read()
+        except Damaged as damage:
+            self._damage, self._etag = damage, self._document.etag()
+            return
         for disk in self.known.disks if self.known else []:
             try:
                 self.lease.take_over(self._layout.disk(disk.name))
@@ -82,12 +97,12 @@ class Session:
                     pages.abandon()
         finally:
             self._pool.shutdown(cancel_futures=True)
-            self._folder.cleanup()
+            self._scratch.close()
 
     def manifest(self) -> AzureManifest:
         """Raises ``NotFound``."""
         if self.known is None:
-            raise NotFound("there is no replica here", where=self._layout.where)
+            raise rules.no_replica(self._layout.where)
         return self.known
 
     def save(self, new: AzureManifest | None) -> None:
@@ -95,19 +110,23 @@ class Session:
         self.lease.require()
         self._clean = False
         self._etag = self._document.save(new, self._etag, lease=self.lease.id, metadata=self._holder)
-        self.known = new
+        self._known, self._damage = new, None
 
     def clean(self) -> None:
         """Delete what the manifest does not list, as far as nobody reads it."""
         if not self._clean:
-            self._clean = self._layout.delete_unlisted(self.known)
+            self._clean = self._layout.delete_unlisted(self.known, self.lease.confirm)
 
     def delete_replica(self) -> None:
-        """The manifest first: without it the rest does not count. Its blob, and with it the lease, goes last."""
-        for disk in self.known.disks if self.known else []:
+        """The manifest first: without it the rest does not count. Its blob, and with it the lease, goes last.
+
+        Raises ``Busy`` when somebody began to read meanwhile: the rest is deleted by the next try."""
+        for disk in self._known.disks if self._known else []:
             self.lease.forget(self._layout.disk(disk.name))
         self.save(None)
         self.clean()
+        if not self._clean:
+            raise self._layout.being_read()
         self.lease.forget(self._layout.manifest)
         self._layout.delete_manifest(self.lease.id)
 
@@ -118,17 +137,20 @@ class Session:
         blob = self._layout.disk(disk.name)
         footer = vhd.footer(disk.size, uuid.uuid4(), datetime.now(UTC))
         with translated(self._layout.where):
-            blob.create_page_blob(vhd.blob_size(disk.size))
+            create_empty(blob, vhd.blob_size(disk.size))
         self.lease.take(blob)
         with translated(self._layout.where):
             blob.upload_page(footer, vhd.virtual_size(disk.size), len(footer), lease=self.lease.id)
 
-    def pages(self, disk: Disk) -> PageWriter:
+    def pages(self, disk: Disk, state: int | None = None) -> PageWriter:
+        """What brings a disk to this state; default: the one that is made next."""
         if disk.name not in self._pages:
             self._pages[disk.name] = PageWriter(
                 self._layout.disk(disk.name), disk.size, self._layout.where, self.lease, self._pool
             )
-        return self._pages[disk.name]
+        pages = self._pages[disk.name]
+        pages.towards(self.manifest().next_sequence if state is None else state)
+        return pages
 
     def upload(self, disk: Disk, image: Path) -> None:
         """The data of a raw image; its holes are left as they are in the blob."""
@@ -206,7 +228,7 @@ class Session:
         blobs: dict[str, str] = {}
         for disk in known.disks:
             staged = self._staged.get(disk.name)
-            if staged is None or (staged.header.epoch, staged.header.cut) != (epoch, cut):
+            if staged is None or staged.place != (known.next_sequence, epoch, cut):
                 raise InvalidState(f"cut {cut} has no closed segment of '{disk.name}'", where=self._layout.where)
             sealed = staged.sealed
             segments[disk.name] = StoredSegment(
@@ -220,31 +242,57 @@ class Session:
 
         Writing a layer again writes the same bytes to the same pages: a crash anywhere is repaired by repeating."""
         while self.known and self.known.layers:
-            known, layer = self.known, self.known.layers[0]
-            for disk in known.disks:
-                self._apply(layer, disk)
-            point = next((point for point in known.points if point.sequence == layer.sequence), None)
-            state = self.take_snapshots(layer.sequence, layer.epoch, layer.cut, point)
-            applied = known.with_(
-                layers=known.layers[1:],
-                applied=[*known.applied, state],
-                live_bytes=min(known.disk_bytes, known.live_bytes + layer.changed_bytes),
-            )
-            self.save(applied.without_points(set()))
+            self._apply(self.known.layers[0])
+            self._fix(self.known.layers[0])
 
     def apply_or_discard(self) -> None:
         """Before a resynchronization: a delta that is damaged in the cache is lost, and the machine is compared with
         the last state that is whole."""
-        try:
-            self.apply_sealed()
-        except Damaged as damage:
-            known = self.manifest()
-            lost = {layer.sequence for layer in known.layers}
-            logger.error("%s: recovery points are lost, %d in all: %s", self._layout.where, len(lost), damage)
-            points = [point for point in known.points if point.sequence not in lost]
-            self.save(known.with_(layers=[], points=points, epoch="", last_cut=0))
+        while self.known and self.known.layers:
+            try:
+                self._apply(self.known.layers[0])
+            except Damaged as damage:
+                self._discard_layers(damage)
+            else:
+                self._fix(self.known.layers[0])
 
-    def _apply(self, layer: CachedLayer, disk: Disk) -> None:
+    def _discard_layers(self, damage: Damaged) -> None:
+        """A part of the first may be in the page blobs, of another disk or from before a crash. So what they hold is
+        fixed as a state of its own: the next delta lies over that, not over the one before."""
+        known = self.manifest()
+        lost = {layer.sequence for layer in known.layers}
+        logger.error("%s: recovery points are lost, %d in all: %s", self._layout.where, len(lost), damage)
+        points = [point for point in known.points if point.sequence not in lost]
+        state = self.take_snapshots(known.next_sequence, "", 0, None)
+        left = known.with_(
+            layers=[],
+            points=points,
+            applied=[*known.applied, state],
+            next_sequence=known.next_sequence + 1,
+            live_bytes=min(known.disk_bytes, known.live_bytes + known.layers[0].changed_bytes),
+            epoch="",
+            last_cut=0,
+        )
+        self.save(left.without_points(set()))
+
+    def _fix(self, layer: CachedLayer) -> None:
+        """The page blobs hold the first layer: its snapshots take its place."""
+        known = self.manifest()
+        point = next((point for point in known.points if point.sequence == layer.sequence), None)
+        state = self.take_snapshots(layer.sequence, layer.epoch, layer.cut, point)
+        applied = known.with_(
+            layers=known.layers[1:],
+            applied=[*known.applied, state],
+            live_bytes=min(known.disk_bytes, known.live_bytes + layer.changed_bytes),
+        )
+        self.save(applied.without_points(set()))
+
+    def _apply(self, layer: CachedLayer) -> None:
+        """Raises ``Damaged`` when one of its segments is."""
+        for disk in self.manifest().disks:
+            self._apply_segment(layer, disk)
+
+    def _apply_segment(self, layer: CachedLayer, disk: Disk) -> None:
         path = self._local(layer.blobs[disk.name])
         with ExitStack() as opened:
             key = open_key(self._keys, self.manifest())
@@ -253,10 +301,11 @@ class Session:
             )
             opened.callback(files.delete, path)
             opened.callback(reader.close)
+            pages = self.pages(disk, layer.sequence)
             for extents in reader.frames():
                 for extent in extents:
-                    self.pages(disk).add(extent)
-            self.pages(disk).flush()
+                    pages.add(extent)
+            pages.flush()
 
     def _local(self, name: str) -> Path:
-        return Path(self._folder.name) / name.rpartition("/")[2]
+        return self._folder / name.rpartition("/")[2]

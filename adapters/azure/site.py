@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adapters.azure.connection import connect
+from adapters.azure.connection import shared
 from adapters.azure.errors import translated
 from adapters.ports import Beat, JudgesReplicas, ScriptResult, StreamTarget
 from replication.ports import ReplicaStore, Report
@@ -57,7 +57,7 @@ class AzureSite(StreamTarget, JudgesReplicas):
         subject, settings = f"site {self.site}", self._settings
         containers = settings.container, settings.cache_container
         try:
-            service = connect(settings)
+            service = shared(settings)
             for container in containers:
                 with translated(f"{settings.account_url}/{container}"):
                     service.get_container_client(container).get_container_properties()

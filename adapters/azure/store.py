@@ -15,8 +15,8 @@ from pathlib import Path
 
 from azure.storage.blob import BlobServiceClient
 
-from adapters.azure import views
-from adapters.azure.connection import connect
+from adapters.azure import vhd, views
+from adapters.azure.connection import shared
 from adapters.azure.download import copy_sparse
 from adapters.azure.layout import Layout
 from adapters.azure.lease import LEASE_S, Lease, WriterLease
@@ -32,7 +32,7 @@ from replication.retention import expired, resolve
 from replication.segment import SegmentHeader
 from replication.view import ViewChecksums
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
-from vault.errors import Busy, InvalidState, NotFound
+from vault.errors import InvalidState
 from vault.inventory import AzureReplicas
 
 
@@ -63,15 +63,20 @@ class AzureReplicaStore:
         self._where = self._layout.where
         self._document = ManifestBlob(self._layout.manifest, self._where)
         self._lock = WriterLease(
-            self._layout.manifest, self._document, entered=self._entered, left=self._left, duration_s=lease_s
+            self._layout.manifest,
+            self._document,
+            may_make=self._layout.refuse_lost_manifest,
+            entered=self._entered,
+            left=self._left,
+            duration_s=lease_s,
         )
         self._session: Session | None = None
 
     @classmethod
     def open(cls, settings: AzureReplicas, machine: str, site_key: SiteKey | None = None) -> AzureReplicaStore:
-        """The store that a site's ``replica_store`` names. Raises what :func:`connect` does."""
+        """The store that a site's ``replica_store`` names. Raises what :func:`shared` does."""
         return cls(
-            connect(settings),
+            shared(settings),
             machine=machine,
             container=settings.container,
             cache_container=settings.cache_container,
@@ -88,17 +93,7 @@ class AzureReplicaStore:
 
     def state(self) -> ReplicaState:
         known = self._manifest()
-        return ReplicaState(
-            disks=known.disks,
-            seeded=known.seeded,
-            seeded_bytes=known.seeded_bytes,
-            seed_moment=known.seed_moment,
-            epoch=known.epoch,
-            last_cut=known.last_cut,
-            points=known.points,
-            stored_bytes=known.stored_bytes,
-            key=known.key,
-        )
+        return known.state(known.stored_bytes)
 
     def resolve(self, choice: str) -> RecoveryPoint:
         return resolve(self._manifest().points, choice, self._where)
@@ -106,7 +101,7 @@ class AzureReplicaStore:
     # --- seeding ----------------------------------------------------------------------------------------------
 
     def create(self, disks: list[Disk], epoch: str) -> None:
-        check_disks(disks)
+        self._check_disks(disks)
         with self._writing("creating the replica") as session:
             self._make_unseeded(session, disks, epoch)
 
@@ -152,7 +147,7 @@ class AzureReplicaStore:
 
     def adopt(self, images: dict[str, Path], disks: list[Disk], epoch: str) -> None:
         """The images are uploaded, and deleted once they are in Azure: from there they cannot be moved."""
-        check_disks(disks)
+        self._check_disks(disks)
         with self._writing("adopting images") as session:
             present = {disk.name: images[disk.name] for disk in disks if images.get(disk.name, Path()).is_file()}
             adoption.refuse_other_sizes(present, disks)
@@ -195,7 +190,7 @@ class AzureReplicaStore:
             return rules.sealed_already(known, cut, numbers, self._where)
         rules.refuse_gap(known, cut, epoch, self._where)
         layer = session.staged_layer(cut, epoch)
-        changed = layer.changed_bytes
+        changed = known.kept_bytes + layer.changed_bytes
         point = rules.new_point(self._machine, layer.sequence, epoch, cut, time, kind, changed, group)
         session.save(
             known.with_(
@@ -204,10 +199,28 @@ class AzureReplicaStore:
                 next_sequence=point.sequence + 1,
                 layers=[*known.layers, layer],
                 points=[*known.points, point],
+                kept_bytes=0,
             ),
         )
         session.apply_sealed()
         return point
+
+    def keep_differences(self, epoch: str) -> None:
+        """They are applied like a delta; the snapshots of the points before do not change."""
+        session = self._require_lock()
+        known = self._manifest()
+        rules.refuse_gap(known, 0, epoch, self._where)
+        layer = session.staged_layer(0, epoch)
+        session.save(
+            known.with_(
+                epoch="",
+                last_cut=0,
+                next_sequence=layer.sequence + 1,
+                layers=[*known.layers, layer],
+                kept_bytes=known.kept_bytes + layer.changed_bytes,
+            )
+        )
+        session.apply_sealed()
 
     # --- recovery points --------------------------------------------------------------------------------------
 
@@ -290,21 +303,21 @@ class AzureReplicaStore:
 
     def keep_only(self, point: RecoveryPoint) -> None:
         with self._writing("dropping all other recovery points") as session:
-            self._refuse_while_read()
+            self._layout.refuse_while_read()
             session.apply_sealed()
             known = self._manifest()
             point = resolve(known.points, point.id, self._where)
             newest = known.applied[-1].sequence == point.sequence
             followed = (known.epoch, known.last_cut) if newest else ("", 0)
             kept = known.without_points({other.id for other in known.points} - {point.id})
-            session.save(kept.with_(epoch=followed[0], last_cut=followed[1]))
+            session.save(kept.with_(epoch=followed[0], last_cut=followed[1], kept_bytes=0))
             session.clean()
 
     def remove(self) -> None:
-        if not self._document.read()[1]:
+        if not self._document.etag():
             return
         with self._writing("removing the replica") as session:
-            self._refuse_while_read()
+            self._layout.refuse_while_read()
             session.delete_replica()
 
     # --- the writer's session -----------------------------------------------------------------------------------
@@ -338,13 +351,18 @@ class AzureReplicaStore:
     def _manifest(self) -> AzureManifest:
         known = self._read()
         if known is None:
-            raise NotFound("there is no replica here", where=self._where)
+            raise rules.no_replica(self._where)
         return known
 
     def _unseeded(self) -> AzureManifest:
         known = self._manifest()
         rules.require_unseeded(known, self._where)
         return known
+
+    def _check_disks(self, disks: list[Disk]) -> None:
+        check_disks(disks)
+        for disk in disks:
+            vhd.require_fit(disk, self._where)
 
     def _make_unseeded(self, session: Session, disks: list[Disk], epoch: str) -> None:
         zero = {disk.name: 0 for disk in disks}
@@ -362,11 +380,3 @@ class AzureReplicaStore:
     def _data_bytes(self, known: AzureManifest) -> int:
         readers = [views.snapshot(self._layout, known, disk.name, known.applied[-1]) for disk in known.disks]
         return sum(length for reader in readers for _, length in reader.data_ranges())
-
-    def _refuse_while_read(self) -> None:
-        if self._layout.anyone_reads():
-            raise Busy(
-                "a recovery point is being read",
-                where=self._where,
-                remedy="wait until the test failover or copy that reads it has its disks",
-            )

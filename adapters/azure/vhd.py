@@ -11,6 +11,7 @@ import struct
 import uuid
 from datetime import UTC, datetime
 
+from vault.domain import Disk
 from vault.errors import BadInput
 
 SECTOR = 512
@@ -37,14 +38,18 @@ _MAX_SECTORS = 65535 * 16 * 255
 
 
 def virtual_size(disk_size: int) -> int:
-    """The disk's size as Azure wants it: rounded up to a whole MiB. Raises ``BadInput`` beyond a page blob's limit."""
-    rounded = -(-disk_size // ALIGNMENT) * ALIGNMENT
-    if rounded > MAX_DISK:
+    """The disk's size as Azure wants it: rounded up to a whole MiB."""
+    return -(-disk_size // ALIGNMENT) * ALIGNMENT
+
+
+def require_fit(disk: Disk, where: str) -> None:
+    """Raises ``BadInput`` beyond a page blob's limit."""
+    if virtual_size(disk.size) > MAX_DISK:
         raise BadInput(
-            f"a disk of {disk_size} bytes does not fit into a page blob of at most 8 TiB",
+            f"disk '{disk.name}' of {disk.size} bytes does not fit into a page blob of at most 8 TiB",
+            where=where,
             remedy="leave the disk out, or replicate the machine to another kind of replica store",
         )
-    return rounded
 
 
 def blob_size(disk_size: int) -> int:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 
 from adapters.azure.layout import Layout
 from adapters.azure.manifest import Applied, AzureManifest, open_key
 from adapters.azure.pages import PageReader
 from adapters.azure.segments import fetch_layer
+from replication import rules
 from replication.cipher import Keys
+from replication.scratch import scratch_folder
 from replication.segment_reader import SegmentReader
 from replication.view import LayeredView
 from vault.domain import RecoveryPoint
-from vault.errors import InvalidState, NotFound
 
 
 def sequence_of(known: AzureManifest, point: RecoveryPoint | None, where: str) -> int:
     """The number of the state that a point means (default: the newest). Raises ``NotFound``, ``InvalidState``."""
     if not known.points:
-        raise InvalidState("the replica has no recovery point yet", where=where)
+        raise rules.no_point_yet(where)
     if point is None:
         return known.points[-1].sequence
     if point.id not in {other.id for other in known.points}:
-        raise NotFound(f"the recovery point {point.id} does not exist any more", where=where)
+        raise rules.no_such_point(point.id, where)
     return point.sequence
 
 
@@ -44,7 +43,7 @@ def open_state(
     layers: list[SegmentReader] = []
     waiting = [layer for layer in known.layers if not exact and layer.sequence <= sequence]
     if waiting:
-        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="leeward-")))
+        folder = opened.enter_context(scratch_folder())
         key = open_key(keys, known)
         for layer in waiting:
             layers.append(fetch_layer(layout, layer, disk, folder / str(layer.sequence), key))

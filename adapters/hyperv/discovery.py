@@ -5,9 +5,9 @@ Two operations a host: what it says about itself, and all of its machines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from adapters.hyperv.facts import HostFacts, VirtualDisk, VirtualMachine
+from adapters.hyperv.facts import HostFacts, Replication, VirtualDisk, VirtualMachine
 from adapters.hyperv.hosts import HyperVHosts
 from adapters.hyperv.operations import INVENTORY, InventoryRequest
 from adapters.hyperv.states import HEALTH, ROLES, STATES, Role, Standing
@@ -48,13 +48,19 @@ class HostFound(Value):
     trouble: str = ""
 
 
-def discover(hosts: HyperVHosts) -> list[HostFound]:
+RESYNC = "resynchronize it: leeward resync, or wait for the window of its policy"
+Excluded = Mapping[str, list[str]]
+"""Paths of disks that the inventory excludes, by the machine's name in Hyper-V."""
+
+
+def discover(hosts: HyperVHosts, excluded: Excluded | None = None) -> list[HostFound]:
     """All hosts at once, in the order of the inventory. A host that does not answer is told, and hides no other."""
+    left_out = by_name(excluded)
 
     def ask(host: str) -> HostFound:
         facts = hosts.facts(host)
         machines = hosts.run(host, INVENTORY, InventoryRequest()).machines
-        found = [MachineFound(host=host, machine=vm, findings=list(obstacles(vm))) for vm in machines]
+        found = [MachineFound(host=host, machine=vm, findings=against(vm, left_out(vm.name))) for vm in machines]
         return HostFound(host=host, facts=facts, machines=found)
 
     answers = hosts.on_all(ask)
@@ -64,14 +70,24 @@ def discover(hosts: HyperVHosts) -> list[HostFound]:
     ]
 
 
+def by_name(excluded: Excluded | None) -> Callable[[str], list[str]]:
+    """Names of machines are the same in either case."""
+    folded = {name.casefold(): paths for name, paths in (excluded or {}).items()}
+    return lambda name: folded.get(name.casefold(), [])
+
+
+def against(vm: VirtualMachine, excluded: list[str]) -> list[Finding]:
+    """All that a site's discovery says of a machine."""
+    return [*obstacles(vm, excluded), *unknown_exclusions(vm.name, vm.disks, excluded)]
+
+
 def _said(error: LeewardError) -> str:
     return f"{error.what} — {error.remedy}" if error.remedy else error.what
 
 
 def obstacles(vm: VirtualMachine, excluded_disks: list[str] | None = None) -> Iterator[Finding]:
     """What keeps a machine from being protected by Hyper-V Replica, or from being protected well."""
-    excluded = {path.casefold() for path in excluded_disks or []}
-    replicated = [disk for disk in vm.disks if disk.path.casefold() not in excluded]
+    replicated = [disk for disk in vm.disks if not disk.is_among(excluded_disks or [])]
     if not replicated:
         yield _finding(vm, Severity.FAIL, "it has no disk to replicate", "give it a virtual disk")
     for disk in replicated:
@@ -88,6 +104,34 @@ def obstacles(vm: VirtualMachine, excluded_disks: list[str] | None = None) -> It
     if vm.state.value.endswith("Critical"):
         yield _finding(vm, Severity.FAIL, f"it is {vm.state}: its storage is gone", "bring its storage back")
     yield from _of_replication(vm)
+    yield from _left_behind(vm, replicated)
+
+
+def unknown_exclusions(subject: str, disks: list[VirtualDisk], excluded: list[str]) -> Iterator[Finding]:
+    """A name that means no disk excludes nothing."""
+    for path in excluded:
+        if not any(disk.is_among([path]) for disk in disks):
+            yield Finding.failed(
+                subject,
+                f"'{path}', which 'excluded_disks' names, is none of its disks",
+                f"it has: {', '.join(disk.base_path or disk.path for disk in disks)}; correct the inventory",
+            )
+
+
+def _left_behind(vm: VirtualMachine, wanted: list[VirtualDisk]) -> Iterator[Finding]:
+    """A disk that is attached to a machine after it was protected is not replicated by itself."""
+    replication = vm.replication
+    if replication is None or ROLES[replication.mode] is not Role.SOURCE or not replication.replicated_disks:
+        return
+    for disk in wanted:
+        if not disk.is_among(replication.replicated_disks):
+            yield _finding(
+                vm,
+                Severity.WARN,
+                f"disk {disk.controller} ({disk.path}) is not replicated: after a failover the machine lacks it",
+                f"Set-VMReplication -VMName '{vm.name}' -ReplicatedDisks (Get-VMHardDiskDrive -VMName '{vm.name}') "
+                "on the host, or name it in 'excluded_disks'",
+            )
 
 
 def _of_disk(vm: VirtualMachine, disk: VirtualDisk) -> Iterator[Finding]:
@@ -117,14 +161,44 @@ def _of_replication(vm: VirtualMachine) -> Iterator[Finding]:
             f"it is in a relationship of another system ({vm.replication.mode}, {vm.replication.state})",
             "end that relationship first",
         )
+    elif role is Role.TEST_COPY:
+        yield _finding(vm, Severity.FAIL, "it is the copy of a test failover", "protect the machine itself")
+    elif role is Role.TARGET and standing not in (Standing.FAILED_OVER, Standing.COMMITTED):
+        yield _finding(
+            vm, Severity.FAIL, f"it is a replica, of {vm.replication.primary_server}", "name the site where it runs"
+        )
+    elif role is Role.TARGET and vm.replication.extended_to:
+        yield _finding(vm, Severity.FAIL, extended(vm.replication), end_extension(vm.name))
     elif role is Role.SOURCE:
         severity = HEALTH[vm.replication.health]
         yield _finding(
             vm,
             severity,
             f"it is replicated to {vm.replication.replica_server}: {standing}, health {vm.replication.health}",
-            "" if severity is Severity.PASS else "see its replication health on the host: Measure-VMReplication",
+            "" if severity is Severity.PASS else _mend(vm.name, standing),
         )
+
+
+def _mend(name: str, standing: Standing) -> str:
+    if standing in (Standing.RESYNC_REQUIRED, Standing.RESYNCHRONIZING):
+        return RESYNC
+    return (
+        go_on(name) if standing is Standing.PAUSED else "see its replication health on the host: Measure-VMReplication"
+    )
+
+
+def go_on(name: str) -> str:
+    return f"Resume-VMReplication -VMName '{name}' on the host"
+
+
+def extended(replication: Replication) -> str:
+    """Why a replica that is replicated further cannot be turned round: a machine has one replica. Source: "Mastering
+    Windows Server 2016 Hyper-V", on failing back with extended replication."""
+    return f"it is replicated further, to {replication.extended_to}: it cannot be replicated back, too"
+
+
+def end_extension(name: str) -> str:
+    return f"Remove-VMReplication -VMName '{name}' -ReplicationRelationshipType Extended on the host"
 
 
 def _finding(vm: VirtualMachine, severity: Severity, what: str, remedy: str = "") -> Finding:

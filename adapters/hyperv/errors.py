@@ -33,11 +33,16 @@ VMM = "error ids of the VirtualMachineManager module, which begin FullyQualified
 
 RIGHTS = (
     "let the account manage the host: a member of Hyper-V Administrators and Remote Management Users, or of "
-    "Administrators (docs/hyperv.md)"
+    "Administrators; on a cluster's nodes also Grant-ClusterAccess (docs/hyperv.md)"
 )
 QUOTA = "wait, or end other remote shells of this account, or raise the host's WinRM quota (winrm get winrm/config)"
 AGAIN = "check that the host is up and its WinRM service runs; the operation is repeated"
+CHECK_PATH = "check the path, and that its drive is there"
 SPACE = "free space on the host's volume, or move the virtual machine's files"
+
+
+class MissingPath(NotFound):
+    """The host has no such file or folder. Of a machine that was moved away another :class:`NotFound` tells."""
 
 
 class Meaning(NamedTuple):
@@ -108,8 +113,8 @@ RESULTS: dict[int, Meaning] = {
     0x800B010F: Meaning(AuthenticationRefused, "the certificate needs the name the host is addressed by", WINERROR),
     0x80092012: Meaning(AuthenticationRefused, "make the certificate's revocation list reachable", WINERROR),
     0x80092013: Meaning(Unreachable, "make the certificate's revocation list reachable", WINERROR),
-    0x80070002: Meaning(NotFound, "check the path", WINERROR),
-    0x80070003: Meaning(NotFound, "check the path", WINERROR),
+    0x80070002: Meaning(MissingPath, CHECK_PATH, WINERROR),
+    0x80070003: Meaning(MissingPath, CHECK_PATH, WINERROR),
     0x80070057: Meaning(BadInput, "check the request against docs/hyperv.md", WINERROR),
     0x80070032: Meaning(InvalidState, "the host's version or the virtual machine's disks do not support it", WINERROR),
 }
@@ -124,7 +129,7 @@ RETURN_VALUES: dict[int, Meaning] = {
     32775: Meaning(InvalidState, "see the machine's replication state: leeward hyperv check, Get-VMReplication", WMI),
     32777: Meaning(Unreachable, AGAIN, WMI),
     32778: Meaning(NoSpace, "free memory on the host", WMI),
-    32779: Meaning(NotFound, "check the path", WMI),
+    32779: Meaning(MissingPath, CHECK_PATH, WMI),
 }
 
 IDENTIFIERS: dict[str, Meaning] = {

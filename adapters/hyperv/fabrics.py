@@ -54,9 +54,14 @@ class HyperVFabrics:
     def discover(self, site: str) -> list[HostFound]:
         """What runs on the site's hosts, and what of it can be protected; from VMM when the site has it."""
         fabric = self.hypervisor(site)
+        excluded = {
+            machine.hyperv.name or name: machine.hyperv.excluded_disks
+            for name, machine in self._inventory.machines.items()
+            if machine.hyperv is not None and machine.site == site
+        }
         if isinstance(fabric, VmmHypervisor):
-            return vmm_discovery.discover(fabric.managed)
-        return discovery.discover(fabric.hosts)
+            return vmm_discovery.discover(fabric.managed, excluded)
+        return discovery.discover(fabric.hosts, excluded)
 
 
 def sessions(site: Site) -> dict[str, Runs]:

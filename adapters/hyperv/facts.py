@@ -6,6 +6,7 @@ relationship and keeps it when it is renamed or moved, its name may change at an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import AwareDatetime
@@ -56,6 +57,9 @@ class Certificate(Value):
     thumbprint: str
     subject: str
     not_after: AwareDatetime
+    dns_names: list[str] = []
+    usages: list[str] = []
+    """The object identifiers of its extended key usage; none: it may be used for everything."""
 
 
 class HostFacts(Value):
@@ -75,6 +79,7 @@ class HostFacts(Value):
     """Empty: not a cluster node."""
     replica_broker: str = ""
     """The network name of the cluster's Hyper-V Replica Broker; empty: there is none."""
+    broker_online: bool = True
     replica_server: ReplicaServer | None = None
     """None: the module is missing, or the login may not ask."""
     replica_firewall_open: bool = False
@@ -94,6 +99,8 @@ class VirtualDisk(Value):
     kind: Literal["Fixed", "Dynamic", "Differencing", "Unknown"] = "Unknown"
     format: Literal["VHD", "VHDX", "VHDSet", "Unknown"] = "Unknown"
     parent_path: str = ""
+    base_path: str = ""
+    """The file at the bottom of checkpoints, by which people know the disk; empty: there are none, or nobody tells."""
     controller: str
     """``SCSI 0:1``: kind, number and location."""
     pass_through: bool = False
@@ -102,6 +109,10 @@ class VirtualDisk(Value):
     """Other machines may write to it too."""
     problem: str = ""
     """Why the host could not read the file's header; sizes and kind are unknown then."""
+
+    def is_among(self, paths: Iterable[str]) -> bool:
+        """Whether one of the paths means this disk."""
+        return not {self.path.casefold(), self.base_path.casefold()}.isdisjoint(path.casefold() for path in paths)
 
 
 class Checkpoint(Value):
@@ -145,6 +156,8 @@ class Replication(Value):
     replicated_disks: list[str] = []
     test_vm_id: str = ""
     """On a replica: the copy that a test failover made; empty: none runs."""
+    extended_to: str = ""
+    """On a replica: the server of a replica of its own (extended replication); empty: it has none."""
 
 
 class VirtualMachine(Value):
@@ -157,6 +170,9 @@ class VirtualMachine(Value):
     version: str
     notes: str = ""
     clustered: bool = False
+    automatic_start: str = ""
+    """Whether its host starts it by itself when that was restarted (``-AutomaticStartAction`` of Set-VM)."""
+    automatic_start_delay_s: int = 0
     disks: list[VirtualDisk] = []
     checkpoints: list[Checkpoint] = []
     integration_services: list[IntegrationService] = []
@@ -167,6 +183,8 @@ class VirtualMachine(Value):
 
 class HostInventory(Value):
     machines: list[VirtualMachine]
+    uptime_s: float | None = None
+    """Since the host was started."""
 
 
 class Measurement(Value):

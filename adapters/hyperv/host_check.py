@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from adapters.hyperv.facts import Certificate, HostFacts, ReplicaServer
+from adapters.hyperv import certificates
+from adapters.hyperv.facts import HostFacts, ReplicaServer
 from adapters.hyperv.operations import CHECK_HOST, Nothing
 from adapters.hyperv.session import HostSession
 from vault.domain import Finding, Severity, Value
@@ -17,14 +18,15 @@ from vault.errors import LeewardError
 CHECK_TIMEOUT_S = 120.0
 LARGEST_SKEW = timedelta(minutes=5)
 """Kerberos' default "Maximum tolerance for computer clock synchronization"."""
-CERTIFICATE_WARNING = timedelta(days=30)
 LEAST_FREE = 0.1
 """Of a volume that takes replicas."""
 WINDOWS_2012_R2 = (6, 3)
 """The first with a choice of replication frequency, and the oldest that leeward's scripts are meant for."""
+USE_NEWER = "use Windows Server 2012 R2 or newer"
 WINDOWS_2016 = (10, 0)
 """The first with resilient change tracking, which replication to Azure reads."""
 POWERSHELL = (5, 1)
+START_BROKER = "bring its role online: Start-ClusterGroup"
 
 
 class HostChecked(Value):
@@ -80,8 +82,8 @@ def _login(facts: HostFacts, now: datetime) -> Iterator[Finding]:
 
 
 def _software(facts: HostFacts) -> Iterator[Finding]:
-    if _version(facts.os_version) < WINDOWS_2012_R2:
-        yield Finding.failed("Windows", f"{facts.os_version} is too old", "use Windows Server 2012 R2 or newer")
+    if is_too_old(facts):
+        yield Finding.failed("Windows", f"{facts.os_version} is too old", USE_NEWER)
     elif _version(facts.os_version) < WINDOWS_2016:
         yield Finding.warned(
             "Windows",
@@ -105,6 +107,10 @@ def _software(facts: HostFacts) -> Iterator[Finding]:
             "cluster",
             f"{facts.cluster} has no Hyper-V Replica Broker, so it cannot receive replicas",
             "add the role Hyper-V Replica Broker to the cluster",
+        )
+    elif facts.cluster and not facts.broker_online:
+        yield Finding.warned(
+            "cluster", f"{facts.cluster}'s Hyper-V Replica Broker, {facts.replica_broker}, is not online", START_BROKER
         )
     elif facts.cluster:
         yield Finding.passed("cluster", f"{facts.cluster}, its Hyper-V Replica Broker is {facts.replica_broker}")
@@ -136,24 +142,9 @@ def _replica_server(facts: HostFacts, now: datetime) -> Iterator[Finding]:
             "New-VMReplicationAuthorizationEntry for the hosts of the other site",
         )
     if server.authentication != "Kerberos":
-        yield _certificate(server, facts.certificates, now)
+        judged = certificates.judge("replica certificate", server.certificate_thumbprint, facts, now)
+        yield from (finding.at_most_warned() for finding in judged)
     yield from _storage(facts, server)
-
-
-def _certificate(server: ReplicaServer, certificates: list[Certificate], now: datetime) -> Finding:
-    subject = "replica certificate"
-    renew = "renew it and Set-VMReplicationServer -CertificateThumbprint"
-    wanted = server.certificate_thumbprint.casefold()
-    found = next((one for one in certificates if one.thumbprint.casefold() == wanted), None)
-    if found is None:
-        return Finding.warned(
-            subject, f"{server.certificate_thumbprint or 'none'} is not in the host's own store", renew
-        )
-    if found.not_after < now:
-        return Finding.warned(subject, f"{found.subject} expired on {found.not_after:%Y-%m-%d}", renew)
-    if found.not_after - now < CERTIFICATE_WARNING:
-        return Finding.warned(subject, f"{found.subject} expires on {found.not_after:%Y-%m-%d}", renew)
-    return Finding.passed(subject, f"{found.subject}, valid until {found.not_after:%Y-%m-%d}")
 
 
 def _storage(facts: HostFacts, server: ReplicaServer) -> Iterator[Finding]:
@@ -181,6 +172,11 @@ def _authentication(server: ReplicaServer) -> str:
     if server.authentication != "Kerberos":
         ways.append(f"certificates on port {server.certificate_port}")
     return " and ".join(ways)
+
+
+def is_too_old(facts: HostFacts) -> bool:
+    """For Hyper-V Replica as leeward drives it."""
+    return _version(facts.os_version) < WINDOWS_2012_R2
 
 
 def _version(text: str) -> tuple[int, ...]:

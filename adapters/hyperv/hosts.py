@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
+from adapters.hyperv.errors import MissingPath
 from adapters.hyperv.facts import HostFacts, Measurement, VirtualMachine
 from adapters.hyperv.operation import Input, Operation, Output
 from adapters.hyperv.operations import (
@@ -29,6 +30,12 @@ CALL_S = 120.0
 FACTS_FOR_S = 60.0
 """What a host says about itself changes rarely: each check of many machines asks once."""
 
+STARTS_WITHIN_S = 120.0
+"""So long after a host was started it may not yet have started the machines that it starts by itself."""
+
+STARTS = ("Start", "StartIfRunning")
+"""Of the values of ``-AutomaticStartAction``."""
+
 Answer = TypeVar("Answer")
 
 
@@ -45,16 +52,27 @@ class Located(NamedTuple):
 
     host: str
     vm: VirtualMachine
+    host_uptime_s: float | None = None
+
+    @property
+    def may_be_started(self) -> bool:
+        """Whether the host was restarted just now, and has not yet started what it starts by itself."""
+        within_s = STARTS_WITHIN_S + self.vm.automatic_start_delay_s
+        is_young = self.host_uptime_s is not None and self.host_uptime_s < within_s
+        return is_young and self.vm.automatic_start in STARTS
 
 
 @contextmanager
 def _may_have_moved(given: Value) -> Iterator[None]:
     """A machine is addressed on a host only after it was found there. When the host knows it no longer, it was moved
-    (live migration) or removed a moment ago: looking again tells which."""
+    (live migration) or removed a moment ago: looking again tells which. Who looks at all machines of a host may meet
+    one that leaves in the middle."""
     try:
         yield
+    except MissingPath:
+        raise
     except NotFound as gone:
-        if not hasattr(given, "vm_id"):
+        if not (hasattr(given, "vm_id") or isinstance(given, InventoryRequest | MeasureRequest)):
             raise
         remedy = "it is looked for again; a machine that was removed is reported then"
         raise Busy(f"{gone.what}: it left the host just now", where=gone.where, remedy=remedy) from gone
@@ -124,6 +142,10 @@ class HyperVHosts:
         self._last_seen[name] = found.host
         return found
 
+    def last_seen(self, name: str) -> str | None:
+        """The host on which this process found the machine last; None: it never did."""
+        return self._last_seen.get(name)
+
     def find_if_there(self, name: str) -> Located | None:
         """As :meth:`find`; None when all hosts answered and none has it."""
         try:
@@ -139,11 +161,11 @@ class HyperVHosts:
             found = self._ask_for(host, name)
         except Unreachable:
             return None
-        return Located(host, found[0]) if len(found) == 1 else None
+        return found[0] if len(found) == 1 else None
 
     def _find_anywhere(self, name: str) -> Located:
         answers = self.on_all(lambda host: self._ask_for(host, name))
-        found = [Located(host, vm) for host, vms in answers.items() if isinstance(vms, list) for vm in vms]
+        found = [there for answer in answers.values() if isinstance(answer, list) for there in answer]
         if len(found) == 1:
             return found[0]
         if found:
@@ -161,32 +183,45 @@ class HyperVHosts:
             remedy=f"looked on {', '.join(self.names)}; if it was renamed, set 'name' below the machine's 'hyperv'",
         )
 
-    def _ask_for(self, host: str, name: str) -> list[VirtualMachine]:
+    def _ask_for(self, host: str, name: str) -> list[Located]:
         answer = self.run(host, INVENTORY, InventoryRequest(names=[name]))
-        return [vm for vm in answer.machines if vm.name.casefold() == name.casefold()]
+        return [Located(host, vm, answer.uptime_s) for vm in answer.machines if vm.name.casefold() == name.casefold()]
 
     def measure(self, there: Located, *, not_older_than_s: float = 0) -> Measurement:
         """How the machine's replication goes. All machines of a host are measured in one call, which serves everybody
         who asks within ``not_older_than_s``.
 
-        Raises ``NotFound`` when it is not replicated, or not on that host any more.
+        Raises ``NotFound`` when it is not replicated; ``Busy`` when it is on another host by now.
         """
+        measured = self._measured_on(there, not_older_than_s)
+        if measured is None and not_older_than_s:
+            # It may have come to this host after the others were measured.
+            measured = self._measured_on(there, 0)
+        if measured is not None:
+            return measured
+        now = self.find(there.vm.name)
+        if now.host != there.host:
+            raise Busy(
+                f"'{there.vm.name}' was moved to {now.host} just now",
+                where=f"host {there.host}",
+                remedy="it is looked for again",
+            )
+        raise NotFound(
+            f"'{there.vm.name}' is not replicated",
+            where=f"host {there.host}",
+            remedy="protect it; when somebody removed its replication on the host, disable its protection first",
+        )
+
+    def _measured_on(self, there: Located, not_older_than_s: float) -> Measurement | None:
         asked = self.clock()
         with self._measuring[there.host]:
             known = self._measured.get(there.host)
-            if known is None or asked - known[0] > not_older_than_s:
-                began = self.clock()
-                wanted = None if not_older_than_s else [there.vm.id]
-                measured = self.run(there.host, MEASURE_REPLICATION, MeasureRequest(vm_ids=wanted))
-                by_id = {machine.vm_id: machine for machine in measured.machines}
-                if wanted is None:
-                    self._measured[there.host] = (began, by_id)
-            else:
-                by_id = known[1]
-        if there.vm.id not in by_id:
-            raise NotFound(
-                f"'{there.vm.name}' is not replicated",
-                where=f"host {there.host}",
-                remedy="protect it; if it was moved to another host just now, try again",
-            )
-        return by_id[there.vm.id]
+            if not_older_than_s and known is not None and asked - known[0] <= not_older_than_s:
+                return known[1].get(there.vm.id)
+            began = self.clock()
+            wanted = None if not_older_than_s else [there.vm.id]
+            measured = self.run(there.host, MEASURE_REPLICATION, MeasureRequest(vm_ids=wanted))
+            by_id = {machine.vm_id: machine for machine in measured.machines}
+            if wanted is None:
+                self._measured[there.host] = (began, by_id)
+            return by_id.get(there.vm.id)

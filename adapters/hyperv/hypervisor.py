@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,9 +63,13 @@ from vault.inventory import Inventory
 LOOK_AGAIN_S = 2.0
 ASK_AGAIN_S = 10.0
 """Between two requests to shut down: while a guest boots, nobody in it hears them."""
+STAYS_OFF_S = 30.0
+"""A host that lost power starts what ran on it, and answers before it did."""
 REMOVING_S = 600.0
 OUTPUT_KEPT = 64 * 1024
 ROOM_WARNING = 10 * 2**30
+
+logger = logging.getLogger(__name__)
 
 
 class HyperVHypervisor(StreamSource, MakesTestNetworks):
@@ -95,8 +100,14 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
     # --- the fabric -------------------------------------------------------------------------------------------
 
     def check(self) -> list[Finding]:
+        """A host that cannot be used is a failure only when none can: whether a machine needs it, the machine's own
+        check says. A dead node must not keep the machines of the others from being failed over."""
         answers = self.hosts.on_all(self.hosts.facts)
-        return [finding for host, answer in answers.items() for finding in self._of_host(host, answer)]
+        of_hosts = [self._of_host(host, answer) for host, answer in answers.items()]
+        findings = [finding for found in of_hosts for finding in found]
+        if any(all(finding.severity is not Severity.FAIL for finding in found) for found in of_hosts):
+            return [finding.at_most_warned() for finding in findings]
+        return findings
 
     def _of_host(self, host: str, answer: HostFacts | LeewardError) -> list[Finding]:
         subject = f"host {host}"
@@ -108,30 +119,39 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
         if not answer.hyperv_module_version:
             what, remedy = "the Hyper-V module is missing", "Install-WindowsFeature Hyper-V-PowerShell"
             return [Finding.failed(subject, what, remedy)]
-        free = self.room(answer)
-        return [
-            Finding.passed(subject, f"Windows {answer.os_version} answers"),
-            Finding(
-                severity=Severity.PASS if free >= ROOM_WARNING else Severity.WARN,
-                subject=subject,
-                what=f"{free / 2**30:.0f} GiB are free for replicas",
-                remedy="" if free >= ROOM_WARNING else "free space on the volume that holds the replicas",
-            ),
-        ]
+        return [Finding.passed(subject, f"Windows {answer.os_version} answers"), self._of_room(subject, answer)]
 
-    def room(self, facts: HostFacts) -> int:
-        """Bytes that are free where the host keeps replicas."""
+    def _of_room(self, subject: str, facts: HostFacts) -> Finding:
+        folder, free = self.replica_folder(facts), self.room(facts)
+        if free is None and folder.startswith("\\\\"):
+            return Finding.passed(
+                subject, f"replicas are kept on the share {folder}, whose free space it does not tell"
+            )
+        if free is None:
+            what = f"replicas are kept in {folder or 'no folder'}, which is on no volume of the host"
+            return Finding.warned(subject, what, "check the folder: Get-VMReplicationServer")
+        what = f"{free / 2**30:.0f} GiB are free for replicas"
+        if free < ROOM_WARNING:
+            return Finding.warned(subject, what, "free space on the volume that holds the replicas")
+        return Finding.passed(subject, what)
+
+    def room(self, facts: HostFacts) -> int | None:
+        """Bytes that are free where the host keeps replicas; None: it does not tell."""
+        volume = _volume_of(self.replica_folder(facts), facts.volumes)
+        return volume.free if volume else None
+
+    def replica_folder(self, facts: HostFacts) -> str:
         named = settings.site(self.inventory, self.site).replica.storage
         server = facts.replica_server
         configured = [server.storage, *(entry.storage for entry in server.authorizations)] if server else []
         folders = [named, *configured, facts.virtual_disk_path]
-        folder = next((folder for folder in folders if folder), "")
-        volume = _volume_of(folder, facts.volumes)
-        return volume.free if volume else 0
+        return next((folder for folder in folders if folder), "")
 
     def free_space(self) -> int:
         rooms = [
-            self.room(facts) for facts in self.hosts.on_all(self.hosts.facts).values() if isinstance(facts, HostFacts)
+            self.room(facts) or 0
+            for facts in self.hosts.on_all(self.hosts.facts).values()
+            if isinstance(facts, HostFacts)
         ]
         if not rooms:
             raise Unreachable("no host answers", where=f"site {self.site}", remedy="leeward hyperv check")
@@ -191,13 +211,18 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
         return self.networks.of_run(like, run_id)
 
     def leave_test_networks(self, run_id: str, copy: str) -> None:
-        """A switch that another copy is connected to stays; one in the making gets it made anew when it was removed."""
+        """A switch that another copy is connected to stays; one in the making gets it made anew when it was removed.
+
+        A dead host must not keep the copies of others from going: it is asked again when a copy goes that it had."""
         names = self.networks.switches_of_run(run_id)
         if not names:
             return
         answers = self.hosts.on_all(lambda host: self.hosts.run(host, REMOVE_SWITCHES, RemoveSwitches(names=names)))
-        for answer in answers.values():
-            if isinstance(answer, LeewardError):
+        had_the_copy = self.hosts.last_seen(copy)
+        for host, answer in answers.items():
+            if isinstance(answer, Unreachable) and host != had_the_copy:
+                logger.warning("host %s does not answer, its switches of test run %s stay", host, run_id)
+            elif isinstance(answer, LeewardError):
                 raise answer
 
     def required_switch(self, network: str) -> str | None:
@@ -244,14 +269,29 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
             self.hosts.run(there.host, START_VM, OfVm(vm_id=there.vm.id))
 
     def shut_down(self, machine: str, timeout_s: float, beat: Beat) -> PowerState:
-        deadline = self.hosts.clock() + timeout_s
+        """A host that was restarted starts what ran on it: that a machine is off there proves nothing at first."""
+        deadline, ran = self.hosts.clock() + timeout_s, False
         while True:
             there = self.find_if_there(machine)
-            if there is None or power(there.vm.state) is PowerState.OFF:
+            is_off = there is None or power(there.vm.state) is PowerState.OFF
+            may_be_started = there is not None and there.may_be_started and not ran
+            if is_off and not may_be_started:
                 return PowerState.OFF
             left = deadline - self.hosts.clock()
+            if is_off and left <= 0:
+                raise Busy(
+                    f"'{machine}' is off, but its host was restarted just now and may start it",
+                    where=f"site {self.site}",
+                    remedy="it is looked at again",
+                )
             if left <= 0:
                 break
+            if is_off:
+                beat(f"{machine} is off, but its host was restarted and may start it")
+                self.pause(min(LOOK_AGAIN_S, left))
+                continue
+            assert there is not None
+            ran = True
             beat(f"waiting for {machine} to shut down")
             if not self._asked_to_stop(there, beat, left):
                 self.pause(min(ASK_AGAIN_S, left))
@@ -282,16 +322,19 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
 
     def wait_until_answering(self, machine: str, timeout_s: float, beat: Beat) -> Answering:
         """By the heartbeat of the integration services, and on the machine's port when it has one."""
-        started = self.hosts.clock()
+        started = seen_on = self.hosts.clock()
         there = self.find(machine)
         port = self.settings(machine).port
         while True:
             status = self.hosts.run(there.host, GUEST_STATUS, OfVm(vm_id=there.vm.id))
-            if power(status.vm_state) is PowerState.OFF:
+            is_off, now = power(status.vm_state) is PowerState.OFF, self.hosts.clock()
+            if not is_off:
+                seen_on = now
+            elif now - seen_on >= min(STAYS_OFF_S, timeout_s):
                 raise InvalidState(
                     f"machine '{machine}' is off", where=f"host {there.host}", remedy="look at its console, start it"
                 )
-            missing, address = answers(status, port)
+            missing, address = ("it is off", "") if is_off else answers(status, port)
             if not missing:
                 break
             if self.hosts.clock() - started > timeout_s:

@@ -48,15 +48,10 @@ class MeasureRequest(Value):
     """None: all replicated machines of the host at once, so that one call serves all that wait for it."""
 
 
-class ReplicationSettings(Value):
-    """What both directions of a relationship need; ``vm_id`` is the machine that is or becomes the primary."""
+class ChangeReplication(Value):
+    """What a policy says; ``vm_id`` is the machine that is or becomes the primary."""
 
     vm_id: str
-    replica_server: str
-    replica_port: int = Field(ge=1, le=65535)
-    authentication: Authentication
-    certificate_thumbprint: str | None = None
-    compression: bool = True
     frequency_s: int
     """30, 300 or 900."""
     recovery_history: int = Field(ge=0, le=24)
@@ -65,9 +60,31 @@ class ReplicationSettings(Value):
     """Hours between two app-consistent points; 0: none are made."""
 
 
+class ReplicationSettings(ChangeReplication):
+    """What both directions of a relationship need."""
+
+    replica_server: str
+    replica_port: int = Field(ge=1, le=65535)
+    authentication: Authentication
+    certificate_thumbprint: str | None = None
+    compression: bool = True
+
+
 class EnableReplication(ReplicationSettings):
     excluded_disks: list[str] = []
-    """Paths of virtual disks that are not replicated."""
+    """Disks that are not replicated, by the files that are written now."""
+
+
+class OnMedium(Value):
+    vm_id: str
+    path: str
+    """A folder as the host names it."""
+
+
+class StartInitialReplication(Value):
+    vm_id: str
+    use_backup: bool = False
+    """The replica is a copy of the machine: compare, and send the differences."""
 
 
 class ResumeReplication(Value):
@@ -176,8 +193,17 @@ RUN_IN_GUEST = Operation("run_in_guest", RunInGuest, GuestResult)
 MEASURE_REPLICATION = Operation("measure_replication", MeasureRequest, Measurements)
 RECOVERY_POINTS = Operation("recovery_points", OfVm, ReplicaPoints)
 ENABLE_REPLICATION = Operation("enable_replication", EnableReplication, Nothing)
-START_INITIAL_REPLICATION = Operation("start_initial_replication", OfVm, Nothing)
+CHANGE_REPLICATION = Operation("change_replication", ChangeReplication, Nothing)
+"""On the primary, while it replicates."""
+ENABLE_AS_REPLICA = Operation("enable_as_replica", OfVm, Nothing)
+"""On the replica server, before the primary is enabled: a copy of the machine, off, becomes its replica."""
+START_INITIAL_REPLICATION = Operation("start_initial_replication", StartInitialReplication, Nothing)
 """Returns when the transfer has begun; :data:`MEASURE_REPLICATION` tells how far it is."""
+EXPORT_INITIAL_REPLICATION = Operation("export_initial_replication", OnMedium, Nothing)
+"""On the primary: writes the first copy into a folder instead of sending it."""
+IMPORT_INITIAL_REPLICATION = Operation("import_initial_replication", OnMedium, Nothing)
+"""On the replica server: reads what the primary exported."""
+STOP_INITIAL_REPLICATION = Operation("stop_initial_replication", OfVm, Nothing)
 RESUME_REPLICATION = Operation("resume_replication", ResumeReplication, Nothing)
 PREPARE_FAILOVER = Operation("prepare_failover", OfVm, Nothing)
 """On the primary, which is off: sends the last changes. Takes as long as they take."""

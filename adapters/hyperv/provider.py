@@ -10,11 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.hyperv import points, readiness, settings
+from adapters.hyperv import existing, media, points, readiness, settings
+from adapters.hyperv.discovery import end_extension
 from adapters.hyperv.hosts import Located
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.operations import (
     CANCEL_FAILOVER,
+    CHANGE_REPLICATION,
     COMPLETE_FAILOVER,
     DELETE_REPLICA,
     ENABLE_REPLICATION,
@@ -31,12 +33,14 @@ from adapters.hyperv.operations import (
     DeleteReplica,
     OfVm,
     RenameVm,
+    StartInitialReplication,
     StopVm,
 )
 from adapters.hyperv.states import Role, Standing, power
 from adapters.hyperv.watching import (
     achieve,
     place,
+    require_deltas,
     resume,
     standing_of,
     unexpected,
@@ -54,13 +58,14 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    ReplicaSpace,
 )
-from vault.errors import Busy, InvalidState
+from vault.errors import InvalidState
 from vault.inventory import Inventory
 
 LAST_CHANGES_S = 6 * 3600.0
 FAILOVER_S = 1800.0
-COPIES_TRIED = 4
+COPIES_TRIED = 3
 BEING_DELETED = "leeward: this replica is being deleted"
 
 
@@ -86,6 +91,24 @@ class HyperVReplicaProvider:
     def place_replica(self, relationship: Relationship) -> str:
         return self._fabric_of(relationship.target_site).place_replica(relationship)
 
+    def replica_space(self, relationship: Relationship) -> ReplicaSpace | None:
+        """What the files of the machine's disks take now."""
+        fabric, there = self._source(relationship)
+        if place(there)[0] is not Role.NONE or relationship.existing_replica:
+            return None
+        excluded = fabric.settings(relationship.machine).excluded_disks
+        replicated = [disk for disk in there.vm.disks if not disk.is_among(excluded)]
+        return ReplicaSpace(pool="", size=sum(disk.file_size for disk in replicated))
+
+    def identity(self, relationship: Relationship) -> str:
+        return self._source(relationship)[1].vm.id
+
+    def check_adoption(self, relationship: Relationship) -> list[Finding]:
+        return existing.findings(self._fabric_of(relationship.target_site), relationship)
+
+    def adopt_replica(self, relationship: Relationship) -> None:
+        existing.adopt(self._fabric_of(relationship.target_site), relationship)
+
     def enable(self, relationship: Relationship) -> None:
         """After a failover the relationship is there already, and is turned round."""
         fabric, there = self._source(relationship)
@@ -94,7 +117,8 @@ class HyperVReplicaProvider:
             return
         wanted = settings.of(self._inventory, relationship, there.vm, fabric.hosts.facts(there.host))
         if role is Role.NONE:
-            excluded = fabric.settings(relationship.machine).excluded_disks
+            names = fabric.settings(relationship.machine).excluded_disks
+            excluded = [disk.path for disk in there.vm.disks if disk.is_among(names)]
             fabric.hosts.run(there.host, ENABLE_REPLICATION, settings.enabling(wanted, excluded))
         elif role is Role.TARGET and standing in (Standing.FAILED_OVER, Standing.COMMITTED):
             achieve(
@@ -113,22 +137,25 @@ class HyperVReplicaProvider:
     def export_seed(
         self, relationship: Relationship, folder: Path, report: Report, *, restart: bool = False
     ) -> SeedManifest:
-        raise _no_media(relationship)
+        fabric = self._fabric_of(relationship.source_site)
+        return media.export(fabric, relationship, folder, report, restart=restart)
 
     def import_seed(self, relationship: Relationship, folder: Path, report: Report) -> RecoveryPoint:
-        raise _no_media(relationship)
+        return media.take_in(self._fabric_of(relationship.target_site), relationship, folder, report)
 
     def seed_missing(self, relationship: Relationship) -> Progress | None:
-        raise _no_media(relationship)
+        return media.missing(self._fabric_of(relationship.target_site), relationship)
 
     def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
-        """The host copies; a relationship that was turned round goes on from what both sides have."""
+        """The host copies, or sends what a medium or an existing machine did not have; a relationship that was turned
+        round goes on from what both sides have."""
         fabric, there = self._source(relationship)
         standing = place(there)[1]
         if standing is Standing.READY:
-            fabric.hosts.run(there.host, START_INITIAL_REPLICATION, OfVm(vm_id=there.vm.id))
-        elif standing is Standing.RESYNC_REQUIRED:
-            resume(fabric, there, resynchronize=True)
+            begin = StartInitialReplication(vm_id=there.vm.id, use_backup=relationship.existing_replica)
+            fabric.hosts.run(there.host, START_INITIAL_REPLICATION, begin)
+        elif standing in (Standing.RESYNC_REQUIRED, Standing.BROKEN):
+            resume(fabric, there, resynchronize=standing is Standing.RESYNC_REQUIRED)
         return until_replicating(fabric, relationship.machine, "initial replication", report)
 
     def finalize(self, relationship: Relationship) -> None:
@@ -145,8 +172,14 @@ class HyperVReplicaProvider:
 
     def replicate_once(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> RecoveryPoint:
         """Hyper-V cuts by its own rhythm, app-consistent ones too: this waits for the next point when one is due, and
-        tells how old the newest is and how much it misses (:func:`adapters.hyperv.watching.until_next_point`)."""
+        tells how old the newest is and how much it misses (:func:`adapters.hyperv.watching.until_next_point`).
+
+        A policy that was changed meanwhile is brought to the host first."""
         fabric, there = self._source(relationship)
+        wanted = settings.of_policy(relationship, there.vm)
+        is_followed = there.vm.replication is None or settings.is_as_said(wanted, there.vm.replication)
+        if place(there) == (Role.SOURCE, Standing.REPLICATING) and not is_followed:
+            fabric.hosts.run(there.host, CHANGE_REPLICATION, wanted)
         return until_next_point(fabric, there, relationship.frequency_s, report)
 
     def keep_changes(self, relationship: Relationship, report: Report, *, app_consistent: bool) -> CacheFill | None:
@@ -172,6 +205,7 @@ class HyperVReplicaProvider:
         if role is not Role.SOURCE:
             raise unexpected(there, "prepared for a planned failover")
         if standing is not Standing.PREPARED:
+            require_deltas(fabric, there, fabric.hosts.measure(there))
             there = achieve(
                 fabric,
                 relationship.machine,
@@ -243,22 +277,18 @@ class HyperVReplicaProvider:
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
         """Hyper-V makes '<name> - Test', without a network; a copy that an earlier try left is replaced.
 
-        The newest state moves on with every replication, and the host does not tell of which moment a copy is: it
-        counts when nothing arrived while it was made. Raises ``Busy`` when something always does."""
+        The newest state moves on with every replication, and the host does not tell of which moment a copy is: it is
+        made anew when something arrived meanwhile. When something always does, the moment before is told, which it
+        holds in any case."""
         fabric, there = self._replica(relationship)
-        for _ in range(COPIES_TRIED):
+        for tries_left in reversed(range(COPIES_TRIED)):
             report(Progress(doing=f"making {name} on {there.host}"))
             fabric.hosts.run(there.host, STOP_TEST_FAILOVER, OfVm(vm_id=there.vm.id), FAILOVER_S)
             point = points.choose(fabric.hosts, there, choice)
             copy = fabric.hosts.run(there.host, START_TEST_FAILOVER, points.failover_to(there, point), FAILOVER_S)
-            if points.is_kept(point) or points.newest_of(fabric.hosts, there).time == point.time:
+            moves_on = tries_left and not points.is_kept(point)
+            if not moves_on or points.newest_of(fabric.hosts, there).time == point.time:
                 break
-        else:
-            raise Busy(
-                f"changes of '{relationship.machine}' arrive faster than a copy is made",
-                where=f"host {there.host}",
-                remedy="choose one of its hourly recovery points, or try again",
-            )
         fabric.hosts.run(there.host, RENAME_VM, RenameVm(vm_id=copy.vm_id, name=name))
         fabric.connect(there.host, copy.vm_id, relationship, relationship.test_network)
         return RecoveredMachine(name=name, site=fabric.site, network=relationship.test_network, point=point)
@@ -312,18 +342,26 @@ class HyperVReplicaProvider:
             fabric.hosts.run(there.host, REMOVE_REPLICATION, OfVm(vm_id=there.vm.id))
 
     def disable_target(self, relationship: Relationship) -> None:
-        """A replica that was failed over to is the machine itself: it only leaves its relationship."""
+        """A replica that was failed over to is the machine itself, and one that existed before is somebody's: they only
+        leave their relationship."""
         fabric = self._fabric_of(relationship.target_site)
         there = fabric.find_if_there(relationship.machine)
         if there is None:
             return
         of_vm = OfVm(vm_id=there.vm.id)
         role, standing = place(there)
-        if role is Role.TARGET and standing in (Standing.FAILED_OVER, Standing.COMMITTED):
+        if role is Role.TARGET and there.vm.replication is not None and there.vm.replication.extended_to:
+            raise InvalidState(
+                f"the replica of '{relationship.machine}' is replicated further, to {there.vm.replication.extended_to}",
+                where=f"host {there.host}",
+                remedy=f"{end_extension(there.vm.name)}, and see what becomes of the replica there",
+            )
+        if role is Role.TARGET and there.vm.replication is not None and there.vm.replication.test_vm_id:
+            fabric.hosts.run(there.host, STOP_TEST_FAILOVER, of_vm, FAILOVER_S)
+        stays = relationship.existing_replica or standing in (Standing.FAILED_OVER, Standing.COMMITTED)
+        if role is Role.TARGET and stays:
             fabric.hosts.run(there.host, REMOVE_REPLICATION, of_vm)
         elif role is Role.TARGET or there.vm.notes == BEING_DELETED:
-            if there.vm.replication is not None and there.vm.replication.test_vm_id:
-                fabric.hosts.run(there.host, STOP_TEST_FAILOVER, of_vm, FAILOVER_S)
             doomed = DeleteReplica(vm_id=there.vm.id, note=BEING_DELETED)
             fabric.hosts.run_job(there.host, DELETE_REPLICA, doomed, _silent, FAILOVER_S)
             if fabric.find_if_there(relationship.machine) is not None:
@@ -355,13 +393,6 @@ def _telling(report: Report) -> Beat:
 
 def _silent(_: str) -> None:
     """For calls that have nobody to tell how far they are."""
-
-
-def _no_media(relationship: Relationship) -> InvalidState:
-    return InvalidState(
-        f"'{relationship.machine}' is copied by Hyper-V Replica, over the network only",
-        remedy="choose 'method: network' for its policy's initial replication",
-    )
 
 
 def _turn_off(fabric: HyperVHypervisor, there: Located) -> None:

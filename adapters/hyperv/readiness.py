@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from datetime import timedelta
+from fnmatch import fnmatchcase
 
-from adapters.hyperv.discovery import obstacles
+from adapters.hyperv import certificates
+from adapters.hyperv.discovery import end_extension, extended, obstacles, unknown_exclusions
 from adapters.hyperv.facts import HostFacts, ReplicaServer
+from adapters.hyperv.host_check import START_BROKER, USE_NEWER, is_too_old
+from adapters.hyperv.hosts import Located
 from adapters.hyperv.hypervisor import HyperVHypervisor
-from adapters.hyperv.settings import host_name, site
-from adapters.hyperv.states import ROLES, STATES, Role, Standing
+from adapters.hyperv.settings import host_name, site, thumbprint
+from adapters.hyperv.states import ROLES, Role
+from adapters.hyperv.watching import place, waits_for_its_first_copy
 from vault.domain import Finding, NetworkKind, Relationship
 from vault.errors import LeewardError, NotFound
 from vault.hyperv import MOST_RECOVERY_POINTS, HyperVSite
 from vault.inventory import Inventory
-
-EXPIRES_SOON = timedelta(days=30)
+from vault.words import counted, size
 
 
 def of_source(fabric: HyperVHypervisor, relationship: Relationship) -> list[Finding]:
@@ -25,30 +29,74 @@ def of_source(fabric: HyperVHypervisor, relationship: Relationship) -> list[Find
     except LeewardError as error:
         subject = machine if isinstance(error, NotFound) else f"site {fabric.site}"
         return [Finding.of_error(subject, error)]
-    findings = list(obstacles(there.vm, fabric.settings(machine).excluded_disks))
-    if there.vm.replication is not None:
-        role, standing = ROLES[there.vm.replication.mode], STATES[there.vm.replication.state].standing
-        if role is Role.TARGET and standing not in (Standing.FAILED_OVER, Standing.COMMITTED):
-            findings.append(Finding.failed(machine, f"it is a replica at {fabric.site}", "name the site where it runs"))
-    return [Finding.passed(machine, f"{there.vm.state} on {there.host}, {len(there.vm.disks)} disks"), *findings]
+    excluded = fabric.settings(machine).excluded_disks
+    findings = list(obstacles(there.vm, excluded))
+    at_home = fabric.inventory.machines.get(machine)
+    if at_home is not None and relationship.source_site == at_home.site:
+        unknown = unknown_exclusions(machine, there.vm.disks, excluded)
+        findings += [finding.at_most_warned() if there.vm.replication else finding for finding in unknown]
+    is_protected = there.vm.replication is not None and ROLES[there.vm.replication.mode] is Role.SOURCE
+    of_host = _sends_replicas(fabric, there, relationship)
+    findings += [finding.at_most_warned() for finding in of_host] if is_protected else of_host
+    runs = f"{there.vm.state} on {there.host}, {counted(len(there.vm.disks), 'disk')}"
+    return [Finding.passed(machine, runs), *findings]
+
+
+def _sends_replicas(fabric: HyperVHypervisor, there: Located, relationship: Relationship) -> Iterator[Finding]:
+    """What the host of the machine needs, to replicate it to a site of Hyper-V hosts."""
+    target = fabric.inventory.sites[relationship.target_site].hyperv
+    if target is None:
+        return
+    subject = f"host {there.host}"
+    try:
+        facts = fabric.hosts.facts(there.host)
+        if is_too_old(facts):
+            yield Finding.failed(subject, f"its Windows, {facts.os_version}, is too old", USE_NEWER)
+        if target.replica.authentication == "certificate":
+            shown = thumbprint(site(fabric.inventory, fabric.site), facts)
+            yield from certificates.judge(subject, shown, facts, facts.time)
+    except LeewardError as error:
+        yield Finding.of_error(subject, error)
 
 
 def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Relationship) -> list[Finding]:
+    """Once the replica is there, what only a new one needs stands in no failover's way, and neither do other hosts."""
     target = site(inventory, relationship.target_site)
     answers = fabric.hosts.on_all(fabric.hosts.facts)
+    subject = f"replica of {relationship.machine}"
+    try:
+        there = fabric.find_if_there(relationship.machine)
+    except LeewardError as error:
+        return [Finding.of_error(subject, error)]
+    replica = there if there is not None and _is_complete(there) else None
     findings, server = [], ""
+    if there is not None and place(there)[0] is Role.NONE and not relationship.existing_replica:
+        what = f"there is a virtual machine '{there.vm.name}' on {there.host} already, which is no replica"
+        findings.append(Finding.failed(subject, what, "rename or remove it, or begin with it: 'initial_replication'"))
     try:
         server = fabric.replica_server(relationship)
     except LeewardError as nowhere:
         findings.append(Finding.of_error(f"site {fabric.site}", nowhere))
+    of_host: dict[str, list[Finding]] = {}
     for host, facts in _that_receive(server, answers).items():
         if isinstance(facts, LeewardError):
-            findings.append(Finding.of_error(f"host {host}", facts))
+            of_host[host] = [Finding.of_error(f"host {host}", facts)]
         else:
-            findings += [
-                *_accepts_replicas(host, facts, target, server),
-                *_has_networks(fabric, host, facts, relationship),
-            ]
+            findings += _accepts_replicas(host, facts, target, server)
+            findings += _authorizes(host, facts, site(inventory, relationship.source_site), relationship.source_site)
+            findings += _has_room(fabric, host, facts, relationship)
+            of_host[host] = list(_has_networks(fabric, host, facts, relationship))
+    if replica is not None:
+        if replica.vm.replication is not None and replica.vm.replication.extended_to:
+            what, remedy = extended(replica.vm.replication), end_extension(replica.vm.name)
+            findings.append(Finding.warned(subject, what, remedy))
+        findings = [finding.at_most_warned() for finding in findings]
+        for host in of_host.keys() - {replica.host}:
+            of_host[host] = [finding.at_most_warned() for finding in of_host[host]]
+        facts = answers[replica.host]
+        if replica.host not in of_host and isinstance(facts, HostFacts):
+            of_host[replica.host] = list(_has_networks(fabric, replica.host, facts, relationship))
+    findings += [finding for found in of_host.values() for finding in found]
     if relationship.retention.count - 1 > MOST_RECOVERY_POINTS:
         findings.append(
             Finding.warned(
@@ -59,6 +107,17 @@ def of_target(fabric: HyperVHypervisor, inventory: Inventory, relationship: Rela
             )
         )
     return findings
+
+
+def _is_complete(there: Located) -> bool:
+    """Whether it is a replica with contents that can be failed over to."""
+    return place(there)[0] is Role.TARGET and not waits_for_its_first_copy(there)
+
+
+def receiving_hosts(fabric: HyperVHypervisor, relationship: Relationship) -> list[str]:
+    """The hosts on one of which the replica is going to be. Raises ``LeewardError`` when nobody knows."""
+    server = relationship.replica_server or fabric.replica_server(relationship)
+    return list(_that_receive(server, fabric.hosts.on_all(fabric.hosts.facts)))
 
 
 def _that_receive(server: str, answers: dict[str, HostFacts | LeewardError]) -> dict[str, HostFacts | LeewardError]:
@@ -111,29 +170,47 @@ def _accepts_replicas(host: str, facts: HostFacts, target: HyperVSite, replica_s
             if facts.replica_broker
             else "add the role Hyper-V Replica Broker to the cluster",
         )
+    elif facts.cluster and not facts.broker_online:
+        yield Finding.failed(subject, f"the broker of its cluster, {facts.replica_broker}, is not online", START_BROKER)
     if wanted == "certificate":
-        yield from _certificate(subject, facts, server)
+        yield from certificates.judge(subject, server.certificate_thumbprint, facts, facts.time)
+    if is_too_old(facts):
+        yield Finding.failed(subject, f"its Windows, {facts.os_version}, is too old", USE_NEWER)
     if server.enabled:
         yield Finding.passed(subject, f"accepts replicas by {server.authentication}")
 
 
+def _authorizes(host: str, facts: HostFacts, source: HyperVSite, source_site: str) -> Iterator[Finding]:
+    """Entries name servers in full, or all of a domain (``*.example.net``). A source's host that the inventory names
+    by less than that is not judged."""
+    server = facts.replica_server
+    if server is None or server.from_any_server or not server.authorizations:
+        return
+    named = [host_name(each) for each in source.hosts] + ([source.replica.server] if source.replica.server else [])
+    in_full = [name for name in named if re.search(r"\.[A-Za-z]", name)]
+    entries = [entry.server.casefold() for entry in server.authorizations]
+    if in_full and not any(fnmatchcase(name.casefold(), entry) for name in in_full for entry in entries):
+        yield Finding.warned(
+            f"host {host}",
+            f"it takes replicas from {', '.join(sorted(entries))}, and from none of the hosts of {source_site}: "
+            f"{', '.join(in_full)}",
+            "New-VMReplicationAuthorizationEntry -AllowedPrimaryServer for them",
+        )
+
+
+def _has_room(fabric: HyperVHypervisor, host: str, facts: HostFacts, relationship: Relationship) -> Iterator[Finding]:
+    needed, free = relationship.replica_space, fabric.room(facts)
+    if needed is not None and free is not None and free < needed.size:
+        yield Finding.failed(
+            f"host {host}",
+            f"only {size(free)} are free in {fabric.replica_folder(facts)}, but the replica of "
+            f"'{relationship.machine}' takes {size(needed.size)}",
+            "free space there, or keep replicas on another volume: Set-VMReplicationServer -DefaultStorageLocation",
+        )
+
+
 def _port(server: ReplicaServer, authentication: str) -> int:
     return server.certificate_port if authentication == "certificate" else server.kerberos_port
-
-
-def _certificate(subject: str, facts: HostFacts, server: ReplicaServer) -> Iterator[Finding]:
-    thumbprint = server.certificate_thumbprint.casefold()
-    found = next((each for each in facts.certificates if each.thumbprint.casefold() == thumbprint), None)
-    if found is None:
-        yield Finding.failed(
-            subject,
-            "the certificate it accepts replicas with is not in its store, with a key",
-            "Set-VMReplicationServer -CertificateThumbprint",
-        )
-    elif found.not_after <= facts.time:
-        yield Finding.failed(subject, f"its certificate expired on {found.not_after:%Y-%m-%d}", "renew it")
-    elif found.not_after - facts.time < EXPIRES_SOON:
-        yield Finding.warned(subject, f"its certificate expires on {found.not_after:%Y-%m-%d}", "renew it")
 
 
 def _has_networks(

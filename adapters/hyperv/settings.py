@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adapters.hyperv.facts import Authentication, HostFacts, VirtualMachine
-from adapters.hyperv.operations import EnableReplication, ReplicationSettings
+from adapters.hyperv.facts import Authentication, HostFacts, Replication, VirtualMachine
+from adapters.hyperv.operations import ChangeReplication, EnableReplication, ReplicationSettings
 from adapters.hyperv.states import ROLES, Role
 from vault.domain import Relationship, Retention
 from vault.errors import BadInput
@@ -17,20 +17,32 @@ def of(inventory: Inventory, relationship: Relationship, vm: VirtualMachine, hos
     Raises ``BadInput`` when a certificate is wanted and neither the inventory nor the host names one, or when nobody
     says which host takes the replica."""
     source, target = site(inventory, relationship.source_site), site(inventory, relationship.target_site)
-    app_consistent_h = round((relationship.app_consistent_every_s or 0) / 3600)
     certificates = target.replica.authentication == "certificate"
     authentication: Authentication = "Certificate" if certificates else "Kerberos"
     return ReplicationSettings(
-        vm_id=vm.id,
+        **of_policy(relationship, vm).model_dump(),
         replica_server=relationship.replica_server or replica_server(target, vm),
         replica_port=target.replica.listens_on,
         authentication=authentication,
-        certificate_thumbprint=_thumbprint(source, host) if certificates else None,
+        certificate_thumbprint=thumbprint(source, host) if certificates else None,
         compression=target.replica.compression,
+    )
+
+
+def of_policy(relationship: Relationship, vm: VirtualMachine) -> ChangeReplication:
+    app_consistent_h = round((relationship.app_consistent_every_s or 0) / 3600)
+    return ChangeReplication(
+        vm_id=vm.id,
         frequency_s=round(relationship.frequency_s),
         recovery_history=recovery_history(relationship.retention, at_least=1 if app_consistent_h else 0),
         vss_frequency_h=app_consistent_h,
     )
+
+
+def is_as_said(wanted: ChangeReplication, said: Replication) -> bool:
+    """Whether the host replicates as the policy says."""
+    has = (said.frequency_s, said.recovery_history, said.vss_frequency_h)
+    return has == (wanted.frequency_s, wanted.recovery_history, wanted.vss_frequency_h)
 
 
 def enabling(settings: ReplicationSettings, excluded_disks: list[str]) -> EnableReplication:
@@ -66,13 +78,14 @@ def recovery_history(retention: Retention, *, at_least: int = 0) -> int:
     return max(at_least, min(MOST_RECOVERY_POINTS, retention.count - 1, int(retention.hours)))
 
 
-def _thumbprint(source: HyperVSite, host: HostFacts) -> str:
+def thumbprint(source: HyperVSite, host: HostFacts) -> str:
+    """Of the certificate that a host of ``source`` shows. Raises ``BadInput`` when nobody names one."""
     configured = host.replica_server.certificate_thumbprint if host.replica_server else ""
-    thumbprint = source.replica.certificate_thumbprint or configured
-    if not thumbprint:
+    shown = source.replica.certificate_thumbprint or configured
+    if not shown:
         raise BadInput(
             "no certificate is known for replication",
             where=f"host {host.computer_name}",
             remedy="set 'certificate_thumbprint' below 'replica' of its site, or Set-VMReplicationServer on the host",
         )
-    return thumbprint
+    return shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from adapters.hyperv.discovery import unknown_exclusions
 from adapters.hyperv.disk_folders import located
 from adapters.hyperv.facts import VirtualDisk, VirtualMachine
 from adapters.hyperv.virtual_disks.opening import Locate
@@ -28,11 +29,16 @@ def of_source(fabric: HyperVHypervisor, relationship: Relationship) -> list[Find
         return [Finding.of_error(name, error)]
     site = fabric.inventory.sites[fabric.site].hyperv
     locate = located(site.disk_folders if site else [], there.host)
-    excluded = {path.casefold() for path in fabric.settings(name).excluded_disks}
-    disks = [disk for disk in there.vm.disks if disk.path.casefold() not in excluded]
-    findings = [*_of_version(name, there.vm), *_of_disks(name, disks, locate)]
+    excluded = fabric.settings(name).excluded_disks
+    disks = [disk for disk in there.vm.disks if not disk.is_among(excluded)]
+    findings = [
+        *_of_version(name, there.vm),
+        *_of_disks(name, disks, locate),
+        *unknown_exclusions(name, there.vm.disks, excluded),
+    ]
     if all(finding.severity is Severity.PASS for finding in findings):
-        findings.append(Finding.passed(name, f"the changes of its {len(disks)} disks can be tracked and read"))
+        its_disks = f"its {len(disks)} disks" if len(disks) != 1 else "its disk"
+        findings.append(Finding.passed(name, f"the changes of {its_disks} can be tracked and read"))
     return findings
 
 

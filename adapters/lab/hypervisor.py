@@ -41,6 +41,7 @@ from vault.domain import (
 )
 from vault.errors import InvalidState, LeewardError, NotFound, Unreachable
 from vault.inventory import Inventory
+from vault.words import size
 
 _LOOK_AGAIN_S = 0.05
 _ROOM_WARNING = 256 * MIB
@@ -96,7 +97,7 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         except LeewardError as error:
             return [Finding.of_error(subject, error)]
         free = self._space.free()
-        room = Finding.passed(subject, f"{free / MIB:.0f} MiB are free")
+        room = Finding.passed(subject, f"{size(free)} are free")
         if free < _ROOM_WARNING:
             room = Finding.warned(subject, room.what, "free space at the site, or raise its capacity in the inventory")
         return [Finding.passed(subject, "the lab host answers and accepts the login"), room]
@@ -145,7 +146,8 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
             raise NotFound(
                 f"there is no machine '{machine}'",
                 where=f"site {self.site}",
-                remedy=f"there is: {there}; make it: leeward lab up",
+                remedy=f"there is: {there}; make it: leeward lab up; if it runs at another site since a failover, "
+                "exchange its 'site' and 'target' in the inventory",
             )
         return folder
 

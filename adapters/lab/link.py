@@ -11,6 +11,7 @@ from replication.ports import (
     BlockChecksums,
     BlockReader,
     Extent,
+    LayeredReader,
     ReplicaState,
     ReplicaStore,
     Report,
@@ -42,6 +43,10 @@ class _LinkedReader:
     def allocated(self) -> Iterator[tuple[int, int]]:
         self._guard(0)
         return self._reader.allocated()
+
+    def check_layers(self) -> Iterator[int]:
+        self._guard(0)
+        return self._reader.check_layers() if isinstance(self._reader, LayeredReader) else iter(())
 
     def close(self) -> None:
         self._reader.close()
@@ -132,6 +137,9 @@ class _LinkedStore:
         self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None, group: str = ""
     ) -> RecoveryPoint:
         return self._other_end().seal(cut, time, kind, epoch=epoch, group=group)
+
+    def keep_differences(self, epoch: str) -> None:
+        self._other_end().keep_differences(epoch)
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
         return _LinkedReader(self._other_end().view(disk, point), self._guard)

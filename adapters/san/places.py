@@ -26,12 +26,12 @@ class Places:
     """Answers from the inventory and the arrays."""
 
     def __init__(self, inventory: Inventory, array_of: ArrayOf) -> None:
-        self._inventory = inventory
+        self.inventory = inventory
         self.array_of = array_of
 
     def settings(self, machine: str) -> SanMachine:
         """Raises ``BadInput`` for a machine that is not on an array."""
-        found = self._inventory.machines[machine].san if machine in self._inventory.machines else None
+        found = self.inventory.machines[machine].san if machine in self.inventory.machines else None
         if found is None:
             raise BadInput(
                 f"machine '{machine}' has no 'san' settings", remedy="correct the inventory: leeward vault check"
@@ -39,7 +39,7 @@ class Places:
         return found
 
     def storage(self, site: str) -> Storage:
-        found = self._inventory.sites[site].storage
+        found = self.inventory.sites[site].storage
         if found is None:
             raise BadInput(f"site '{site}' has no 'storage'", remedy="correct the inventory: leeward vault check")
         return found
@@ -58,7 +58,7 @@ class Places:
     def members(self, machine: str) -> list[str]:
         """All machines of the machine's group, itself included, by name: they move together."""
         group = self.settings(machine).group
-        machines = self._inventory.machines.items()
+        machines = self.inventory.machines.items()
         return sorted(name for name, one in machines if one.san is not None and one.san.group == group)
 
     def volume_names(self, machine: str) -> list[str]:
@@ -75,11 +75,15 @@ class Places:
         Raises ``InvalidState`` when the machine's volumes are in other groups than its own, ``NotFound`` when a volume
         of it is not there."""
         array, wanted = self.array_of(site), self.settings(machine).group
-        groups = array.groups()
-        volumes = array.volumes(self.volume_names(machine))
+        groups = [self._named(group, machine) for group in array.groups()]
+        members = {volume.name: volume for group in groups if group.name == wanted for volume in group.volumes}
+        others = [name for name in self.volume_names(machine) if name not in members]
+        elsewhere = {volume.name: volume for volume in array.volumes(others)} if others else {}
+        volumes = [members.get(name) or elsewhere[name] for name in dict.fromkeys(self.volume_names(machine))]
         inside = {volume.id: _groups_with(groups, volume) for volume in volumes}
         self._require_one_group(machine, wanted, array, volumes, inside)
-        group = next((group for group in groups if group.name == wanted), None)
+        named = [group for group in groups if group.name == wanted]
+        group = min(named, key=lambda group: group.state is GroupState.LOCAL, default=None)
         missing = [volume.name for volume in volumes if group is not None and not inside[volume.id]]
         if missing:
             raise InvalidState(
@@ -91,15 +95,41 @@ class Places:
 
     def group_at(self, machine: str, site: str) -> tuple[GroupControl, Group]:
         """Only the group, with fewer questions. Raises ``NotFound`` when it is not replicated."""
-        array, wanted = self.array_of(site), self.settings(machine).group
-        for group in array.groups():
-            if group.name == wanted and group.state is not GroupState.LOCAL:
-                return array, group
+        array, group = self.find(machine, site)
+        if group is not None and group.state is not GroupState.LOCAL:
+            return array, group
         raise NotFound(
-            f"there is no replicated group '{wanted}'",
+            f"there is no replicated group '{self.settings(machine).group}'",
             where=f"array {array.name}",
             remedy=f"protect its machines: leeward protect {machine}",
         )
+
+    def find(self, machine: str, site: str) -> tuple[GroupControl, Group | None]:
+        """The group, replicated or not. Of several with its name the replicated one is meant."""
+        array, wanted = self.array_of(site), self.settings(machine).group
+        named = [self._named(group, machine) for group in array.groups(wanted)]
+        found = [group for group in named if group.name == wanted]
+        return array, min(found, key=lambda group: group.state is GroupState.LOCAL, default=None)
+
+    def _named(self, group: Group, machine: str) -> Group:
+        """A volume that is mirrored for itself stands for the group that consists of it."""
+        if group.name:
+            return group
+        volumes = [volume.name for volume in group.volumes]
+        is_the_group = volumes == self.group_volume_names(machine)
+        return group.model_copy(update={"name": self.settings(machine).group if is_the_group else volumes[0]})
+
+    def own_volumes(self, machine: str, array: GroupControl, group: Group) -> list[Volume]:
+        """The machine's volumes of the group: others of the array may have the same names. Raises ``NotFound``."""
+        found = {volume.name: volume for volume in group.volumes}
+        missing = [name for name in self.volume_names(machine) if name not in found]
+        if missing:
+            raise NotFound(
+                f"group '{group.name}' has no volumes {', '.join(missing)}; its are {', '.join(found)}",
+                where=f"array {array.name}",
+                remedy="give each replica on the array the name of its source: by that leeward finds it",
+            )
+        return [found[name] for name in dict.fromkeys(self.volume_names(machine))]
 
     def strangers(self, machine: str, group: Group) -> list[str]:
         """Volumes of the group that no machine of the inventory has: something else would move with it."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from adapters.san.places import Places
 from adapters.san.ports import Group
-from vault.domain import LATEST, LATEST_PROCESSED, RecoveryPoint
-from vault.errors import NotFound
+from vault.domain import LATEST, LATEST_PROCESSED, RecoveryPoint, Relationship
+from vault.errors import InvalidState, NotFound
 
 PLANNED, MIRRORED, TEST = "planned", "mirrored", "clone"
 _FORMAT = "%Y%m%dT%H%M%S.%fZ"
@@ -19,9 +20,13 @@ def make(kind: str, moment: datetime) -> RecoveryPoint:
 
 
 def present(group: Group) -> RecoveryPoint:
-    """The moment that the group's target is a copy of. Only for a target that is of one moment."""
+    """The moment that the group's target is a copy of. Raises ``InvalidState`` when the array does not tell it."""
     moment = datetime.now(UTC) if group.is_copy_of_now else group.whole_at
-    assert moment is not None
+    if moment is None:
+        raise InvalidState(
+            f"the array does not tell of which moment the copy of group '{group.name}' is (WhenSynced)",
+            remedy="mirror it synchronously: remove 'mode: asynchronous' from 'san' of its machines",
+        )
     return make(MIRRORED, moment)
 
 
@@ -47,3 +52,15 @@ def choose(choice: str, present: RecoveryPoint) -> RecoveryPoint:
     if choice in (LATEST, LATEST_PROCESSED, present.id):
         return present
     return read(choice)
+
+
+def resolve(places: Places, relationship: Relationship, choice: str) -> RecoveryPoint:
+    """The point at the target that ``choice`` means. Raises ``NotFound``."""
+    array, group = places.group_at(relationship.machine, relationship.target_site)
+    if not group.is_whole:
+        raise NotFound(
+            f"the copy of group '{group.name}' is between two moments: {group.state}",
+            where=f"array {array.name}",
+            remedy="wait until it is complete",
+        )
+    return choose(choice, present(group))

@@ -36,6 +36,7 @@ class Step(StrEnum):
 
     MIRROR = "mirror synchronously to another array"
     MIRROR_ASYNCHRONOUSLY = "mirror asynchronously to another array"
+    MIRROR_TOGETHER = "mirror several volumes as a group"
     CLONE = "clone volumes"
     FAIL_OVER = "fail over"
     FAIL_BACK = "fail back"
@@ -46,22 +47,24 @@ class Step(StrEnum):
 
 
 class Volume(Value):
-    """``hosts``: the initiators that see it. ``size`` is in bytes."""
+    """``size`` is in bytes."""
 
     id: str
     name: str
     size: int
-    hosts: frozenset[str] = frozenset()
 
 
 class Group(Value):
     """A replication group as one of its two arrays tells it.
 
     Attributes:
+        name: empty: a mirrored volume of an array that mirrors each one for itself, and is in no group.
         is_source: the direction of the relationship; meaningless while the group is not replicated.
-        percent: how much of a copy is done.
+        percent: how much of a copy is done; None: the array does not tell.
+        doing: the array's own word for what goes on with it, or what it asks for; empty: nothing beside the state.
+        changing: an operation is going on after which the state will be another one: nobody may act by this one.
         whole_at: the target is the copy of this moment; None: it is between two. A synchronized target that is not
-            asynchronous is the copy of now.
+            asynchronous is the copy of now, whatever is told here.
     """
 
     id: str
@@ -69,13 +72,19 @@ class Group(Value):
     volumes: list[Volume]
     state: GroupState
     is_source: bool = True
-    percent: int = 100
+    percent: int | None = 100
+    doing: str = ""
+    changing: bool = False
     whole_at: AwareDatetime | None = None
     asynchronous: bool = False
 
     @property
     def is_copy_of_now(self) -> bool:
         return self.state is GroupState.SYNCHRONIZED and not self.asynchronous
+
+    @property
+    def is_whole(self) -> bool:
+        return self.is_copy_of_now or self.whole_at is not None
 
     @property
     def is_active(self) -> bool:
@@ -87,27 +96,33 @@ class GroupControl(Protocol):
     """What every dialect can: look at groups, and move and resume them. All calls block and may be repeated.
 
     Raises:
-        Unreachable: it, or its peer where it has to be asked, does not answer.
+        Unreachable: it does not answer.
+        PeerUnreachable: its peer, which has to be asked, does not answer.
         AuthenticationRefused, AuthorizationRefused, BadInput: the login, or what the inventory says about the array.
         InvalidState: the array refuses, with its reason; or its job makes no progress.
     """
 
     name: str
 
-    def check(self) -> list[Finding]:
+    def check(self, *, asynchronous: bool = False) -> list[Finding]:
         """What can be said of an array that answers."""
 
-    def supports(self) -> frozenset[Step]:
-        """As the array itself says."""
+    def supports(self, *, asynchronous: bool = False) -> frozenset[Step]:
+        """As the array itself says, of groups that are mirrored so."""
 
-    def groups(self) -> list[Group]: ...
+    def groups(self, name: str | None = None) -> list[Group]:
+        """All of the array, or only those of that name, for which fewer questions are asked, and those without one."""
 
     def volumes(self, names: Sequence[str]) -> list[Volume]:
-        """Raises ``NotFound`` naming the ones that are not there."""
+        """Raises ``NotFound`` naming the ones that are not there, ``InvalidState`` when several have one name."""
+
+    def pools_of(self, volumes: Sequence[Volume]) -> dict[str, list[str]]:
+        """By volume's name, the pools that it is allocated from, as the inventory names them; none: it is not told."""
 
     def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
         """Make the target's side the active one; the source's side stops first. ``force``: also without its answer,
-        and when the target is a copy of an earlier moment. Raises ``Unreachable`` when the source does not answer."""
+        and when the target is a copy of an earlier moment. Raises ``PeerUnreachable`` when the source does not
+        answer: only the array knows that, so no other silence says it."""
 
     def fail_back(self, group: Group, watch: Watch) -> None:
         """Give the source what was written at the target since the failover, and make it the active side again."""
@@ -123,8 +138,8 @@ class GroupControl(Protocol):
 class Array(GroupControl, Protocol):
     """One site's array with all that protecting machines on it needs. Thread-safe."""
 
-    def free_space(self) -> int:
-        """Bytes that are free in the pool that replicas of other sites are made in."""
+    def free_space(self, pool: str) -> int:
+        """Bytes that are free in the pool. Raises ``NotFound`` naming those that there are."""
 
     def create_group(self, name: str, volumes: Sequence[Volume]) -> Group: ...
 
@@ -142,18 +157,21 @@ class Array(GroupControl, Protocol):
     def detach(self, group: Group) -> None:
         """Forget the relationship; both sides' volumes stay."""
 
-    def clone(self, volumes: Sequence[Volume], names: Sequence[str]) -> AwareDatetime:
-        """Copies of all volumes as of one moment, which is returned."""
+    def clone(self, volumes: Sequence[Volume], names: Sequence[str]) -> AwareDatetime | None:
+        """Copies of all volumes as of one moment, which is returned; None: it is not told."""
 
     def expose(self, volumes: Sequence[Volume], hosts: Sequence[str]) -> None: ...
 
     def hide(self, volumes: Sequence[Volume], hosts: Sequence[str]) -> None: ...
 
+    def empty_group(self, group: Group) -> None:
+        """Take its volumes, as ``group`` tells them, out of it; both stay. It must not be replicated."""
+
     def delete_group(self, group: Group) -> None:
         """The volumes stay. Not there: nothing happens."""
 
     def delete_volumes(self, names: Sequence[str]) -> None:
-        """Not there: nothing happens."""
+        """The site's hosts see them no more. Not there: nothing happens."""
 
 
 def able_to(step: str, array: GroupControl) -> Array:

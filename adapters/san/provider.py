@@ -12,10 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeGuard
 
 from adapters.ports import Capabilities
-from adapters.san import points, readiness
-from adapters.san.places import ArrayOf, Places
+from adapters.san import points, pools, readiness
+from adapters.san.copies import Copies
+from adapters.san.ending import Ending
+from adapters.san.places import ArrayOf, Place, Places
 from adapters.san.ports import (
     Array,
     Group,
@@ -28,22 +31,37 @@ from adapters.san.ports import (
     able_to,
     unwatched,
 )
-from adapters.san.watching import telling, until_all_is_shipped, until_synchronized
+from adapters.san.registering import is_registered, point_of_earlier_try, register, runs
+from adapters.san.watching import telling, unreported, until_all_is_shipped, until_settled, until_synchronized
 from replication.media import SeedManifest
 from replication.ports import Report
-from vault.domain import CacheFill, Finding, PowerState, Progress, RecoveredMachine, RecoveryPoint, Relationship
-from vault.errors import InvalidState, NotFound, ResynchronizationRequired, Unreachable
+from vault.domain import (
+    CacheFill,
+    Finding,
+    PowerState,
+    Progress,
+    RecoveredMachine,
+    RecoveryPoint,
+    Relationship,
+    ReplicaSpace,
+)
+from vault.errors import InvalidState, PeerUnreachable, ResynchronizationRequired, Unreachable
 from vault.inventory import Inventory
+
+COPIES_BY_ITSELF = frozenset({GroupState.SYNCHRONIZED, GroupState.COPYING})
 
 
 class ArrayProvider:
-    """Implements :class:`adapters.ports.ReplicationProvider` and :class:`adapters.ports.MovesTogether`."""
+    """Implements :class:`adapters.ports.ReplicationProvider`, :class:`adapters.ports.MovesTogether` and
+    :class:`adapters.ports.SizesReplicas`."""
 
     capabilities = Capabilities(commits_by_itself=True)
 
     def __init__(self, fabric_of: Callable[[str], SanFabric], array_of: ArrayOf, inventory: Inventory) -> None:
         self._fabric_of = fabric_of
         self._places = Places(inventory, array_of)
+        self._copies = Copies(self._places, fabric_of)
+        self._ending = Ending(self._places, fabric_of)
         self._in_turn: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def moves_with(self, relationship: Relationship) -> list[str]:
@@ -61,22 +79,50 @@ class ArrayProvider:
         """The first machine of a group makes it, with the volumes of all; after a failover it is turned round."""
         machine, site = relationship.machine, relationship.source_site
         with self._turn(machine):
-            array, group, _ = self._places.at(machine, site)
-            if group is None:
-                volumes = array.volumes(self._places.group_volume_names(machine))
-                group = able_to(Step.MIRROR, array).create_group(self._places.settings(machine).group, volumes)
-            if group.state is GroupState.LOCAL:
-                self._mirror(able_to(Step.MIRROR, array), group, relationship)
+            place = self._places.at(machine, site)
+            if place.group is not None and place.group.changing:
+                until_settled(self._places, machine, site, unreported)
+                place = self._places.at(machine, site)
+            array, group, _ = place
+            if not _is_mirrored(group):
+                self._mirror(able_to(Step.MIRROR, array), place, relationship)
             elif group.state is GroupState.FAILED_OVER and group.is_active:
                 array.reverse(group, unwatched)
             elif not (group.is_source and group.is_active):
                 raise self._active_elsewhere(group, array, machine)
 
-    def _mirror(self, array: Array, group: Group, relationship: Relationship) -> None:
-        places, later = self._places, self._places.settings(relationship.machine).mode == "asynchronous"
+    def _mirror(self, array: Array, place: Place, relationship: Relationship) -> None:
+        places, settings = self._places, self._places.settings(relationship.machine)
         here, there = places.mirrored_by(relationship.source_site), places.mirrored_by(relationship.target_site)
-        hold = here.when_link_is_lost == "wait" and not later
-        array.mirror(group, there.array, there.pool, asynchronous=later, hold_writes=hold, watch=unwatched)
+        found, later = pools.placing(places, place, relationship), settings.mode == "asynchronous"
+        group = place.group or self._group_of(array, relationship, found.volumes)
+        hold, pool = here.when_link_is_lost == "wait" and not later, found.pool or there.pool
+        try:
+            array.mirror(group, there.array, pool, asynchronous=later, hold_writes=hold, watch=unwatched)
+        except InvalidState:
+            _, other = self._places.find(relationship.machine, relationship.source_site)
+            if other is None or other.state not in COPIES_BY_ITSELF:
+                raise
+            if other.id != group.id:
+                array.delete_group(group)
+
+    def _group_of(self, array: Array, relationship: Relationship, volumes: list[Volume]) -> Group:
+        """A new one, unless another worker of the site has been quicker: turns are those of one process."""
+        machine, site = relationship.machine, relationship.source_site
+        try:
+            return array.create_group(self._places.settings(machine).group, volumes)
+        except InvalidState:
+            _, other = self._places.find(machine, site)
+            if other is None:
+                raise
+            return other
+
+    def replica_space(self, relationship: Relationship) -> ReplicaSpace | None:
+        place = self._places.at(relationship.machine, relationship.source_site)
+        if place.group is not None and place.group.state is not GroupState.LOCAL:
+            return None
+        found = pools.placing(self._places, place, relationship)
+        return ReplicaSpace(pool=found.pool, size=found.size) if found.pool is not None else None
 
     def export_seed(
         self, relationship: Relationship, folder: Path, report: Report, *, restart: bool = False
@@ -90,8 +136,12 @@ class ArrayProvider:
         raise _no_media(relationship)
 
     def copy_initial(self, relationship: Relationship, report: Report) -> RecoveryPoint:
-        """The array copies; this waits for it."""
-        return points.present(until_synchronized(self._places, relationship.machine, relationship.source_site, report))
+        """The array copies; this waits for it, and begins again what stopped."""
+        machine, site = relationship.machine, relationship.source_site
+        array, group = self._places.group_at(machine, site)
+        if group.state not in COPIES_BY_ITSELF and group.is_source and group.is_active:
+            self._resume(array, group, report)
+        return points.present(until_synchronized(self._places, machine, site, report))
 
     def finalize(self, relationship: Relationship) -> None:
         array, group = self._places.group_at(relationship.machine, relationship.source_site)
@@ -129,7 +179,7 @@ class ArrayProvider:
         array, group = self._places.group_at(relationship.machine, relationship.source_site)
         if group.state is not GroupState.SYNCHRONIZED:
             self._resume(array, group, report)
-        return self.copy_initial(relationship, report)
+        return points.present(until_synchronized(self._places, relationship.machine, relationship.source_site, report))
 
     def _resume(self, array: GroupControl, group: Group, report: Report) -> None:
         with self._in_turn[group.name]:
@@ -144,10 +194,10 @@ class ArrayProvider:
                 where=f"site {site}",
                 remedy="shut it down, then try again",
             )
-        array, group = self._places.group_at(machine, site)
+        array, group = until_settled(self._places, machine, site, report)
         moved_before = group.state is GroupState.FAILED_OVER and not group.is_active
         if group.state is not GroupState.SYNCHRONIZED and not moved_before:
-            remedy = readiness.REMEDIES.get(group.state, "look at the group on the array").format(machine=machine)
+            remedy = readiness.remedy(group, machine)
             raise InvalidState(
                 f"group '{group.name}' is {group.state}: not everything of '{machine}' is at "
                 f"{relationship.target_site}; {readiness.since(group)}",
@@ -163,17 +213,10 @@ class ArrayProvider:
     def recovery_points(self, relationship: Relationship) -> list[RecoveryPoint]:
         """The present one, if the target is the copy of a moment."""
         _, group = self._places.group_at(relationship.machine, relationship.target_site)
-        return [points.present(group)] if group.whole_at is not None else []
+        return [points.present(group)] if group.is_whole else []
 
     def resolve_point(self, relationship: Relationship, choice: str) -> RecoveryPoint:
-        array, group = self._places.group_at(relationship.machine, relationship.target_site)
-        if group.whole_at is None:
-            raise NotFound(
-                f"the copy of group '{group.name}' is between two moments: {group.state}",
-                where=f"array {array.name}",
-                remedy="wait until it is complete",
-            )
-        return points.choose(choice, points.present(group))
+        return points.resolve(self._places, relationship, choice)
 
     # --- failing over -----------------------------------------------------------------------------------------
 
@@ -183,26 +226,41 @@ class ArrayProvider:
         machine, site = relationship.machine, relationship.target_site
         fabric, hosts = self._fabric_of(site), self._places.storage(site).initiators
         with self._turn(machine):
-            array, group, volumes = self._replica(machine, site)
+            array, group, volumes = self._replica(machine, site, report)
             if points.is_planned(choice):
                 point = points.read(choice)
                 _show(array, volumes, hosts)
-                if self._point_of_earlier_try(fabric, machine) != point and not _runs(fabric, machine):
+                if point_of_earlier_try(fabric, machine) != point and not runs(fabric, machine):
                     fabric.remove(machine)  # what an earlier run left; its volumes stay
-                self._register(fabric, relationship, machine, self._by_name(machine), point, test=False)
-                if all(_is_registered(fabric, member) for member in self._places.members(machine)):
-                    self._move(array, group, telling(report))
+                register(fabric, relationship, machine, self._by_name(machine), point, test=False)
+                if all(is_registered(fabric, member) for member in self._places.members(machine)):
+                    self._move(array, group, machine, telling(report))
             else:
-                point = self._point_of_earlier_try(fabric, machine) or self.resolve_point(relationship, choice)
+                point = point_of_earlier_try(fabric, machine) or self.resolve_point(relationship, choice)
                 self._promote(array, group, telling(report))
                 _show(array, volumes, hosts)
-                self._register(fabric, relationship, machine, self._by_name(machine), point, test=False)
+                register(fabric, relationship, machine, self._by_name(machine), point, test=False)
         return RecoveredMachine(name=machine, site=site, network=relationship.target_network, point=point)
 
     @staticmethod
-    def _move(array: GroupControl, group: Group, watch: Watch) -> None:
-        if not group.is_active:
-            array.fail_over(group, watch)
+    def _move(array: GroupControl, group: Group, machine: str, watch: Watch) -> None:
+        """Each machine was seen off while the group was synchronized; what stopped it since is a person's decision.
+        Without the other array nobody moves it: one that is cut off may do so, and both sides would take writes."""
+        if group.is_active:
+            return
+        if group.state is GroupState.LINK_LOST:
+            raise PeerUnreachable(
+                f"group '{group.name}' is {group.state}; nobody knows whether the other array still takes writes",
+                where=f"array {array.name}",
+                remedy="repair the link between the arrays, or abandon the failover",
+            )
+        if group.state is not GroupState.SYNCHRONIZED:
+            raise InvalidState(
+                f"group '{group.name}' is {group.state}{readiness.progress(group)}; {readiness.since(group)}",
+                where=f"array {array.name}",
+                remedy=readiness.remedy(group, machine),
+            )
+        array.fail_over(group, watch)
 
     @staticmethod
     def _promote(array: GroupControl, group: Group, watch: Watch) -> None:
@@ -215,9 +273,10 @@ class ArrayProvider:
             try:
                 array.fail_over(group, watch)
                 return
-            except Unreachable:
+            except PeerUnreachable:
                 watch(f"the other array of group '{group.name}' does not answer", 0)
-        able_to(Step.SPLIT, array).split(group)
+        if group.state is not GroupState.SPLIT:
+            able_to(Step.SPLIT, array).split(group)
         array.fail_over(group, watch, force=True)
 
     def cancel_failover(self, relationship: Relationship) -> None:
@@ -225,9 +284,9 @@ class ArrayProvider:
         machine, site = relationship.machine, relationship.target_site
         fabric = self._fabric_of(site)
         with self._turn(machine):
-            array, group, volumes = self._replica(machine, site)
+            array, group, volumes = self._replica(machine, site, unreported)
             if group.is_active:
-                running = [one for one in self._places.members(machine) if _runs(fabric, one)]
+                running = [one for one in self._places.members(machine) if runs(fabric, one)]
                 if running:
                     raise InvalidState(
                         f"group '{group.name}' stays at {site}, where {', '.join(running)} of it already runs",
@@ -239,31 +298,11 @@ class ArrayProvider:
             _hide(array, volumes, self._places.storage(site).initiators)
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
-        """A clone of the target's volumes, all of one moment; the mirror goes on."""
-        machine, site = relationship.machine, relationship.target_site
-        fabric = self._fabric_of(site)
-        with self._turn(machine):
-            earlier = self._point_of_earlier_try(fabric, name)
-            if earlier is not None:
-                return RecoveredMachine(name=name, site=site, network=relationship.test_network, point=earlier)
-            found, group, volumes = self._replica(machine, site)
-            array = able_to(Step.CLONE, found)
-            moving = [member for member in self._places.members(machine) if _is_registered(fabric, member)]
-            if moving or group.is_active:
-                raise self._is_moving(group, array, moving or self._places.members(machine))
-            self.resolve_point(relationship, choice)
-            copies = self._clone_names(machine, name)
-            array.delete_volumes(list(copies.values()))
-            moment = array.clone(volumes, list(copies.values()))
-            array.expose(array.volumes(list(copies.values())), self._places.storage(site).initiators)
-            point = points.make(points.TEST, moment)
-            self._register(fabric, relationship, name, copies, point, test=True)
-        return RecoveredMachine(name=name, site=site, network=relationship.test_network, point=point)
+        with self._turn(relationship.machine):
+            return self._copies.start(relationship, choice, name, report)
 
     def end_test(self, relationship: Relationship, name: str) -> None:
-        machine, site = relationship.machine, relationship.target_site
-        self._fabric_of(site).remove(name)
-        able_to(Step.CLONE, self._places.array_of(site)).delete_volumes(list(self._clone_names(machine, name).values()))
+        self._copies.end(relationship, name)
 
     def commit(self, relationship: Relationship, point_id: str) -> None:
         """Automatic (requirements §C.5): there is no other recovery point that could be dropped."""
@@ -273,7 +312,7 @@ class ArrayProvider:
     def prepare_reverse(self, reversed_relationship: Relationship) -> None:
         """Unregister the old copy and take its volumes from its hosts; the old array has stopped by itself."""
         machine, site = reversed_relationship.machine, reversed_relationship.target_site
-        array, group = self._places.group_at(machine, site)
+        array, group, volumes = self._replica(machine, site, unreported)
         if group.is_active:
             raise Unreachable(
                 f"array {array.name} still takes writes to group '{group.name}': it has not heard of the failover",
@@ -281,36 +320,16 @@ class ArrayProvider:
                 remedy="repair the link between the arrays",
             )
         self._fabric_of(site).remove(machine)
-        _hide(array, array.volumes(self._places.volume_names(machine)), self._places.storage(site).initiators)
+        _hide(array, volumes, self._places.storage(site).initiators)
 
     def retire_replica(self, relationship: Relationship) -> None:
         """Nothing: the old target's volumes are what the machine runs on."""
 
-    def disable_source(self, relationship: Relationship) -> None:
-        """The mirror ends with a group of one machine. That of several goes on: it protects the others."""
-        machine, site = relationship.machine, relationship.source_site
-        if len(self._places.members(machine)) > 1:
-            return
-        array, group, _ = self._places.at(machine, site)
-        if group is None or not isinstance(array, Array):
-            return  # a mirror that the array's own tools made goes on
-        if group.state is not GroupState.LOCAL:
-            if Step.DETACH not in array.supports():
-                raise InvalidState(
-                    f"array {array.name} cannot detach groups", remedy=f"detach group '{group.name}' on the array"
-                )
-            array.detach(group)
-        array.delete_group(group)
+    def disable_source(self, relationship: Relationship) -> str | None:
+        return self._ending.at_source(relationship)
 
-    def disable_target(self, relationship: Relationship) -> None:
-        machine, site = relationship.machine, relationship.target_site
-        array = self._places.array_of(site)
-        wanted = self._places.settings(machine).group
-        group = next((one for one in array.groups() if one.name == wanted), None)
-        is_over = group is not None and group.state is GroupState.LOCAL and len(self._places.members(machine)) == 1
-        if group is not None and is_over and isinstance(array, Array):
-            array.delete_group(group)
-            array.delete_volumes(self._places.volume_names(machine))
+    def disable_target(self, relationship: Relationship) -> str | None:
+        return self._ending.at_target(relationship)
 
     # --- parts ------------------------------------------------------------------------------------------------
 
@@ -318,44 +337,12 @@ class ArrayProvider:
         """One call at a time changes a group."""
         return self._in_turn[self._places.settings(machine).group]
 
-    def _replica(self, machine: str, site: str) -> tuple[GroupControl, Group, list[Volume]]:
-        array, group = self._places.group_at(machine, site)
-        return array, group, array.volumes(self._places.volume_names(machine))
+    def _replica(self, machine: str, site: str, report: Report) -> tuple[GroupControl, Group, list[Volume]]:
+        array, group = until_settled(self._places, machine, site, report)
+        return array, group, self._places.own_volumes(machine, array, group)
 
     def _by_name(self, machine: str) -> dict[str, str]:
         return dict(self._places.settings(machine).volumes)
-
-    def _clone_names(self, machine: str, name: str) -> dict[str, str]:
-        return {disk: f"{name}-{disk}" for disk in self._places.settings(machine).volumes}
-
-    @staticmethod
-    def _register(
-        fabric: SanFabric,
-        relationship: Relationship,
-        name: str,
-        volumes: dict[str, str],
-        point: RecoveryPoint,
-        *,
-        test: bool,
-    ) -> None:
-        network = relationship.test_network if test else relationship.target_network
-        fabric.register_on_volumes(name, relationship.machine, volumes, network, point.id)
-
-    @staticmethod
-    def _point_of_earlier_try(fabric: SanFabric, name: str) -> RecoveryPoint | None:
-        try:
-            made_from = fabric.made_from(name)
-        except NotFound:
-            return None
-        return points.read(made_from) if made_from else None
-
-    @staticmethod
-    def _is_moving(group: Group, array: GroupControl, moving: list[str]) -> InvalidState:
-        return InvalidState(
-            f"group '{group.name}' is being failed over with {', '.join(moving)}",
-            where=f"array {array.name}",
-            remedy="wait until that is done and reversed; then test it",
-        )
 
     def _active_elsewhere(self, group: Group, array: GroupControl, machine: str) -> InvalidState:
         return InvalidState(
@@ -364,6 +351,10 @@ class ArrayProvider:
             where=f"array {array.name}",
             remedy=f"wait until the failover of {', '.join(self._places.members(machine))} is done, then reverse it",
         )
+
+
+def _is_mirrored(group: Group | None) -> TypeGuard[Group]:
+    return group is not None and group.state is not GroupState.LOCAL
 
 
 def _show(array: GroupControl, volumes: list[Volume], hosts: list[str]) -> None:
@@ -375,21 +366,6 @@ def _show(array: GroupControl, volumes: list[Volume], hosts: list[str]) -> None:
 def _hide(array: GroupControl, volumes: list[Volume], hosts: list[str]) -> None:
     if isinstance(array, Array):
         array.hide(volumes, hosts)
-
-
-def _is_registered(fabric: SanFabric, machine: str) -> bool:
-    try:
-        fabric.describe(machine)
-    except NotFound:
-        return False
-    return True
-
-
-def _runs(fabric: SanFabric, machine: str) -> bool:
-    try:
-        return fabric.describe(machine).power is PowerState.RUNNING
-    except NotFound:
-        return False
 
 
 def _no_media(relationship: Relationship) -> InvalidState:

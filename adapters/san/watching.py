@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
+from adapters.san.patience import Patience, longest_percent_s
 from adapters.san.places import Places
 from adapters.san.ports import Group, GroupControl, GroupState, Watch
-from adapters.san.readiness import REMEDIES, since
+from adapters.san.readiness import progress, remedy, since
 from replication.ports import Report
 from vault.domain import Progress
 from vault.errors import InvalidState, LeewardError, Unreachable
@@ -21,32 +22,48 @@ def telling(report: Report) -> Watch:
     return lambda doing, percent: report(Progress(doing=f"{doing}: {percent} %"))
 
 
+def unreported(_: Progress) -> None:
+    """For waits that nobody looks at."""
+
+
 def until_synchronized(places: Places, machine: str, site: str, report: Report) -> Group:
     """The group of ``machine`` at its source, once its copy is complete.
 
     Raises ``Unreachable`` when the arrays lose each other, ``InvalidState`` when the copy stands still or is ended."""
-    moved_at, percent = time.monotonic(), -1
+    patience: Patience | None = None
     while True:
         array, group = places.group_at(machine, site)
-        size = sum(volume.size for volume in group.volumes)
-        report(
-            Progress(
-                doing=f"group {group.name} is {group.state}",
-                bytes_done=size * group.percent // 100,
-                bytes_total=size,
-            )
-        )
+        size, percent = sum(volume.size for volume in group.volumes), group.percent or 0
+        doing = f"group {group.name} is {group.state}"
+        report(Progress(doing=doing, bytes_done=size * percent // 100, bytes_total=size))
         if group.state is GroupState.SYNCHRONIZED:
             return group
         if group.state is not GroupState.COPYING:
             raise _stopped(array, group, machine)
-        if group.percent != percent:
-            moved_at, percent = time.monotonic(), group.percent
-        if time.monotonic() - moved_at > STANDS_STILL_S:
+        longest = max(STANDS_STILL_S, longest_percent_s(size))
+        patience = patience or Patience(longest)
+        if group.percent is not None and patience.ran_out(group.percent):
             raise InvalidState(
-                f"the copy of group '{group.name}' stands at {percent} % for {STANDS_STILL_S:g} s",
+                f"the copy of group '{group.name}' stands at {group.percent} % for {longest:.0f} s",
                 where=f"array {array.name}",
                 remedy="look at the copy on the array",
+            )
+        time.sleep(LOOK_EVERY_S)
+
+
+def until_settled(places: Places, machine: str, site: str, report: Report) -> tuple[GroupControl, Group]:
+    """The group once no operation that changes it is going on: an earlier try's, say, whose answer was lost."""
+    patience = Patience(STANDS_STILL_S)
+    while True:
+        array, group = places.group_at(machine, site)
+        if not group.changing:
+            return array, group
+        report(Progress(doing=f"group {group.name}: {group.doing}"))
+        if patience.ran_out((group.doing, group.percent)):
+            raise InvalidState(
+                f"group '{group.name}' is {group.doing} for {STANDS_STILL_S:g} s",
+                where=f"array {array.name}",
+                remedy="look at the job on the array; what was asked for can be repeated once it has ended",
             )
         time.sleep(LOOK_EVERY_S)
 
@@ -59,16 +76,16 @@ def until_all_is_shipped(places: Places, machine: str, site: str, report: Report
 
     Raises ``Unreachable`` when the arrays lose each other, ``InvalidState`` when the group is stopped or stands still.
     """
-    moved_at, moments = time.monotonic(), list[datetime | None]()
+    patience, moments = Patience(STANDS_STILL_S), list[datetime | None]()
     while len(moments) <= CYCLES_TO_AWAIT:
         array, group = places.group_at(machine, site)
         if group.state is not GroupState.SYNCHRONIZED:
             raise _stopped(array, group, machine)
         if group.whole_at not in moments[-1:]:
-            moved_at, moments = time.monotonic(), [*moments, group.whole_at]
+            moments.append(group.whole_at)
             continue
         report(Progress(doing=f"group {group.name}: {since(group)}; waiting until all of it is there"))
-        if time.monotonic() - moved_at > STANDS_STILL_S:
+        if patience.ran_out(len(moments)):
             raise InvalidState(
                 f"group '{group.name}' has shipped nothing for {STANDS_STILL_S:g} s; {since(group)}",
                 where=f"array {array.name}",
@@ -80,12 +97,12 @@ def until_all_is_shipped(places: Places, machine: str, site: str, report: Report
 def _stopped(array: GroupControl, group: Group, machine: str) -> LeewardError:
     if group.state is GroupState.LINK_LOST:
         return Unreachable(
-            f"group '{group.name}' is {group.state}; {since(group)}",
+            f"group '{group.name}' is {group.state}{progress(group)}; {since(group)}",
             where=f"array {array.name}",
             remedy="repair the link between the arrays; then it is copied on",
         )
     return InvalidState(
-        f"group '{group.name}' is {group.state}; {since(group)}",
+        f"group '{group.name}' is {group.state}{progress(group)}; {since(group)}",
         where=f"array {array.name}",
-        remedy=REMEDIES.get(group.state, "look at the group on the array").format(machine=machine),
+        remedy=remedy(group, machine),
     )

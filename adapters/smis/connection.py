@@ -10,11 +10,12 @@ from typing import Any
 
 import pywbem
 
+from adapters.san.patience import Patience, longest_percent_s
 from adapters.san.ports import Watch
 from adapters.smis.errors import of_exception, of_return_value
 from adapters.smis.values import JobState, ReturnValue
 from vault import secrets
-from vault.errors import InvalidState
+from vault.errors import InvalidState, NotFound, Unreachable
 from vault.san import SmisStorage
 
 TIMEOUT_S = 30
@@ -61,35 +62,55 @@ class SmisConnection:
             raise of_return_value(int(code), doing, self.array)
         return out  # type: ignore[no-any-return]
 
-    def await_job(self, doing: str, out: Mapping[str, Any], watch: Watch, *, to_its_end: bool = True) -> None:
+    def await_job(
+        self,
+        doing: str,
+        out: Mapping[str, Any],
+        watch: Watch,
+        *,
+        to_its_end: bool = True,
+        copies: int = 0,
+    ) -> None:
         """Wait for the job of :meth:`invoke`'s output, when it has one; not ``to_its_end``: until it is seen to run.
 
-        Raises ``InvalidState`` when it fails or makes no progress."""
+        ``copies``: so many bytes, at most, which it takes its time for.
+
+        Raises ``InvalidState`` when it fails or makes no progress, ``Unreachable`` when its end cannot be seen."""
         path = out.get("Job")
         if path is None:
             return
-        moved_at, last = time.monotonic(), (-1, -1)
+        longest = max(self._job_patience_s, longest_percent_s(copies))
+        began, patience = time.monotonic(), Patience(longest)
         while True:
-            job = self.get(path)
-            state, percent = JobState(int(job["JobState"])), int(job["PercentComplete"] or 0)
-            if state is JobState.COMPLETED:
+            job = self._job(doing, path)
+            state, percent = int(job["JobState"]), int(job["PercentComplete"] or 0)
+            if state == JobState.COMPLETED:
                 return
             if state in OVER:
                 code = int(job.get("ErrorCode") or ReturnValue.FAILED)
                 raise of_return_value(code, doing, self.array, job.get("ErrorDescription") or "")
             watch(doing, percent)
-            if not to_its_end and (percent > 0 or time.monotonic() - moved_at > POLL_S):
+            if not to_its_end and (percent > 0 or time.monotonic() - began > POLL_S):
                 return
-            if (int(state), percent) != last:
-                moved_at, last = time.monotonic(), (int(state), percent)
-            if time.monotonic() - moved_at > self._job_patience_s:
+            if patience.ran_out((state, percent)):
                 raise InvalidState(
-                    f"{doing}: job '{path['InstanceID']}' stands at {percent} % ({state.name.lower()}) "
-                    f"for {self._job_patience_s:g} s",
+                    f"{doing}: job '{path['InstanceID']}' stands at {percent} % ({_state_name(state)}) "
+                    f"for {longest:.4g} s",
                     where=f"array {self.array}",
                     remedy="look at the job on the array; the operation can be repeated once it has ended",
                 )
             time.sleep(POLL_S)
+
+    def _job(self, doing: str, path: pywbem.CIMInstanceName) -> pywbem.CIMInstance:
+        """An array may delete a job some time after its end (``DeleteOnCompletion``)."""
+        try:
+            return self.get(path)
+        except NotFound as gone:
+            raise Unreachable(
+                f"{doing}: the array has forgotten job '{path['InstanceID']}' before its end was seen",
+                where=f"array {self.array}",
+                remedy="the operation is repeated; what is done is done",
+            ) from gone
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[pywbem.WBEMConnection]:
@@ -99,9 +120,10 @@ class SmisConnection:
             raise of_exception(error, doing, self.array) from error
 
     def _connection(self, doing: str) -> pywbem.WBEMConnection:
+        """A password that was renewed where it is kept is used from then on."""
+        storage, password = self._storage, secrets.resolve(self._storage.password)
         found: pywbem.WBEMConnection | None = getattr(self._threads, "connection", None)
-        if found is None:
-            storage = self._storage
+        if found is None or found.creds != (storage.user, password):
             if storage.ca is not None and not storage.ca_file.exists():
                 raise InvalidState(
                     f"{doing}: the file with the array's authority is not there",
@@ -110,7 +132,7 @@ class SmisConnection:
                 )
             found = pywbem.WBEMConnection(
                 storage.url,
-                (storage.user, secrets.resolve(storage.password)),
+                (storage.user, password),
                 storage.namespace,
                 ca_certs=storage.ca,
                 timeout=TIMEOUT_S,
@@ -119,3 +141,8 @@ class SmisConnection:
             found.session.trust_env = False
             self._threads.connection = found
         return found
+
+
+def _state_name(state: int) -> str:
+    """A vendor may have states of its own: then the job goes on as far as anybody knows."""
+    return JobState(state).name.lower() if state in set(JobState) else f"state {state}"

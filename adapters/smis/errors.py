@@ -16,12 +16,13 @@ from vault.errors import (
     InvalidState,
     LeewardError,
     NotFound,
+    PeerUnreachable,
     Unreachable,
 )
 
 DSP0200 = "DMTF DSP0200, CIM operations over HTTP, status codes"
 REPLICATION = "CIM_ReplicationService's methods (MicrosoftDocs/win32, desktop-src/iSCSITarg)"
-MASKING = "CIM_ControllerConfigurationService.ExposePaths (MicrosoftDocs/win32, desktop-src/iSCSITarg)"
+MASKING = "CIM_ControllerConfigurationService.ExposePaths and HidePaths (MicrosoftDocs/win32, desktop-src/iSCSITarg)"
 ANSWER = "check that the array's SMI-S provider runs and can be reached; the operation is repeated"
 LOOK = "look at the group on the array"
 
@@ -58,7 +59,7 @@ RETURN_VALUES: dict[int, Meaning] = {
     ReturnValue.NOT_SUPPORTED: Meaning(BadInput, "not supported", "see what the array supports", REPLICATION),
     ReturnValue.UNKNOWN: Meaning(InvalidState, "unspecified error", LOOK, REPLICATION),
     ReturnValue.TIMEOUT: Meaning(
-        Unreachable, "timed out: the other array did not answer", "check the link between the arrays", REPLICATION
+        PeerUnreachable, "timed out: the other array did not answer", "check the link between the arrays", REPLICATION
     ),
     ReturnValue.FAILED: Meaning(InvalidState, "failed", LOOK, REPLICATION),
     ReturnValue.INVALID_PARAMETER: Meaning(InvalidState, "invalid parameter", LOOK, REPLICATION),
@@ -68,7 +69,7 @@ RETURN_VALUES: dict[int, Meaning] = {
     4097: Meaning(NotFound, "invalid logical unit", "check the volume on the array", MASKING),
     4098: Meaning(BadInput, "invalid initiator", "correct 'initiators' in the inventory", MASKING),
     4099: Meaning(InvalidState, "invalid target port", "look at the array's ports", MASKING),
-    4100: Meaning(InvalidState, "invalid permission", "look at the array's masking", MASKING),
+    4100: Meaning(InvalidState, "invalid permission, or not exposed", "look at the array's masking", MASKING),
     4101: Meaning(InvalidState, "already exposed in another view", "look at the array's masking", MASKING),
     4102: Meaning(InvalidState, "logical unit number in use", "look at the array's masking", MASKING),
     4103: Meaning(InvalidState, "too many mappings", "remove mappings that are not needed on the array", MASKING),

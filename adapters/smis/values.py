@@ -41,7 +41,7 @@ class Operation(IntEnum):
 
 
 class CopyState(IntEnum):
-    """``CopyState`` of CIM_Synchronized (MSFT_Synchronized has the same)."""
+    """``CopyState`` of CIM_Synchronized 2.28 (MSFT_Synchronized has the first of them)."""
 
     INITIALIZED = 2
     UNSYNCHRONIZED = 3
@@ -57,11 +57,14 @@ class CopyState(IntEnum):
     SKEWED = 13
     MIXED = 14
     NOT_APPLICABLE = 15
+    PARTITIONED = 16
+    INVALID = 17
 
 
 class ProgressStatus(IntEnum):
-    """``ProgressStatus`` of CIM_Synchronized, as far as CIM and MSFT_Synchronized agree."""
+    """``ProgressStatus`` of CIM_Synchronized 2.28."""
 
+    UNKNOWN = 0
     COMPLETED = 2
     DORMANT = 3
     INITIALIZING = 4
@@ -73,6 +76,15 @@ class ProgressStatus(IntEnum):
     SPLITTING = 10
     FAILING_OVER = 11
     FAILING_BACK = 12
+    ABORTING = 13
+    MIXED = 14
+    NOT_APPLICABLE = 15
+    SUSPENDING = 16
+    REQUIRES_FRACTURE = 17
+    REQUIRES_RESYNC = 18
+    REQUIRES_ACTIVATE = 19
+    PENDING = 20
+    DETACHING = 21
 
 
 class SyncType(IntEnum):
@@ -95,6 +107,16 @@ class Consistency(IntEnum):
 
     NONE = 2
     SEQUENTIAL = 3
+
+
+class Action(IntEnum):
+    """``SupportedSynchronousActions`` and ``SupportedAsynchronousActions`` of CIM_ReplicationServiceCapabilities, those
+    that leeward asks for."""
+
+    CREATE_ELEMENT_REPLICA = 2
+    CREATE_GROUP_REPLICA = 3
+    MODIFY_REPLICA_SYNCHRONIZATION = 5
+    CREATE_LIST_REPLICA = 19
 
 
 class ReplicationType(IntEnum):

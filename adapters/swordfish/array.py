@@ -6,7 +6,9 @@ from there. So a group is never "failed over" here, and reversing it again finds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from adapters.san.ports import Group, GroupState, Step, Volume, Watch
 from adapters.swordfish import resources
@@ -14,6 +16,7 @@ from adapters.swordfish.client import SwordfishClient
 from adapters.swordfish.resources import (
     Collection,
     ConsistencyGroup,
+    Link,
     ReplicaMode,
     ReplicaRole,
     ReplicaState,
@@ -24,7 +27,7 @@ from vault.domain import Finding
 from vault.errors import InvalidState, NotFound
 
 ROOT = "/redfish/v1"
-STATES = {
+STATES: dict[str, GroupState] = {
     ReplicaState.INITIALIZED: GroupState.COPYING,
     ReplicaState.PREPARED: GroupState.COPYING,
     ReplicaState.UNSYNCHRONIZED: GroupState.COPYING,
@@ -36,6 +39,8 @@ STATES = {
     ReplicaState.SPLIT: GroupState.SPLIT,
     ReplicaState.FAILEDOVER: GroupState.FAILED_OVER,
 }
+TELLS_NOTHING = frozenset({"Completed", "Dormant"})
+"""Values of ``ReplicaProgressStatus`` that say no more than the state."""
 
 
 class SwordfishArray:
@@ -45,27 +50,32 @@ class SwordfishArray:
         self.name = name
         self._client = client
 
-    def check(self) -> list[Finding]:
-        missing = sorted({Step.FAIL_OVER, Step.RESUME} - self.supports())
-        if missing and any(group.replica is not None for group in self._groups()):
+    def check(self, *, asynchronous: bool = False) -> list[Finding]:
+        missing = sorted({Step.FAIL_OVER, Step.RESUME} - self.supports(asynchronous=asynchronous))
+        if missing and self._mirrored(asynchronous=asynchronous):
             what = f"a replicated group of it cannot {', '.join(missing)}"
             remedy = "look at the groups' actions on the array"
             return [Finding.failed(f"array {self.name}", what, remedy)]
         return [Finding.passed(f"array {self.name}", "answers")]
 
-    def supports(self) -> frozenset[Step]:
-        """What every replicated group offers as an action."""
-        offered = [_steps(group) for group in self._groups() if group.replica is not None]
+    def supports(self, *, asynchronous: bool = False) -> frozenset[Step]:
+        """What every group that is mirrored so offers as an action."""
+        offered = [_steps(group) for group in self._mirrored(asynchronous=asynchronous)]
         return frozenset.intersection(*offered) if offered else frozenset()
 
-    def groups(self) -> list[Group]:
-        volumes = {link.path: self._client.get(link.path, resources.Volume) for link in self._volume_links()}
-        return [_group(group, volumes) for group in self._groups()]
+    def _mirrored(self, *, asynchronous: bool) -> list[ConsistencyGroup]:
+        replicated = [(group, group.replica) for group in self._groups() if group.replica is not None]
+        return [group for group, replica in replicated if (replica.mode == ReplicaMode.ASYNCHRONOUS) == asynchronous]
+
+    def groups(self, name: str | None = None) -> list[Group]:
+        found = [group for group in self._groups() if name in (None, group.name)]
+        paths = {link.path for group in found for link in group.volumes}
+        volumes = {path: self._client.get(path, resources.Volume) for path in paths}
+        return [_group(group, volumes) for group in found]
 
     def volumes(self, names: Sequence[str]) -> list[Volume]:
-        found = {
-            one.name: one for one in (self._client.get(link.path, resources.Volume) for link in self._volume_links())
-        }
+        there = list(self._volumes())
+        found, named = {one.name: one for one in there}, Counter(one.name for one in there)
         missing = [name for name in names if name not in found]
         if missing:
             raise NotFound(
@@ -73,7 +83,33 @@ class SwordfishArray:
                 where=f"array {self.name}",
                 remedy="correct 'volumes' of the machine's 'san' in the inventory",
             )
+        if several := [name for name in dict.fromkeys(names) if named[name] > 1]:
+            raise InvalidState(
+                f"there are several volumes {', '.join(several)}",
+                where=f"array {self.name}",
+                remedy="give the others another name on the array: by its name leeward finds a machine's volume",
+            )
         return [_volume(found[name]) for name in dict.fromkeys(names)]
+
+    def pools_of(self, volumes: Sequence[Volume]) -> dict[str, list[str]]:
+        """As the volumes' capacity sources tell it: ``ProvidingPools`` of each."""
+        found = {one.id: one for one in self._volumes()}
+        return {volume.name: self._pools_of(found[volume.id]) for volume in volumes}
+
+    def _pools_of(self, volume: resources.Volume) -> list[str]:
+        paths = []
+        for told in volume.sources:
+            is_link = bool(told.path) and not told.id and told.pools is None
+            source = self._client.get(told.path, resources.CapacitySource) if is_link else told
+            if source.pools is not None:
+                members = source.pools.members
+                links = members if members is not None else self._members(source.pools)
+                paths += [link.path for link in links]
+        return [self._client.get(path, resources.StoragePool).id for path in dict.fromkeys(paths)]
+
+    def _volumes(self) -> Iterator[resources.Volume]:
+        for link in self._members(self._storage().volumes):
+            yield self._client.get(link.path, resources.Volume)
 
     def fail_over(self, group: Group, watch: Watch, *, force: bool = False) -> None:
         if force:
@@ -98,7 +134,7 @@ class SwordfishArray:
 
     def resume(self, group: Group, watch: Watch) -> None:
         found = self._find(group)
-        if found.replica is None or found.replica.state is not ReplicaState.SYNCHRONIZED:
+        if found.replica is None or found.replica.state != ReplicaState.SYNCHRONIZED:
             self._act(found, "resuming", found.actions.resume, watch)
 
     def _act(self, group: ConsistencyGroup, doing: str, action: resources.ActionTarget | None, watch: Watch) -> None:
@@ -120,23 +156,28 @@ class SwordfishArray:
         raise NotFound(f"there is no group '{group.name}'", where=f"array {self.name}", remedy="look at the array")
 
     def _groups(self) -> list[ConsistencyGroup]:
-        links = self._client.get(self._storage().consistency_groups.path, Collection).members
+        links = self._members(self._storage().consistency_groups)
         return [self._client.get(link.path, ConsistencyGroup) for link in links]
 
-    def _volume_links(self) -> list[resources.Link]:
-        return self._client.get(self._storage().volumes.path, Collection).members
+    def _members(self, collection: Link | None) -> list[Link]:
+        """All of them, however many the service answers with at once; none where it has no such collection."""
+        found, path = list[Link](), collection.path if collection is not None else None
+        while path is not None:
+            page = self._client.get(path, Collection)
+            found, path = [*found, *page.members], page.next
+        return found
 
     def _storage(self) -> Storage:
         root = self._client.get(ROOT, ServiceRoot)
-        found = [
-            self._client.get(link.path, Storage) for link in self._client.get(root.storage.path, Collection).members
-        ]
+        found = [self._client.get(link.path, Storage) for link in self._members(root.storage)]
         for one in found:
             if one.name == self.name:
                 return one
         known = ", ".join(one.name for one in found) or "none"
         raise NotFound(
-            f"there is no storage '{self.name}'", where=self._client.where, remedy=f"the service has: {known}"
+            f"there is no storage '{self.name}'",
+            where=self._client.where,
+            remedy=f"correct 'array' of the site's storage; the service has: {known}",
         )
 
 
@@ -163,7 +204,15 @@ def _group(found: ConsistencyGroup, volumes: dict[str, resources.Volume]) -> Gro
             "state": STATES.get(found.replica.state, GroupState.OTHER),
             "is_source": found.replica.role is ReplicaRole.SOURCE,
             "percent": found.replica.percent,
+            "doing": _words(found.replica.progress),
             "whole_at": found.replica.when_synchronized,
-            "asynchronous": found.replica.mode is ReplicaMode.ASYNCHRONOUS,
+            "asynchronous": found.replica.mode == ReplicaMode.ASYNCHRONOUS,
         }
     )
+
+
+def _words(progress: str | None) -> str:
+    """``requires resync`` for ``RequiresResync``."""
+    if progress is None or progress in TELLS_NOTHING:
+        return ""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", progress).lower()

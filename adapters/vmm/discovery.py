@@ -6,10 +6,10 @@ goes, is looked at on the machine's host when it is protected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
-from adapters.hyperv.discovery import HEARTBEAT, SHUTDOWN, VSS, HostFound, MachineFound, obstacles
+from adapters.hyperv.discovery import HEARTBEAT, SHUTDOWN, VSS, Excluded, HostFound, MachineFound, against, by_name
 from adapters.hyperv.facts import IntegrationService, NetworkAdapter, VirtualDisk, VirtualMachine
 from adapters.hyperv.states import VmState
 from adapters.vmm.facts import Adapter, Cloud, DiskDrive, ManagedHost, ManagedMachine
@@ -27,32 +27,38 @@ STATES = {"PowerOff": VmState.OFF}
 """VMM's words for states that Hyper-V calls otherwise."""
 
 
-def discover(hosts: VmmHosts) -> list[HostFound]:
+def discover(hosts: VmmHosts, excluded: Excluded | None = None) -> list[HostFound]:
     """The site's hosts in the order of the inventory, with their machines. A host that VMM does not manage, or that
     does not respond to it, is told, and hides no other."""
     fabric = hosts.server.fabric()
     clouds = {cloud.name: cloud for cloud in fabric.clouds}
     machines = hosts.server.machines()
     managed = {hosts.called(host): host for host in fabric.hosts}
-    return [_found(name, managed.get(name), machines, clouds) for name in hosts.names]
+    left_out = by_name(excluded)
+
+    def judge(machine: ManagedMachine) -> list[Finding]:
+        return [*_of_vmm(machine, clouds), *against(as_seen_by_hyperv(machine), left_out(machine.name))]
+
+    return [_found(name, managed.get(name), machines, judge) for name in hosts.names]
 
 
-def _found(name: str, host: ManagedHost | None, machines: list[ManagedMachine], clouds: dict[str, Cloud]) -> HostFound:
+def _found(
+    name: str,
+    host: ManagedHost | None,
+    machines: list[ManagedMachine],
+    judge: Callable[[ManagedMachine], list[Finding]],
+) -> HostFound:
     if host is None:
         return HostFound(host=name, trouble="VMM does not manage it — add it to VMM")
     return HostFound(
         host=name,
         machines=[
-            MachineFound(host=name, machine=as_seen_by_hyperv(one), findings=_findings(one, clouds), cloud=one.cloud)
+            MachineFound(host=name, machine=as_seen_by_hyperv(one), findings=judge(one), cloud=one.cloud)
             for one in machines
             if one.host == host.name
         ],
         trouble="" if host.responding else f"it does not respond to VMM ({host.state}) — this is what VMM saw last",
     )
-
-
-def _findings(machine: ManagedMachine, clouds: dict[str, Cloud]) -> list[Finding]:
-    return [*_of_vmm(machine, clouds), *obstacles(as_seen_by_hyperv(machine))]
 
 
 def _of_vmm(machine: ManagedMachine, clouds: dict[str, Cloud]) -> Iterator[Finding]:

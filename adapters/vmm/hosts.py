@@ -10,7 +10,7 @@ from adapters.hyperv.hosts import HyperVHosts, Located, Runs
 from adapters.hyperv.settings import host_name
 from adapters.vmm.facts import ManagedHost
 from adapters.vmm.server import VmmServer
-from vault.errors import Recoverable, Unreachable
+from vault.errors import LeewardError, Recoverable, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -82,17 +82,17 @@ class VmmHosts(HyperVHosts):
                 logger.warning("site %s: VMM has '%s' on %s, which does not answer: %s", self.site, name, host, away)
                 continue
             if len(found) == 1:
-                return Located(host, found[0])
+                return found[0]
         return super()._find_anywhere(name)
 
     def _where_vmm_has_it(self, name: str) -> list[str]:
-        """Empty when VMM does not answer, does not know the machine, or knows several of that name."""
+        """Empty when VMM does not answer, or refuses, does not know the machine, or knows several of that name."""
         try:
             known = {host.name: host for host in self.server.fabric().hosts}
             machines = [one for one in self.server.machines([name]) if one.host in known]
-        except Recoverable as away:
+        except LeewardError as away:
             logger.warning(
-                "site %s: all hosts are asked for '%s', because VMM does not answer: %s", self.site, name, away
+                "site %s: all hosts are asked for '%s', because VMM does not tell: %s", self.site, name, away
             )
             return []
         hosts = [ours for one in machines if (ours := self.called(known[one.host])) is not None]

@@ -6,6 +6,8 @@ where a replica is placed, what a VM network is, which cloud a machine belongs t
 
 from __future__ import annotations
 
+import logging
+
 from adapters.hyperv import settings
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.vmm import readiness
@@ -17,6 +19,8 @@ from vault.clouds import cloud_of
 from vault.domain import Finding, MachineDescription, NetworkKind, Relationship
 from vault.errors import InvalidState, LeewardError, NotFound
 from vault.inventory import Inventory
+
+logger = logging.getLogger(__name__)
 
 NAME_THEM = "see that the VMM server runs, or name the hosts below 'hyperv' of the site"
 
@@ -44,9 +48,16 @@ class VmmHypervisor(HyperVHypervisor):
         return [*readiness.of_server(self), *of_hosts]
 
     def describe(self, machine: str) -> MachineDescription:
+        """While VMM is away, or refuses, the network is told by its switch: an old copy that comes back without VMM
+        must be seen."""
         there = self.find(machine)
         described = self._describe(there.vm)
-        known = next((one for one in self.server.machines([there.vm.name]) if one.vm_id == there.vm.id), None)
+        try:
+            managed = self.server.machines([there.vm.name])
+        except LeewardError as away:
+            logger.warning("site %s: VMM does not tell the network of '%s': %s", self.site, machine, away)
+            return described
+        known = next((one for one in managed if one.vm_id == there.vm.id), None)
         network = known and self.network_of(known)
         return described.model_copy(update={"network": network}) if network else described
 
@@ -93,18 +104,21 @@ class VmmHypervisor(HyperVHypervisor):
     # --- replicas ---------------------------------------------------------------------------------------------
 
     def place_replica(self, relationship: Relationship) -> str:
-        """The broker that the inventory names; else the host that has the machine already, as its replica or because
-        it came from there; else a host of its cloud (:mod:`adapters.vmm.placement`)."""
+        """The broker that the inventory names; else the host that has the machine already, as its replica, because it
+        came from there or was restored there; else a host of its cloud (:mod:`adapters.vmm.placement`)."""
         site = settings.site(self.inventory, self.site)
         if site.replica.server:
             return site.replica.server
         hosts = self.server.hosts_of(self.cloud(relationship.machine))
         ours = [host for host in hosts if self.managed.called(host) is not None]
-        machines, name = self.server.machines(), self.vm_name(relationship.machine).casefold()
-        there = {one.host for one in machines if one.name.casefold() == name}
-        kept = next((host.name for host in ours if host.name in there), None)
-        network = self.vm_network(relationship.target_network)
-        return kept or self._on_their_way.place(name, ours, network, machines, where=self.server.where).name
+        there = self.find_if_there(relationship.machine)
+        kept = there and next((host.name for host in ours if self.managed.called(host) == there.host), None)
+        if kept:
+            return kept
+        name, network = self.vm_name(relationship.machine).casefold(), self.vm_network(relationship.target_network)
+        needed = relationship.replica_space.size if relationship.replica_space else 0
+        machines, where = self.server.machines(), self.server.where
+        return self._on_their_way.place(name, ours, network, machines, where=where, needed=needed).name
 
     def replica_server(self, relationship: Relationship) -> str:
         return self.place_replica(relationship)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from adapters.vmm.facts import HYPER_V, ManagedHost, ManagedMachine, VmNetwork
 from vault.errors import InvalidState
+from vault.words import size
 
 LEAST_FREE = 10 * 2**30
-"""A host with less storage takes no replica. How large one will be is known to the source only."""
+"""A host with less storage takes no replica, however small it is."""
 
 ON_ITS_WAY_S = 600.0
 """For so long a placed replica counts at its host although VMM does not see it there yet."""
@@ -34,6 +35,7 @@ class OnTheirWay:
         machines: Sequence[ManagedMachine],
         *,
         where: str,
+        needed: int = 0,
     ) -> ManagedHost:
         """As :func:`place`; asked again for the same machine, the same host, as long as that can take it."""
         with self._lock:
@@ -44,9 +46,9 @@ class OnTheirWay:
                 if name not in seen and now - moment < ON_ITS_WAY_S
             }
             _, before = self._placed.pop(machine, (now, ""))
-            again = next((host for host in hosts if host.name == before and not obstacle(host, network)), None)
+            again = next((host for host in hosts if host.name == before and not obstacle(host, network, needed)), None)
             others = [host for _, host in self._placed.values()]
-            chosen = again or place(hosts, network, machines, others, where=where)
+            chosen = again or place(hosts, network, machines, others, where=where, needed=needed)
             self._placed[machine] = (now, chosen.name)
             return chosen
 
@@ -58,16 +60,18 @@ def place(
     on_their_way: Iterable[str],
     *,
     where: str,
+    needed: int = 0,
 ) -> ManagedHost:
-    """The host for a replica that will be connected to ``network``.
+    """The host for a replica that will be connected to ``network`` and takes ``needed`` bytes.
 
     A healthy one before all; then the one with most storage left, once the dynamic disks of all ``machines`` on it have
     grown to their sizes, for each replica that is ``on_their_way`` to it (the names of their hosts) and the new one.
 
     Raises ``InvalidState`` when no host can take it, and says of each why not."""
-    fit = [host for host in hosts if not obstacle(host, network)]
+    fit = [host for host in hosts if not obstacle(host, network, needed)]
     if not fit:
-        reasons = (f"{host.name}: {obstacle(host, network)}" for host in sorted(hosts, key=lambda host: host.name))
+        each = sorted(hosts, key=lambda host: host.name)
+        reasons = (f"{host.name}: {obstacle(host, network, needed)}" for host in each)
         raise InvalidState(
             f"no host of the cloud can take the replica: {'; '.join(reasons) or 'it has no hosts'}",
             where=where,
@@ -85,7 +89,7 @@ def place(
     return min(fit, key=preference)
 
 
-def obstacle(host: ManagedHost, network: VmNetwork) -> str:
+def obstacle(host: ManagedHost, network: VmNetwork, needed: int = 0) -> str:
     """Why the host can take no replica; empty: it can."""
     carried = network.logical_network
     against = (
@@ -97,6 +101,10 @@ def obstacle(host: ManagedHost, network: VmNetwork) -> str:
             carried not in host.logical_networks,
             f"logical network '{carried}' of VM network '{network.name}' is not on it",
         ),
-        (host.available_storage < LEAST_FREE, f"only {host.available_storage / 2**30:.1f} GiB are free on it"),
+        (host.available_storage < LEAST_FREE, f"only {size(host.available_storage)} are free on it"),
+        (
+            host.available_storage < needed,
+            f"only {size(host.available_storage)} are free on it, the replica takes {size(needed)}",
+        ),
     )
     return next((reason for holds, reason in against if holds), "")

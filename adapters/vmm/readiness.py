@@ -77,13 +77,7 @@ def of_target(fabric: VmmHypervisor, relationship: Relationship) -> list[Finding
 
 def _as_rules(findings: list[Finding], *, protected: bool) -> list[Finding]:
     """What must be right before a machine is protected. Once it is, nothing of it stands in a failover's way."""
-    if not protected:
-        return findings
-    failed = Severity.FAIL
-    return [
-        finding.model_copy(update={"severity": Severity.WARN}) if finding.severity is failed else finding
-        for finding in findings
-    ]
+    return [finding.at_most_warned() for finding in findings] if protected else findings
 
 
 def _of_cloud(cloud: Cloud) -> Iterator[Finding]:

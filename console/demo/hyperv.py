@@ -31,7 +31,7 @@ def inventory(folder: Path) -> str:
 
 def inventory_with_vmm(folder: Path) -> str:
     """The same with two hosts a site, and a VMM server at each that places replicas and connects networks."""
-    from simulation.arrays.settings import free_ports
+    from simulation.free_ports import free_ports
 
     document = as_data(folder)
     for name, site in document["sites"].items():
@@ -48,7 +48,7 @@ def as_data(folder: Path) -> dict[str, Any]:
     """As :func:`inventory`, before it is written down."""
     from ruamel.yaml import YAML
 
-    from simulation.arrays.settings import free_ports
+    from simulation.free_ports import free_ports
     from simulation.hyperv.hosts import certificate_path
     from vault.template import LAB_INVENTORY
 

@@ -65,9 +65,8 @@ class Phases:
     async def protect(self) -> PhaseResult:
         began, clock = datetime.now(UTC), time.monotonic()
         machines = self._plan.machines
-        for machine in machines:
-            await self._leeward.protect(machine)
-        states = await asyncio.gather(*(self._leeward.wait_until_protected(machine) for machine in machines))
+        jobs = {machine: await self._leeward.protect(machine) for machine in machines}
+        states = await asyncio.gather(*(self._leeward.wait_until_protected(*started) for started in jobs.items()))
         results = {}
         for state in states:
             copies = [job for job in state.jobs if job.kind is JobKind.INITIAL_REPLICATION]

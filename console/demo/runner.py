@@ -14,7 +14,7 @@ from console.demo.model import DemoResult, PhaseResult
 from console.demo.phases import Stage
 from console.demo.report import write_report
 from console.demo.scenarios import SCENARIOS, Scenario
-from console.output import Output, seconds, size
+from console.output import Output, counted, seconds, size
 from plans.loading import load_plan_source
 from vault.errors import InvalidState
 from vault.inventory import Inventory
@@ -38,7 +38,7 @@ async def run_demo(scenario: Scenario, folder: Path | None, json_file: Path | No
         output.say(f"leeward demo: {scenario.title}")
         output.say(f"Temporal UI while it runs: {engine.ui}")
         started = scenario.begin(settings, inventory)
-        output.say(f"{len(started)} machines run and write: {', '.join(started)}")
+        output.say(f"{counted(len(started), 'machine')} run and write: {', '.join(started)}")
         phases = await _run_phases(scenario, settings, inventory, output)
         result = DemoResult(
             scenario=scenario.name,
@@ -116,7 +116,7 @@ def _show(result: DemoResult, output: Output) -> None:
     rows = []
     for phase in result.phases:
         if not phase.is_measured:
-            names = f"{len(phase.machines)} machines" if phase.machines else "-"
+            names = counted(len(phase.machines), "machine") if phase.machines else "-"
             rows.append([phase.phase, names, seconds(phase.duration_s), *["-"] * 5, _verdict(phase.troubles)])
             continue
         for name, machine in phase.machines.items():

@@ -13,6 +13,8 @@ from workers.settings import Settings
 
 PRIMARY, RECOVERY = "primary", "recovery"
 MIB = 2**20
+SECOND_POOL = {"web"}
+"""Machines whose volumes are not in the first pool of the array, but in the second."""
 MACHINES: dict[str, tuple[str, dict[str, int], int]] = {
     "payment-db": ("payments", {"log": 32, "data": 64}, 80),
     "payment-app-1": ("payments", {"system": 48}, 40),
@@ -32,7 +34,8 @@ def inventory(folder: Path) -> str:
     password.write_text(arrays[PRIMARY].password)
     sites = "".join(_site(site, arrays[site], password) for site in (PRIMARY, RECOVERY))
     machines = "".join(_machine(name) for name in MACHINES)
-    return _INVENTORY.format(sites=sites, machines=machines)
+    second = {site: arrays[site].pool("silver") for site in (PRIMARY, RECOVERY)}
+    return _INVENTORY.format(sites=sites, machines=machines, **second)
 
 
 def begin(settings: Settings, inventory: Inventory) -> list[str]:
@@ -60,7 +63,12 @@ def _folders(settings: Settings) -> list[Path]:
 def _arrays(folder: Path) -> dict[str, ArraySettings]:
     arrays = pair(folder / "arrays", folder / "data" / "lab", (PRIMARY, RECOVERY), secrets.token_urlsafe(16))
     arrays[PRIMARY].volumes = [
-        VolumeSettings(name=f"{machine}-{disk}", size=size * MIB, host=_host(PRIMARY))
+        VolumeSettings(
+            name=f"{machine}-{disk}",
+            size=size * MIB,
+            host=_host(PRIMARY),
+            pool="silver" if machine in SECOND_POOL else "gold",
+        )
         for machine, (_, disks, _) in MACHINES.items()
         for disk, size in disks.items()
     ]
@@ -82,7 +90,7 @@ def _site(site: str, settings: ArraySettings, password: Path) -> str:
       password: file:{password}
       ca: {settings.certificate}
       array: {settings.name}
-      pool: "{settings.name}:{settings.pool}"
+      pool: "{settings.pool("gold")}"
       initiators: [{_host(site)}]
       portal: {settings.portal}
     networks:
@@ -119,5 +127,8 @@ network_mappings:
     target: recovery/production
     test: recovery/isolated
     source_test: primary/isolated
+storage_mappings:     # replicas of volumes in any other pool are made in the 'pool' of the target's storage
+  - source: "primary/{primary}"
+    target: "recovery/{recovery}"
 machines:
 {machines}"""

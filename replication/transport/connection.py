@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import grpc
 
 from replication.transport import tls
-from replication.transport.failures import done
+from replication.transport.failures import at, done
 from replication.transport.messages import Done, Message, decode, encode
 from replication.transport.pki import Identity, server_name
 from replication.transport.service import KEEPALIVE_MS, MACHINE_KEY, SERVICE, channel_options
@@ -19,7 +19,8 @@ CONNECTS_WITHIN_S = 5.0
 
 
 class Connection:
-    """Thread-safe; connects when it is used, and again after it broke.
+    """Thread-safe; connects when it is used, and again after it broke or a certificate was renewed. Sessions that are
+    under way then keep the way they came.
 
     Args:
         address: ``host:port`` of the master target.
@@ -44,6 +45,8 @@ class Connection:
         self._keepalive_ms = keepalive_ms
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
+        self._shown: tuple[bytes, bytes] | None = None
+        """The certificate and the authority that the channel was made with."""
 
     def close(self) -> None:
         with self._lock:
@@ -61,8 +64,8 @@ class Connection:
             except grpc.RpcError as error:
                 self._before_another_try(error, again)
             else:
-                answer, _ = decode(raw)
-                return done(answer)
+                with at(self.where):
+                    return done(decode(raw)[0])
         raise AssertionError("unreachable")
 
     def session(self, machine: str, method: str, first: Message) -> tuple[Session, Done]:
@@ -123,8 +126,10 @@ class Connection:
             raise self.explain(error) from error
 
     def _open(self) -> grpc.Channel:
+        shown = self._identity.pem, self._identity.authority
         with self._lock:
-            if self._channel is None:
+            if self._channel is None or self._shown != shown:
+                self._shown = shown
                 self._channel = grpc.secure_channel(
                     self._address,
                     tls.channel_credentials(self._identity),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from replication.transport.messages import Done, Failed, Message, expect
 from vault import errors
 from vault.errors import LeewardError, NotRecoverable, Recoverable
@@ -32,6 +35,16 @@ def from_wire(failed: Failed) -> LeewardError:
     """An error class that only the other side's release knows keeps at least its recoverability."""
     found = _CLASSES.get(failed.error, Recoverable if failed.recoverable else NotRecoverable)
     return found(failed.what, where=failed.where, remedy=failed.remedy)
+
+
+@contextmanager
+def at(where: str) -> Iterator[None]:
+    """Errors inside that do not know their place get this one."""
+    try:
+        yield
+    except LeewardError as error:
+        error.where = error.where or where
+        raise
 
 
 def done(answer: Message) -> Done:

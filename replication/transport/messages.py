@@ -133,6 +133,11 @@ class Seal(Message):
     group: str = ""
 
 
+class KeepDifferences(Message):
+    kind = 31
+    epoch: str
+
+
 class Prune(Message):
     kind = 27
     retention: Retention
@@ -215,7 +220,7 @@ KINDS: dict[int, type[Message]] = {
     for message in (
         *(Exists, State, Resolve),
         *(Lock, Create, BeginSeed, WriteBase, CheckpointBase, CompleteSeed),
-        *(OpenSegment, AddFrame, CloseSegment, AbandonSegment, Seal, Prune, KeepOnly, Remove, Settle),
+        *(OpenSegment, AddFrame, CloseSegment, AbandonSegment, Seal, KeepDifferences, Prune, KeepOnly, Remove, Settle),
         *(OpenView, OpenChecksums, Read, Checksums, Allocated),
         *(Done, Failed),
     )

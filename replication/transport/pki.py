@@ -43,6 +43,7 @@ RENEW_DAYS = 60
 """A certificate that is valid for less is renewed by ``issue``, and warned about."""
 CLOCK_SKEW = timedelta(hours=1, minutes=10)
 """A certificate made just before its peer's clock was set back by an hour is still a valid one."""
+_BRING = "bring the file again from where it was made: leeward pki init, leeward pki issue"
 _SITE_URI = "spiffe://leeward/site/"
 _SITE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
@@ -233,14 +234,18 @@ class Identity:
         """Raises ``BadInput`` when the file holds another site's certificate."""
         found = peer_in(self.pem, str(self.path))
         if found.site != self.site:
-            raise BadInput(f"this is the certificate of site '{found.site}', not '{self.site}'", where=str(self.path))
+            raise BadInput(
+                f"this is the certificate of site '{found.site}', not '{self.site}'",
+                where=str(self.path),
+                remedy=f"bring the file here that this makes: leeward pki issue {self.site}",
+            )
         return found
 
     def require_usable(self, now: datetime) -> None:
         """Raises ``AuthenticationRefused`` for a certificate that is of no use: expired, or of another authority."""
         self.peer.require_valid(now, str(self.path))
         certificate = _certificate(self.pem, str(self.path))
-        for authority in x509.load_pem_x509_certificates(self.authority):
+        for authority in _certificates(self.authority, str(self.pki.authority)):
             with suppress(ValueError, TypeError, InvalidSignature):
                 certificate.verify_directly_issued_by(authority)
                 return
@@ -305,10 +310,14 @@ def _read(path: Path, remedy: str) -> bytes:
 
 
 def _certificate(pem: bytes, where: str) -> x509.Certificate:
+    return _certificates(pem, where)[0]
+
+
+def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificate(pem)
+        return x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise BadInput("this is not a certificate", where=where) from None
+        raise BadInput("this is not a certificate", where=where, remedy=_BRING) from None
 
 
 def _common_name(text: str) -> x509.Name:
@@ -353,9 +362,9 @@ def _private_key(pem: bytes, where: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError):
-        raise BadInput("there is no private key in the file", where=where) from None
+        raise BadInput("there is no private key in the file", where=where, remedy=_BRING) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise BadInput("the private key is not one on an elliptic curve", where=where)
+        raise BadInput("the private key is not one on an elliptic curve", where=where, remedy=_BRING)
     return key
 
 

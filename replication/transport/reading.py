@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from replication.checksums import CHECKSUM_LENGTH
+from replication.compare import SAME_RELEASE
 from replication.transport import messages as say
 from replication.transport.messages import RANGE
 from replication.transport.serving import READ_MAX
@@ -54,7 +55,7 @@ class RemoteView(_Disk):
         with self._lock:
             _, blocks = self._session.request(say.Read(offset=offset, length=length))
         if len(blocks) != length:
-            raise Damaged(f"{length} bytes at {offset} were asked for, {len(blocks)} came")
+            raise Damaged(f"{length} bytes at {offset} were asked for, {len(blocks)} came", remedy=SAME_RELEASE)
         return bytes(blocks)
 
 
@@ -87,7 +88,7 @@ class RemoteChecksums(_Disk):
     def _fetch(self, offset: int, length: int, block: int) -> None:
         done, packed = self._session.request(say.Checksums(offset=offset, length=length, block=block))
         if len(packed) % CHECKSUM_LENGTH:
-            raise Damaged(f"the checksums of {length} bytes at {offset} are cut short")
+            raise Damaged(f"the checksums of {length} bytes at {offset} are cut short", remedy=SAME_RELEASE)
         self._ahead = [bytes(packed[at : at + CHECKSUM_LENGTH]) for at in range(0, len(packed), CHECKSUM_LENGTH)]
         for damaged in done.result:
             self._ahead[damaged] = b""

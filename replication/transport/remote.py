@@ -111,6 +111,9 @@ class RemoteReplicaStore:
         done = self._change("sealing", say.Seal(cut=cut, time=time, consistency=kind, epoch=epoch, group=group))
         return RecoveryPoint.model_validate(done.result)
 
+    def keep_differences(self, epoch: str) -> None:
+        self._change("resynchronization", say.KeepDifferences(epoch=epoch))
+
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         done = self._change("pruning recovery points", say.Prune(retention=retention, now=now, in_use=sorted(in_use)))
         return [str(dropped) for dropped in done.result]

@@ -137,7 +137,7 @@ class MasterTarget:
                             yield encode(_failed(error))
                     for done in session.finish():
                         yield encode(done)
-        except grpc.RpcError:
+        except (grpc.RpcError, StopIteration):
             log.info("a writing session of %s ended early", context.peer())
         except Exception as error:  # noqa: BLE001 - every error goes to the caller
             yield encode(_failed(error))
@@ -157,7 +157,7 @@ class MasterTarget:
                         yield encode(_failed(error))
                     else:
                         yield encode(done, blocks)
-        except grpc.RpcError:
+        except (grpc.RpcError, StopIteration):
             log.info("a reading session of %s ended early", context.peer())
         except Exception as error:  # noqa: BLE001 - every error goes to the caller
             yield encode(_failed(error))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from replication.checksums import CHECKSUM_LENGTH
 from replication.cipher import Encryption, FrameCipher
+from replication.compare import SAME_RELEASE
 from replication.frames import FRAME_MAX, Frame, check_frame, plain_of
 from replication.local import LocalReplicaStore
 from replication.ports import BlockChecksums, BlockReader
@@ -79,8 +80,8 @@ class WritingSession:
                 self._close_segment(disk, frames)
             case say.AbandonSegment(disk=disk):
                 self._abandon(disk)
-            case say.Seal(cut=cut, time=time, consistency=kind, epoch=epoch, group=group):
-                return store.seal(cut, time, kind, epoch=epoch, group=group).model_dump(mode="json")
+            case say.Seal() | say.KeepDifferences():
+                return self._keep(message)
             case say.Prune(retention=retention, now=now, in_use=in_use):
                 return store.prune(retention, now, in_use=frozenset(in_use))
             case say.KeepOnly(point=point):
@@ -90,6 +91,14 @@ class WritingSession:
             case _:
                 raise _out_of_place(message)
         return None
+
+    def _keep(self, message: say.Seal | say.KeepDifferences) -> Any:
+        """What was staged."""
+        if isinstance(message, say.KeepDifferences):
+            self._store.keep_differences(message.epoch)
+            return None
+        cut, time, kind = message.cut, message.time, message.consistency
+        return self._store.seal(cut, time, kind, epoch=message.epoch, group=message.group).model_dump(mode="json")
 
     def finish(self) -> Iterator[Done]:
         """All messages have come: do what is left to do. Gives the answers that are due."""
@@ -114,7 +123,7 @@ class WritingSession:
 
     def _segment(self, disk: str) -> SegmentFile:
         if disk not in self._segments:
-            raise InvalidState(f"no segment of '{disk}' is open in this session")
+            raise InvalidState(f"no segment of '{disk}' is open in this session", remedy=SAME_RELEASE)
         return self._segments[disk]
 
     def _close_segment(self, disk: str, frames: int) -> None:
@@ -225,8 +234,8 @@ def _damaged(what: str, position: int) -> Damaged:
 
 def _require_at_most(length: int, most: int) -> None:
     if not 0 < length <= most:
-        raise BadInput(f"{length} bytes were asked for at once, at most {most} are given")
+        raise BadInput(f"{length} bytes were asked for at once, at most {most} are given", remedy=SAME_RELEASE)
 
 
 def _out_of_place(message: Message) -> InvalidState:
-    return InvalidState(f"a message {type(message).__name__} has no place here")
+    return InvalidState(f"a message {type(message).__name__} has no place here", remedy=SAME_RELEASE)

@@ -11,7 +11,7 @@ from typing import Protocol
 import grpc
 
 from replication.frames import Frame
-from replication.transport.failures import done
+from replication.transport.failures import at, done
 from replication.transport.messages import Done, Message, Payload, decode, encode
 from vault.errors import LeewardError, Unreachable
 
@@ -82,28 +82,12 @@ class Session:
 
     def answer(self) -> tuple[Done, memoryview]:
         """The next answer; raises as :meth:`request`."""
-        if self._over is not None:
-            raise self._over
-        try:
-            raw = self._inbox.get(timeout=ANSWERS_WITHIN_S)
-        except queue.Empty:
-            self._call.cancel()
-            self._over = Unreachable(
-                f"no answer within {ANSWERS_WITHIN_S:.0f} s",
-                where=self._where,
-                remedy="look at the log and the disks of the master target",
-            )
-            raise self._over from None
-        return self._raise_answer(raw)
+        return self._raise_answer(self._next())
 
     def finish(self) -> None:
         """Everything sent was dealt with, and the other side let go of its lock. Raises what went wrong with it."""
         self._outbox.finish()
-        self._receiver.join(ANSWERS_WITHIN_S)
-        if self._over is not None:
-            raise self._over
-        raw = self._inbox.get(timeout=ENDS_WITHIN_S)
-        if raw is not None:
+        while (raw := self._next()) is not None:
             self._raise_answer(raw)
 
     def drop(self) -> None:
@@ -114,11 +98,27 @@ class Session:
             self._call.cancel()
             self._receiver.join()
 
+    def _next(self) -> bytes | grpc.RpcError | None:
+        """What comes next; None is the end."""
+        if self._over is not None:
+            raise self._over
+        try:
+            return self._inbox.get(timeout=ANSWERS_WITHIN_S)
+        except queue.Empty:
+            self._call.cancel()
+            self._over = Unreachable(
+                f"no answer within {ANSWERS_WITHIN_S:.0f} s",
+                where=self._where,
+                remedy="look at the log and the disks of the master target",
+            )
+            raise self._over from None
+
     def _raise_answer(self, raw: bytes | grpc.RpcError | None) -> tuple[Done, memoryview]:
         if isinstance(raw, bytes):
             self._answered = True
-            answer, payload = decode(raw)
-            return done(answer), payload
+            with at(self._where):
+                answer, payload = decode(raw)
+                return done(answer), payload
         if raw is None:
             self._over = Unreachable(
                 "the master target ended the session", where=self._where, remedy="it stops or restarts; see its log"

@@ -7,12 +7,13 @@ from contextlib import suppress
 
 from replication.cipher import Encryption, FrameCipher, Keys
 from replication.frames import Frame, FrameEncoder
+from replication.manifest import disk_named
 from replication.ports import Extent, ReplicaState
 from replication.segment import SegmentHeader, next_frontier
 from replication.transport import messages as say
 from replication.transport.messages import Done, Message
 from replication.transport.session import Session
-from vault.errors import LeewardError, NotFound
+from vault.errors import LeewardError
 
 
 class Writing:
@@ -117,11 +118,7 @@ class Writing:
         return encryption, key.cipher(encryption, disk)
 
     def _size(self, disk: str) -> int:
-        for known in self._replica().disks:
-            if known.name == disk:
-                return known.size
-        names = ", ".join(known.name for known in self._replica().disks)
-        raise NotFound(f"the replica of {self._machine} has no disk '{disk}'; it has {names}")
+        return disk_named(disk, self._replica().disks, self._machine).size
 
     def _replica(self) -> ReplicaState:
         if self._state is None:

@@ -35,11 +35,12 @@ def main(arguments: list[str]) -> None:
         link_port=settings.link_port,
         data_port=settings.data_port,
     )
-    array.create_pool(settings.pool, settings.pool_size)
+    for pool, size in settings.pools.items():
+        array.create_pool(pool, size)
     existing = {volume.name for volume in array.state.volumes.values()}
     for wanted in settings.volumes:
         if wanted.name not in existing:
-            array.expose([array.create_volume(wanted.name, settings.pool, wanted.size).id], wanted.host)
+            array.expose([array.create_volume(wanted.name, wanted.pool, wanted.size).id], wanted.host)
     array.connect(settings.peer, settings.peer_link_port)
     CimServer(array, settings.folder, user=settings.user, password=settings.password, port=settings.cim_port)
     tell_ready(settings.folder)

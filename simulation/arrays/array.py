@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.smis.values import ReturnValue
+from adapters.smis.values import CopyState, ReturnValue
 from simulation.arrays.cycles import Cycles
 from simulation.arrays.jobs import Jobs
 from simulation.arrays.link import Guard, LinkListener
@@ -36,6 +36,7 @@ class Array:
             array that dies together with its link has then acknowledged nothing that only it had.
         cycle_s: between two cycles of an asynchronous group.
         mirrors_asynchronously: whether it can.
+        has_groups: whether it mirrors groups; else each volume for itself.
     """
 
     def __init__(
@@ -49,13 +50,18 @@ class Array:
         link_tolerance_s: float = 1.0,
         cycle_s: float = 0.5,
         mirrors_asynchronously: bool = True,
+        has_groups: bool = True,
     ) -> None:
         self.name = name
         self.folder = folder
         self.mirrors_asynchronously = mirrors_asynchronously
+        self.has_groups = has_groups
         self._document = folder / "array.json"
         self.media = Media(folder)
         self.state = ArrayState.load(self._document)
+        for group in self.state.groups.values():
+            if group.is_source and group.state is CopyState.UNSYNCHRONIZED:
+                group.state = CopyState.BROKEN  # the copy died with the process that made it
         self.jobs = Jobs()
         self.guard = guard
         self.link_tolerance_s = link_tolerance_s
@@ -111,6 +117,10 @@ class Array:
         with self._lock:
             if any(volume in group.volumes for group in self.state.groups.values()):
                 raise ArrayRefusal(f"volume '{volume}' is in a replication group", ReturnValue.IN_USE)
+            if volume in self.state.volumes and self.state.volumes[volume].hosts:
+                raise ArrayRefusal(f"hosts see volume '{volume}'", ReturnValue.IN_USE)
+            if volume in self.state.volumes and self.state.volumes[volume].cloned_at is not None:
+                raise ArrayRefusal(f"volume '{volume}' is attached to the one it is a clone of", ReturnValue.IN_USE)
             self.state.volumes.pop(volume, None)
             self.save()
             self.media.delete(volume)
@@ -150,12 +160,35 @@ class Array:
             self.save()
             return group
 
-    def delete_group(self, group: str) -> None:
+    def remove_members(self, group: Group, volumes: Sequence[str]) -> None:
         with self._lock:
-            if group in self.state.groups and self.state.groups[group].peer:
+            if group.peer:
+                raise ArrayRefusal(f"group '{group.name}' is replicated", ReturnValue.IN_USE)
+            if missing := set(volumes) - set(group.volumes):
+                raise ArrayRefusal(f"not in group '{group.name}': {missing}", ReturnValue.INVALID_PARAMETER)
+            group.volumes = [volume for volume in group.volumes if volume not in volumes]
+            self.save()
+
+    def delete_group(self, group: str, *, with_members: bool = False) -> None:
+        with self._lock:
+            found = self.state.groups.get(group)
+            if found is not None and found.peer:
                 raise ArrayRefusal(f"group '{group}' is replicated", ReturnValue.IN_USE)
+            if found is not None and found.volumes and not with_members:
+                raise ArrayRefusal(f"group '{group}' is not empty")
             self.state.groups.pop(group, None)
             self.save()
+
+    def forget(self, group: Group) -> None:
+        """The relationship ends; the volumes are each side's own from here on. A group that stood for the mirror of one
+        volume ends with it."""
+        group.peer, group.peer_group, group.peer_volumes = "", "", []
+        group.is_source, group.active = True, True
+        group.state, group.in_sync_until, group.generation = CopyState.NOT_APPLICABLE, None, 0
+        group.target_is_whole, group.asynchronous = False, False
+        if not self.has_groups:
+            self.state.groups.pop(group.id, None)
+        self.save()
 
     def clone(self, volumes: Sequence[str], names: Sequence[str]) -> list[Volume]:
         """Copies of volumes as they are at one moment over all of them."""
@@ -176,6 +209,11 @@ class Array:
                 made.append(copy)
             self.save()
             return made
+
+    def detach_clone(self, volume: Volume) -> None:
+        with self._lock:
+            volume.cloned_from, volume.cloned_at = "", None
+            self.save()
 
     # --- what hosts do ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from pywbem import CIMInstanceName, Uint16
 
 from adapters.smis.values import DeviceAccess, Mode, Operation, ReturnValue, SyncType
 from simulation.arrays.array import Array
-from simulation.arrays.cim_objects import CimView, mirror_types
+from simulation.arrays.cim_objects import CimView, hosts_of, is_same, mirror_types, unit_name
 from simulation.arrays.jobs import Job
 from simulation.arrays.operations import SUPPORTED, create_mirror, modify
 from simulation.arrays.refusal import ArrayRefusal
@@ -17,7 +18,8 @@ from simulation.arrays.state import Group, Volume
 
 Given = Mapping[str, Any]
 INVALID_LOGICAL_UNIT = 4097
-"""Return value of ExposePaths and HidePaths."""
+ALREADY_EXPOSED = 4101
+"""Return values of ExposePaths and HidePaths."""
 
 
 class Answered(NamedTuple):
@@ -29,6 +31,7 @@ class CimMethods:
     def __init__(self, array: Array) -> None:
         self._array = array
         self._view = CimView(array)
+        self._masking = threading.Lock()
 
     def invoke(self, method: str, given: Given) -> Answered:
         """Raises ``KeyError`` for an unknown method."""
@@ -54,81 +57,162 @@ class CimMethods:
         return Answered(ReturnValue.COMPLETED)
 
     def _expose(self, given: Given) -> Answered:
-        names, accesses = given["LUNames"], given["DeviceAccesses"]
-        if any(name not in self._array.state.volumes for name in names):
+        """A new view, for initiators that have none, or more volumes in the one that is given."""
+        with self._masking:
+            return self._expose_in_turn(given)
+
+    def _expose_in_turn(self, given: Given) -> Answered:
+        volumes, accesses = self._units(given), given["DeviceAccesses"]
+        if given.get("ProtocolControllers"):
+            hosts = [self._host_of_view(given)]
+        else:
+            hosts = given["InitiatorPortIDs"]
+            if not set(hosts).isdisjoint(hosts_of(self._array)):
+                return Answered(ALREADY_EXPOSED)
+        if volumes is None:
             return Answered(INVALID_LOGICAL_UNIT)
-        for host in given["InitiatorPortIDs"]:
-            for name, access in zip(names, accesses, strict=True):
-                self._array.expose([name], host, writable=access == DeviceAccess.READ_WRITE)
-        controllers = [self._view.controller(host) for host in given["InitiatorPortIDs"]]
-        return Answered(ReturnValue.COMPLETED, {"ProtocolControllers": controllers})
+        for host in hosts:
+            for volume, access in zip(volumes, accesses, strict=True):
+                self._array.expose([volume.id], host, writable=access == DeviceAccess.READ_WRITE)
+        return Answered(ReturnValue.COMPLETED, {"ProtocolControllers": [self._view.controller(one) for one in hosts]})
 
     def _hide(self, given: Given) -> Answered:
-        if any(name not in self._array.state.volumes for name in given["LUNames"]):
-            return Answered(INVALID_LOGICAL_UNIT)
-        for host in given["InitiatorPortIDs"]:
-            self._array.hide(given["LUNames"], host)
+        with self._masking:
+            volumes, host = self._units(given), self._host_of_view(given)
+            if volumes is None:
+                return Answered(INVALID_LOGICAL_UNIT)
+            self._array.hide([volume.id for volume in volumes], host)
         return Answered(ReturnValue.COMPLETED)
+
+    def _units(self, given: Given) -> list[Volume] | None:
+        """By the Name of each; None: one is none of the array's."""
+        found = {unit_name(volume.id): volume for volume in list(self._array.state.volumes.values())}
+        names = given["LUNames"]
+        return [found[name] for name in names] if found.keys() >= set(names) else None
+
+    def _host_of_view(self, given: Given) -> str:
+        """Of the one view that is to be changed. Then initiators are not given."""
+        views = given.get("ProtocolControllers") or []
+        for host in hosts_of(self._array) if len(views) == 1 and not given.get("InitiatorPortIDs") else ():
+            if is_same(views[0], self._view.controller(host)):
+                return host
+        raise ArrayRefusal("exactly one view, and nothing but its volumes", ReturnValue.INVALID_PARAMETER)
 
     # --- replication ------------------------------------------------------------------------------------------
 
+    def _require_groups(self, needed: bool = True) -> None:
+        if self._array.has_groups is not needed:
+            raise ArrayRefusal("not what this array mirrors", ReturnValue.NOT_SUPPORTED)
+
     def _create_group(self, given: Given) -> Answered:
+        self._require_groups()
         members = [self._volume(member).id for member in given.get("Members") or []]
         group = self._array.create_group(given["GroupName"], members)
         return Answered(ReturnValue.COMPLETED, {"ReplicationGroup": self._view.group(group.id)})
 
+    def _remove_members(self, given: Given) -> Answered:
+        members = [self._volume(member).id for member in given["Members"]]
+        group = self._group(given["ReplicationGroup"])
+        self._array.remove_members(group, members)
+        if given.get("DeleteOnEmptyElement") and not group.volumes:
+            self._array.delete_group(group.id)
+        return Answered(ReturnValue.COMPLETED)
+
     def _delete_group(self, given: Given) -> Answered:
-        self._array.delete_group(self._group(given["ReplicationGroup"]).id)
+        with_members = bool(given.get("RemoveElements"))
+        self._array.delete_group(self._group(given["ReplicationGroup"]).id, with_members=with_members)
         return Answered(ReturnValue.COMPLETED)
 
     def _create_group_replica(self, given: Given) -> Answered:
+        self._require_groups()
         group = self._group(given["SourceGroup"])
+        job = self._mirror(group, given)
+        return self._started(job, TargetGroup=self._view.group(group.peer_group))
+
+    def _create_element_replica(self, given: Given) -> Answered:
+        """The replica has the name that is asked for."""
+        self._require_groups(False)
+        volume = self._volume(given["SourceElement"])
+        if self._array.state.group_of(volume.id) is not None:
+            raise ArrayRefusal(f"volume '{volume.id}' is mirrored already", ReturnValue.IN_USE)
+        group = self._array.create_group(f"pair of {volume.id}", [volume.id])
+        try:
+            job = self._mirror(group, given)
+        except ArrayRefusal:
+            if not group.peer:
+                self._array.delete_group(group.id, with_members=True)
+            raise
+        return self._started(job, TargetElement=self._view.volume(group.peer_volumes[0], group.peer))
+
+    def _mirror(self, group: Group, given: Given) -> Job:
         if given["SyncType"] != SyncType.MIRROR:
-            raise ArrayRefusal("only mirrors of groups are made", ReturnValue.NOT_SUPPORTED)
+            raise ArrayRefusal("only mirrors are made so", ReturnValue.NOT_SUPPORTED)
+        names = [given["ElementName"]] if given.get("ElementName") else None
         peer = given["TargetAccessPoint"].keybindings["Name"]
-        pool = given["TargetPool"].keybindings["InstanceID"].partition(":")[2]
+        array, _, pool = given["TargetPool"].keybindings["InstanceID"].partition(":")
+        if array != peer:
+            raise ArrayRefusal(f"array {peer} has no pool of array {array}", ReturnValue.INVALID_PARAMETER)
         # FailedCopyStopsHostIO is a property of the embedded CIM_ReplicationSettingData.
         settings = given.get("ReplicationSettingData")
         blocks = bool(settings["FailedCopyStopsHostIO"]) if settings else False
         asynchronous = given["Mode"] == Mode.ASYNCHRONOUS
-        job = create_mirror(self._array, group, peer, pool, blocks_on_failure=blocks, asynchronous=asynchronous)
-        return self._started(job, TargetGroup=self._view.group(group.peer_group))
+        return create_mirror(
+            self._array, group, peer, pool, blocks_on_failure=blocks, asynchronous=asynchronous, names=names
+        )
 
     def _create_list_replica(self, given: Given) -> Answered:
         if given["SyncType"] != SyncType.CLONE:
             raise ArrayRefusal("only clones of volumes are made", ReturnValue.NOT_SUPPORTED)
         sources = [self._volume(source).id for source in given["SourceElements"]]
+        settings = given.get("ReplicationSettingData")
+        if len(sources) > 1 and not (settings and settings["ConsistentPointInTime"]):
+            raise ArrayRefusal("clones of several moments are not made here", ReturnValue.INVALID_PARAMETER)
         made = self._array.clone(sources, given["ElementNames"])
         return Answered(ReturnValue.COMPLETED, {"TargetElements": [self._view.volume(copy.id) for copy in made]})
 
     def _modify(self, given: Given) -> Answered:
         operation = Operation(int(given["Operation"]))
         ends = given["Synchronization"].keybindings
-        ids = {ends["SystemElement"].keybindings["InstanceID"], ends["SyncedElement"].keybindings["InstanceID"]}
-        group = next((group for group in self._array.state.groups.values() if group.id in ids and group.peer), None)
+        clone = self._array.state.volumes.get(ends["SyncedElement"].keybindings.get("DeviceID", ""))
+        if clone is not None and clone.cloned_at is not None and operation is Operation.DETACH:
+            self._array.detach_clone(clone)
+            return Answered(ReturnValue.COMPLETED)
+        key = "InstanceID" if self._array.has_groups else "DeviceID"
+        ids = {ends[end].keybindings.get(key) for end in ("SystemElement", "SyncedElement")}
+        replicated = [group for group in self._array.state.groups.values() if group.peer]
+        mine = {group.id if self._array.has_groups else group.volumes[0]: group for group in replicated}
+        group = next((mine[one] for one in ids if one in mine), None)
         if group is None:
             raise ArrayRefusal("there is no such relationship", ReturnValue.INVALID_PARAMETER)
         return self._started(modify(self._array, group, operation, force=bool(given.get("Force"))))
 
     def _group_operations(self, given: Given) -> Answered:
+        self._require_groups()
+        return self._operations(given, "SupportedGroupOperations")
+
+    def _element_operations(self, given: Given) -> Answered:
+        self._require_groups(False)
+        return self._operations(given, "SupportedOperations")
+
+    def _operations(self, given: Given, told_as: str) -> Answered:
         if given["ReplicationType"] not in mirror_types(self._array):
             return Answered(ReturnValue.NOT_SUPPORTED)
         return Answered(
             ReturnValue.COMPLETED,
-            {"SupportedGroupOperations": [Uint16(operation) for operation in sorted(SUPPORTED)]},
+            {told_as: [Uint16(operation) for operation in sorted(SUPPORTED)]},
         )
 
     # --- references -------------------------------------------------------------------------------------------
 
     def _volume(self, path: CIMInstanceName) -> Volume:
         found = self._array.state.volumes.get(path.keybindings["DeviceID"])
-        if found is None:
+        if found is None or not is_same(path, self._view.volume(found.id)):
             raise ArrayRefusal(f"there is no volume {path}", ReturnValue.INVALID_PARAMETER)
         return found
 
     def _group(self, path: CIMInstanceName) -> Group:
         found = self._array.state.groups.get(path.keybindings["InstanceID"])
-        if found is None:
+        if found is None or not is_same(path, self._view.group(found.id)):
             raise ArrayRefusal(f"there is no group {path}", ReturnValue.INVALID_PARAMETER)
         return found
 
@@ -139,9 +223,12 @@ _METHODS: dict[str, Callable[[CimMethods, Given], Answered]] = {
     "ExposePaths": CimMethods._expose,
     "HidePaths": CimMethods._hide,
     "CreateGroup": CimMethods._create_group,
+    "RemoveMembers": CimMethods._remove_members,
     "DeleteGroup": CimMethods._delete_group,
     "CreateGroupReplica": CimMethods._create_group_replica,
+    "CreateElementReplica": CimMethods._create_element_replica,
     "CreateListReplica": CimMethods._create_list_replica,
     "ModifyReplicaSynchronization": CimMethods._modify,
     "GetSupportedGroupOperations": CimMethods._group_operations,
+    "GetSupportedOperations": CimMethods._element_operations,
 }

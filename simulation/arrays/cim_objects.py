@@ -1,7 +1,12 @@
-"""An array's state as CIM instances: classes and properties of SMI-S's block and replication profiles."""
+"""An array's state as CIM instances: classes and properties of SMI-S's block, masking and replication profiles.
+
+As with a vendor's array volumes, pools and groups are of its own subclasses (``SIM_…``), and no name of anything is
+another one's: of a system its ``ElementName`` and ``Name``, of a volume its ``DeviceID``, ``Name`` and ``ElementName``.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +15,7 @@ from pywbem import CIMDateTime, CIMInstance, CIMInstanceName, CIMProperty, Uint1
 
 from adapters.smis.values import (
     NAMESPACE,
+    Action,
     CopyState,
     JobState,
     Mode,
@@ -21,18 +27,25 @@ from simulation.arrays.array import Array
 from simulation.arrays.state import Group
 
 BLOCK_SIZE = 512
-COPYING = {
+PROGRESS = {
     CopyState.UNSYNCHRONIZED: ProgressStatus.SYNCHRONIZING,
     CopyState.SUSPENDED: ProgressStatus.DORMANT,
     CopyState.BROKEN: ProgressStatus.DORMANT,
     CopyState.SPLIT: ProgressStatus.DORMANT,
 }
+ALWAYS = (Action.MODIFY_REPLICA_SYNCHRONIZATION, Action.CREATE_LIST_REPLICA)
+OF_GROUPS = (Action.CREATE_GROUP_REPLICA, Action.MODIFY_REPLICA_SYNCHRONIZATION)
+OF_ELEMENTS = (Action.CREATE_ELEMENT_REPLICA, Action.MODIFY_REPLICA_SYNCHRONIZATION)
+CHANGES = {"fail over": ProgressStatus.FAILING_OVER, "fail back": ProgressStatus.FAILING_BACK}
+"""By the beginning of a running job's name."""
 ASSOCIATIONS: dict[str, tuple[str, str]] = {
     "CIM_ElementCapabilities": ("ManagedElement", "Capabilities"),
     "CIM_OrderedMemberOfCollection": ("Collection", "Member"),
     "CIM_GroupSynchronized": ("SystemElement", "SyncedElement"),
     "CIM_StorageSynchronized": ("SystemElement", "SyncedElement"),
     "CIM_ProtocolControllerForUnit": ("Antecedent", "Dependent"),
+    "CIM_AuthorizedSubject": ("Privilege", "PrivilegedElement"),
+    "CIM_AuthorizedTarget": ("Privilege", "TargetElement"),
     "CIM_HostedAccessPoint": ("Antecedent", "Dependent"),
     "CIM_AllocatedFromStoragePool": ("Antecedent", "Dependent"),
 }
@@ -48,7 +61,7 @@ class CimView:
 
     def instances(self, class_name: str) -> list[CIMInstance]:
         """Raises ``KeyError`` for a class that the array does not serve."""
-        return list(_CLASSES[class_name](self))
+        return list(_CLASSES[class_name.replace("SIM_", "CIM_")](self))
 
     def everything(self) -> Iterator[CIMInstance]:
         for class_name in _CLASSES:
@@ -57,13 +70,14 @@ class CimView:
     # --- names ------------------------------------------------------------------------------------------------
 
     def system(self, name: str = "") -> CIMInstanceName:
-        return _name("CIM_ComputerSystem", CreationClassName="CIM_ComputerSystem", Name=name or self._array.name)
+        own = serial(name or self._array.name)
+        return _name("CIM_ComputerSystem", CreationClassName="CIM_ComputerSystem", Name=own)
 
     def service(self, class_name: str) -> CIMInstanceName:
         return _name(
             class_name,
             SystemCreationClassName="CIM_ComputerSystem",
-            SystemName=self._array.name,
+            SystemName=serial(self._array.name),
             CreationClassName=class_name,
             Name=class_name.removeprefix("CIM_"),
         )
@@ -72,27 +86,27 @@ class CimView:
         return _name(
             "CIM_RemoteServiceAccessPoint",
             SystemCreationClassName="CIM_ComputerSystem",
-            SystemName=self._array.name,
+            SystemName=serial(self._array.name),
             CreationClassName="CIM_RemoteServiceAccessPoint",
             Name=name,
         )
 
     def volume(self, volume: str, array: str = "") -> CIMInstanceName:
         return _name(
-            "CIM_StorageVolume",
+            "SIM_StorageVolume",
             SystemCreationClassName="CIM_ComputerSystem",
-            SystemName=array or self._array.name,
-            CreationClassName="CIM_StorageVolume",
+            SystemName=serial(array or self._array.name),
+            CreationClassName="SIM_StorageVolume",
             DeviceID=volume,
         )
 
     @staticmethod
     def pool(name: str, array: str) -> CIMInstanceName:
-        return _name("CIM_StoragePool", InstanceID=f"{array}:{name}")
+        return _name("SIM_StoragePool", InstanceID=f"{array}:{name}")
 
     @staticmethod
     def group(group: str) -> CIMInstanceName:
-        return _name("CIM_ReplicationGroup", InstanceID=group)
+        return _name("SIM_ReplicationGroup", InstanceID=group)
 
     @staticmethod
     def job(job: str) -> CIMInstanceName:
@@ -102,10 +116,18 @@ class CimView:
         return _name(
             "CIM_SCSIProtocolController",
             SystemCreationClassName="CIM_ComputerSystem",
-            SystemName=self._array.name,
+            SystemName=serial(self._array.name),
             CreationClassName="CIM_SCSIProtocolController",
-            DeviceID=host,
+            DeviceID=f"view of {host}",
         )
+
+    @staticmethod
+    def hardware_id(host: str) -> CIMInstanceName:
+        return _name("CIM_StorageHardwareID", InstanceID=f"initiator {host}")
+
+    @staticmethod
+    def privilege(host: str) -> CIMInstanceName:
+        return _name("CIM_AuthorizedPrivilege", InstanceID=f"privilege of {host}")
 
     def capabilities(self) -> CIMInstanceName:
         return _name("CIM_ReplicationServiceCapabilities", InstanceID=f"{self._array.name}:replication")
@@ -133,7 +155,7 @@ class CimView:
             yield _instance(
                 self.volume(volume.id),
                 ElementName=volume.name,
-                Name=volume.id,
+                Name=unit_name(volume.id),
                 BlockSize=Uint64(BLOCK_SIZE),
                 NumberOfBlocks=Uint64(volume.size // BLOCK_SIZE),
             )
@@ -143,12 +165,16 @@ class CimView:
             pool = self.pool(volume.pool, self._array.name)
             yield _association("CIM_AllocatedFromStoragePool", pool, self.volume(volume.id))
 
+    def _told_groups(self) -> list[Group]:
+        """None where a group only stands for the mirror of one volume."""
+        return list(self._state.groups.values()) if self._array.has_groups else []
+
     def _groups(self) -> Iterator[CIMInstance]:
-        for group in list(self._state.groups.values()):
+        for group in self._told_groups():
             yield _instance(self.group(group.id), ElementName=group.name, Persistent=True)
 
     def _members(self) -> Iterator[CIMInstance]:
-        for group in list(self._state.groups.values()):
+        for group in self._told_groups():
             for number, volume in enumerate(group.volumes):
                 yield _association(
                     "CIM_OrderedMemberOfCollection",
@@ -161,7 +187,7 @@ class CimView:
         return [group for group in list(self._state.groups.values()) if group.peer]
 
     def _group_synchronizations(self) -> Iterator[CIMInstance]:
-        for group in self._replicated():
+        for group in self._replicated() if self._array.has_groups else ():
             mine, theirs = self.group(group.id), self.group(group.peer_group)
             ends = (mine, theirs) if group.is_source else (theirs, mine)
             yield _association("CIM_GroupSynchronized", *ends, **self._synchronization(group))
@@ -191,7 +217,7 @@ class CimView:
         return {
             "RelationshipName": group.name,
             "CopyState": Uint16(group.state),
-            "ProgressStatus": Uint16(COPYING.get(group.state, ProgressStatus.COMPLETED)),
+            "ProgressStatus": Uint16(self._progress(group)),
             "PercentSynced": Uint16(self._percent(group)),
             "SyncType": Uint16(SyncType.MIRROR),
             "Mode": Uint16(Mode.ASYNCHRONOUS if group.asynchronous else Mode.SYNCHRONOUS),
@@ -199,6 +225,12 @@ class CimView:
             "SyncMaintained": group.state is CopyState.SYNCHRONIZED,
             "WhenSynced": CIMDateTime(group.in_sync_until or datetime.now(UTC)) if group.target_is_whole else None,
         }
+
+    def _progress(self, group: Group) -> ProgressStatus:
+        for work, status in CHANGES.items():
+            if self._array.jobs.is_running(f"{work} group {group.name}"):
+                return status
+        return PROGRESS.get(group.state, ProgressStatus.COMPLETED)
 
     def _percent(self, group: Group) -> int:
         if group.state is CopyState.SYNCHRONIZED:
@@ -228,7 +260,13 @@ class CimView:
     def _capabilities(self) -> Iterator[CIMInstance]:
         kinds = [*mirror_types(self._array), ReplicationType.SYNCHRONOUS_CLONE_LOCAL]
         yield _instance(
-            self.capabilities(), ElementName="replication", SupportedReplicationTypes=[Uint16(kind) for kind in kinds]
+            self.capabilities(),
+            ElementName="replication",
+            SupportedReplicationTypes=[Uint16(kind) for kind in kinds],
+            SupportedSynchronousActions=[Uint16(action) for action in ALWAYS],
+            SupportedAsynchronousActions=[
+                Uint16(action) for action in (OF_GROUPS if self._array.has_groups else OF_ELEMENTS)
+            ],
         )
 
     def _element_capabilities(self) -> Iterator[CIMInstance]:
@@ -250,8 +288,24 @@ class CimView:
             )
 
     def _controllers(self) -> Iterator[CIMInstance]:
-        for host in sorted({host for volume in self._state.volumes.values() for host in volume.hosts}):
+        for host in hosts_of(self._array):
             yield _instance(self.controller(host), ElementName=host)
+
+    def _hardware_ids(self) -> Iterator[CIMInstance]:
+        for host in hosts_of(self._array):
+            yield _instance(self.hardware_id(host), StorageID=host, IDType=Uint16(5))
+
+    def _privileges(self) -> Iterator[CIMInstance]:
+        for host in hosts_of(self._array):
+            yield _instance(self.privilege(host), ElementName=host)
+
+    def _subjects(self) -> Iterator[CIMInstance]:
+        for host in hosts_of(self._array):
+            yield _association("CIM_AuthorizedSubject", self.privilege(host), self.hardware_id(host))
+
+    def _targets(self) -> Iterator[CIMInstance]:
+        for host in hosts_of(self._array):
+            yield _association("CIM_AuthorizedTarget", self.privilege(host), self.controller(host))
 
     def _units(self) -> Iterator[CIMInstance]:
         for volume in list(self._state.volumes.values()):
@@ -262,6 +316,26 @@ class CimView:
                     self.volume(volume.id),
                     DeviceAccess=Uint16(2 if writable else 3),
                 )
+
+
+def is_same(one: CIMInstanceName, other: CIMInstanceName) -> bool:
+    """Whether two paths name one object, wherever each came from."""
+    return bool(one.classname == other.classname and one.keybindings == other.keybindings)
+
+
+def serial(array: str) -> str:
+    """The array's own name of itself, which is not the one that people gave it."""
+    return f"SIM{zlib.crc32(array.encode()):08X}"
+
+
+def unit_name(volume: str) -> str:
+    """What hosts identify the volume by."""
+    return f"naa.6{zlib.crc32(volume.encode()):08x}"
+
+
+def hosts_of(array: Array) -> list[str]:
+    """Those that have a view. It ends with the last volume in it (SPCAllowsNoLUs is false)."""
+    return sorted({host for volume in list(array.state.volumes.values()) for host in volume.hosts})
 
 
 def mirror_types(array: Array) -> list[ReplicationType]:
@@ -311,4 +385,8 @@ _CLASSES = {
     "CIM_ConcreteJob": CimView._jobs,
     "CIM_SCSIProtocolController": CimView._controllers,
     "CIM_ProtocolControllerForUnit": CimView._units,
+    "CIM_StorageHardwareID": CimView._hardware_ids,
+    "CIM_AuthorizedPrivilege": CimView._privileges,
+    "CIM_AuthorizedSubject": CimView._subjects,
+    "CIM_AuthorizedTarget": CimView._targets,
 }

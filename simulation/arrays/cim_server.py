@@ -19,7 +19,7 @@ from pywbem import (
 from simulation.arrays import cim_messages as messages
 from simulation.arrays.array import Array
 from simulation.arrays.cim_methods import Answered, CimMethods
-from simulation.arrays.cim_objects import ASSOCIATIONS, CimView
+from simulation.arrays.cim_objects import ASSOCIATIONS, CimView, is_same
 from simulation.listening import HttpConnection, TlsListener, basic_login
 from simulation.winrm.certificate import ServerCertificate, make_certificate
 
@@ -125,14 +125,10 @@ def _related(view: CimView, given: dict[str, Any]) -> list[tuple[CIMInstance, CI
     for class_name in classes:
         for one in view.instances(class_name):
             for mine, other in (ASSOCIATIONS[class_name], ASSOCIATIONS[class_name][::-1]):
-                matches = _same(one[mine], wanted) and given.get("Role") in (None, mine)
+                matches = is_same(one[mine], wanted) and given.get("Role") in (None, mine)
                 if matches and given.get("ResultRole") in (None, other):
                     found.append((one, one[other]))
     return found
-
-
-def _same(one: CIMInstanceName, other: CIMInstanceName) -> bool:
-    return bool(one.classname == other.classname and one.keybindings == other.keybindings)
 
 
 def _associated(view: CimView, given: dict[str, Any]) -> list[CIMInstance]:

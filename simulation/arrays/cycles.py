@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KNOWS_ITS_CHANGES = frozenset({CopyState.SYNCHRONIZED, CopyState.UNSYNCHRONIZED})
 """In other states a source that goes on compares both sides first."""
+CLOSING_S = 10.0
 
 
 class Changed(NamedTuple):
@@ -46,6 +47,7 @@ class Cycles:
         self._turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
         self._every_s = every_s
         self._closed = threading.Event()
+        self._shipping = threading.Thread(target=self._run, daemon=True, name="array cycles")
 
     def start(self) -> None:
         """Go on where the array's process was when it died: a target applies what it has whole; a source does not
@@ -55,10 +57,13 @@ class Cycles:
                 self._apply_journal(group)
             if group.asynchronous and group.is_source and group.state in KNOWS_ITS_CHANGES:
                 group.state = CopyState.BROKEN
-        threading.Thread(target=self._run, daemon=True, name="array cycles").start()
+        self._shipping.start()
 
     def close(self) -> None:
+        """Returns when the last cycle is over, so that nothing moves any more."""
         self._closed.set()
+        if self._shipping.is_alive():
+            self._shipping.join(CLOSING_S)
 
     # --- the source -------------------------------------------------------------------------------------------
 

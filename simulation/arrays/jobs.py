@@ -39,6 +39,10 @@ class Jobs:
         threading.Thread(target=self._run, args=(job, work), daemon=True, name=f"array job {name}").start()
         return job
 
+    def is_running(self, name: str) -> bool:
+        with self._lock:
+            return any(job.name == name and job.state is JobState.RUNNING for job in self.all.values())
+
     def _run(self, job: Job, work: Callable[[Job], None]) -> None:
         if self.hold.is_set():
             return

@@ -231,8 +231,7 @@ class Mirror:
                 group.active, group.generation = True, head["generation"]
                 self.enter(group, CopyState.SYNCHRONIZED)
             elif op == "detach":
-                forget(group)
-                self._array.save()
+                self._array.forget(group)
             else:
                 raise ArrayRefusal(f"unknown call '{op}'", ReturnValue.NOT_SUPPORTED)
             return {"generation": group.generation, "active": group.active, "state": int(group.state)}
@@ -262,11 +261,3 @@ class Mirror:
         group.asynchronous = head["asynchronous"]
         self.enter(group, CopyState.INITIALIZED)
         return {"id": group.id, "volumes": made}
-
-
-def forget(group: Group) -> None:
-    """The relationship ends; the volumes are each side's own from here on."""
-    group.peer, group.peer_group, group.peer_volumes = "", "", []
-    group.is_source, group.active = True, True
-    group.state, group.in_sync_until, group.generation = CopyState.NOT_APPLICABLE, None, 0
-    group.target_is_whole, group.asynchronous = False, False

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from adapters.smis.values import CopyState, Operation, ReturnValue
 from simulation.arrays.array import Array
 from simulation.arrays.jobs import Job
-from simulation.arrays.mirror import MIRRORING, forget
+from simulation.arrays.mirror import MIRRORING
 from simulation.arrays.refusal import ArrayRefusal, LinkDown
 from simulation.arrays.state import Group
 
 
 def create_mirror(
-    array: Array, group: Group, peer: str, pool: str, *, blocks_on_failure: bool, asynchronous: bool = False
+    array: Array,
+    group: Group,
+    peer: str,
+    pool: str,
+    *,
+    blocks_on_failure: bool,
+    asynchronous: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Job:
-    """Make the target's group and volumes at ``peer``, and copy. Raises ``ArrayRefusal``."""
+    """Make the target's group and volumes at ``peer``, and copy. ``names``: of the replicas; else those of their
+    sources. Raises ``ArrayRefusal``."""
     if asynchronous and not array.mirrors_asynchronously:
         raise ArrayRefusal("this array mirrors synchronously only", ReturnValue.NOT_SUPPORTED)
     if group.peer:
@@ -27,7 +35,10 @@ def create_mirror(
         "create",
         group=group.name,
         pool=pool,
-        volumes=[{"name": volume.name, "size": volume.size} for volume in volumes],
+        volumes=[
+            {"name": name, "size": volume.size}
+            for name, volume in zip(names or [one.name for one in volumes], volumes, strict=True)
+        ],
         source_group=group.id,
         source_volumes=group.volumes,
         blocks_on_failure=blocks_on_failure,
@@ -78,7 +89,8 @@ def _failover(array: Array, group: Group, force: bool) -> Job | None:
                 raise LinkDown(f"{lost.what}: nobody knows whether it still takes writes") from lost
         with array.writer(group.id):
             group.active, group.generation = True, generation
-            array.mirror.enter(group, CopyState.FAILED_OVER, in_sync_until=group.in_sync_until)
+            moment = group.in_sync_until or datetime.now(UTC)
+            array.mirror.enter(group, CopyState.FAILED_OVER, in_sync_until=moment)
 
     return array.jobs.start(f"fail over group {group.name}", work)
 
@@ -129,7 +141,21 @@ def hand_over(array: Array, group: Group) -> None:
         array.mirror.call(group, "lead", generation=group.generation)
 
 
-def _resume(array: Array, group: Group, _: bool) -> Job | None:
+def _resynchronize(array: Array, group: Group, _: bool) -> Job | None:
+    """Undoes a fracture or split, and restarts what broke: what was suspended or deactivated is not its business."""
+    if group.state in (CopyState.SUSPENDED, CopyState.INACTIVE):
+        raise ArrayRefusal(f"group '{group.name}' is {group.state.name}", ReturnValue.INVALID_PARAMETER)
+    return resume(array, group)
+
+
+def _continue(expected: CopyState, array: Array, group: Group) -> Job | None:
+    if group.state not in (expected, CopyState.SYNCHRONIZED, CopyState.UNSYNCHRONIZED):
+        raise ArrayRefusal(f"group '{group.name}' is {group.state.name}", ReturnValue.INVALID_PARAMETER)
+    return resume(array, group)
+
+
+def resume(array: Array, group: Group) -> Job | None:
+    """Copy on, whatever stopped it. Raises ``ArrayRefusal``."""
     if group.state is CopyState.SYNCHRONIZED:
         return None
     if not group.is_source or not group.active:
@@ -173,8 +199,7 @@ def _detach(array: Array, group: Group, force: bool) -> Job | None:
         if not force:
             raise
     with array.writer(group.id):
-        forget(group)
-        array.save()
+        array.forget(group)
     return None
 
 
@@ -182,8 +207,9 @@ SUPPORTED: dict[Operation, Callable[[Array, Group, bool], Job | None]] = {
     Operation.DETACH: _detach,
     Operation.FAILOVER: _failover,
     Operation.FAILBACK: _failback,
-    Operation.RESYNC_REPLICA: _resume,
-    Operation.RESUME: _resume,
+    Operation.ACTIVATE: lambda array, group, _: _continue(CopyState.INACTIVE, array, group),
+    Operation.RESUME: lambda array, group, _: _continue(CopyState.SUSPENDED, array, group),
+    Operation.RESYNC_REPLICA: _resynchronize,
     Operation.REVERSE_ROLES: _reverse_roles,
     Operation.SPLIT: _split,
     Operation.SUSPEND: _suspend,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-from contextlib import ExitStack, closing
 from pathlib import Path
 
 from pydantic import BaseModel
+
+from simulation.free_ports import free_ports
 
 GIB = 2**30
 DOCUMENT = "settings.json"
@@ -18,6 +18,7 @@ class VolumeSettings(BaseModel):
     name: str
     size: int
     host: str
+    pool: str = "gold"
 
 
 class ArraySettings(BaseModel):
@@ -33,8 +34,7 @@ class ArraySettings(BaseModel):
     peer_link_port: int
     user: str = "leeward"
     password: str
-    pool: str = "gold"
-    pool_size: int = 4 * GIB
+    pools: dict[str, int] = {"gold": 4 * GIB, "silver": 4 * GIB}
     volumes: list[VolumeSettings] = []
 
     def save(self) -> None:
@@ -50,6 +50,10 @@ class ArraySettings(BaseModel):
     @property
     def document(self) -> Path:
         return self.folder / DOCUMENT
+
+    def pool(self, name: str) -> str:
+        """Its InstanceID."""
+        return f"{self.name}:{name}"
 
     @property
     def url(self) -> str:
@@ -83,11 +87,3 @@ def pair(folder: Path, lab_root: Path, sites: tuple[str, str], password: str) ->
             password=password,
         )
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(closing(socket.socket())) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]

@@ -11,13 +11,15 @@ from typing import Any, NamedTuple, Self
 from adapters.smis.values import CopyState, JobState, Operation
 from simulation.arrays.array import Array
 from simulation.arrays.jobs import Job
-from simulation.arrays.operations import hand_over, modify
+from simulation.arrays.operations import hand_over, modify, resume
 from simulation.arrays.refusal import ArrayRefusal, LinkDown
-from simulation.arrays.state import Group
+from simulation.arrays.state import Group, Volume
 from simulation.listening import HttpConnection, TlsListener, basic_login
 from simulation.winrm.certificate import make_certificate
 
 ROOT = "/redfish/v1"
+MONITORS = f"{ROOT}/TaskService/TaskMonitors/"
+MEMBERS_AT_ONCE = 2
 STATES = {
     CopyState.INITIALIZED: "Initialized",
     CopyState.UNSYNCHRONIZED: "Unsynchronized",
@@ -63,8 +65,22 @@ class SwordfishServer:
     # --- requests ---------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> Answer:
-        body = self._resources().get(path)
-        return Answer(200, {"@odata.id": path, **body}) if body is not None else _problem(404, f"there is no {path}")
+        if path.startswith(MONITORS):
+            return self._monitor(path)
+        name, _, skipped = path.partition("?$skip=")
+        body = self._resources().get(name)
+        if body is None:
+            return _problem(404, f"there is no {path}")
+        return Answer(200, {"@odata.id": path, **_page(name, body, int(skipped or 0))})
+
+    def _monitor(self, path: str) -> Answer:
+        """202 while the action goes on, then the action's own answer."""
+        job = self.array.jobs.all.get(path.removeprefix(MONITORS))
+        if job is None:
+            return _problem(404, f"there is no {path}")
+        if job.state is JobState.RUNNING:
+            return Answer(202, self.get(f"{ROOT}/TaskService/Tasks/{job.id}").body, location=path)
+        return Answer(204, {}) if job.state is JobState.COMPLETED else _problem(409, job.error)
 
     def post(self, path: str) -> Answer:
         for group in self._replicated():
@@ -82,14 +98,14 @@ class SwordfishServer:
             return _problem(409, refusal.what)
         if job is None:
             return Answer(204, {})
-        path = f"{ROOT}/TaskService/Tasks/{job.id}"
-        return Answer(202, self.get(path).body, location=path)
+        return Answer(202, self.get(f"{ROOT}/TaskService/Tasks/{job.id}").body, location=f"{MONITORS}{job.id}")
 
     # --- resources --------------------------------------------------------------------------------------------
 
     def _resources(self) -> dict[str, dict[str, Any]]:
         state, storage = self.array.state, self._storage
         volumes = {f"{storage}/Volumes/{volume.id}": volume for volume in list(state.volumes.values())}
+        pools = {f"{storage}/StoragePools/{pool}": pool for pool in list(state.pools)}
         groups = {self._group_path(group): group for group in list(state.groups.values())}
         tasks = {f"{ROOT}/TaskService/Tasks/{job.id}": job for job in list(self.array.jobs.all.values())}
         return {
@@ -99,12 +115,16 @@ class SwordfishServer:
                 "Id": self.array.name,
                 "Name": self.array.name,
                 "Volumes": _link(f"{storage}/Volumes"),
+                "StoragePools": _link(f"{storage}/StoragePools"),
                 "ConsistencyGroups": _link(f"{storage}/ConsistencyGroups"),
             },
             f"{storage}/Volumes": {"Members": [_link(path) for path in volumes]},
             f"{storage}/ConsistencyGroups": {"Members": [_link(path) for path in groups]},
+            f"{storage}/StoragePools": {"Members": [_link(path) for path in pools]},
+            **{path: {"Id": pool, "Name": pool} for path, pool in pools.items()},
+            **{path: _volume(path, volume) for path, volume in volumes.items()},
             **{
-                path: {"Id": volume.id, "Name": volume.name, "CapacityBytes": volume.size}
+                _providing_pools(path): {"Members": [_link(f"{storage}/StoragePools/{volume.pool}")]}
                 for path, volume in volumes.items()
             },
             **{path: self._group(group) for path, group in groups.items()},
@@ -146,8 +166,37 @@ def _link(path: str) -> dict[str, str]:
     return {"@odata.id": path}
 
 
+def _volume(path: str, volume: Volume) -> dict[str, Any]:
+    source = {
+        "@odata.id": f"{path}#/CapacitySources/0",
+        "Id": "0",
+        "Name": "0",
+        "ProvidingPools": _link(_providing_pools(path)),
+    }
+    return {"Id": volume.id, "Name": volume.name, "CapacityBytes": volume.size, "CapacitySources": [source]}
+
+
+def _providing_pools(volume: str) -> str:
+    return f"{volume}/CapacitySources/0/ProvidingPools"
+
+
+def _page(path: str, body: dict[str, Any], skipped: int) -> dict[str, Any]:
+    """A collection answers with a few members, and where the others are."""
+    if "Members" not in body:
+        return body
+    members, end = body["Members"], skipped + MEMBERS_AT_ONCE
+    more = {"Members@odata.nextLink": f"{path}?$skip={end}"} if end < len(members) else {}
+    return {**body, "Members@odata.count": len(members), "Members": members[skipped:end], **more}
+
+
 def _problem(status: int, message: str) -> Answer:
-    return Answer(status, {"error": {"code": "Base.1.0.GeneralError", "message": message}})
+    """As Redfish words it: what happened is in the details."""
+    details = [{"MessageId": "Base.1.0.GeneralError", "Message": message, "Resolution": "None"}]
+    general = "A general error has occurred. See ExtendedInfo for more information."
+    return Answer(
+        status,
+        {"error": {"code": "Base.1.0.GeneralError", "message": general, "@Message.ExtendedInfo": details}},
+    )
 
 
 def _task(job: Job) -> dict[str, Any]:
@@ -179,7 +228,7 @@ def _reverse(array: Array, group: Group) -> Job | None:
 
 ACTIONS: dict[str, Action] = {
     "ReverseReplicationRelationship": _reverse,
-    "ResumeReplication": lambda array, group: modify(array, group, Operation.RESUME, force=False),
+    "ResumeReplication": resume,
     "SuspendReplication": lambda array, group: modify(array, group, Operation.SUSPEND, force=False),
     "SplitReplication": lambda array, group: modify(array, group, Operation.SPLIT, force=False),
 }

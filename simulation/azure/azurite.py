@@ -19,7 +19,7 @@ from pathlib import Path
 
 from adapters.lab.documents import read_document, write_document
 from adapters.lab.guest_state import start_ticks
-from simulation.arrays.settings import free_ports
+from simulation.free_ports import free_ports
 from simulation.winrm.certificate import make_certificate
 from vault.errors import InvalidState, NotFound
 

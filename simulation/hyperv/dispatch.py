@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adapters.hyperv.operations import OPERATIONS
-from simulation.hyperv import failovers, machines, refusal, relationships, tracking
+from simulation.hyperv import failovers, machines, media, refusal, relationships, tracking
 from simulation.hyperv.fabric import Fabric, Handler, Here
 from simulation.hyperv.refusal import Refusal
 from simulation.winrm.answering import Failure, Request, Result
@@ -14,6 +14,7 @@ from vault.errors import LeewardError
 HANDLERS: dict[str, Handler] = {
     **machines.OPERATIONS,
     **relationships.OPERATIONS,
+    **media.OPERATIONS,
     **failovers.OPERATIONS,
     **tracking.OPERATIONS,
 }

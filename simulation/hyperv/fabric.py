@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from adapters.hyperv.facts import IntegrationService, VirtualDisk
-from adapters.hyperv.states import ReplicationMode, VmState
+from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, VmState
 from simulation.hyperv import refusal
 from simulation.hyperv.ground import Ground
-from simulation.hyperv.state import FabricState, Host, Vm, new_id
+from simulation.hyperv.state import FabricState, Host, Replication, Vm, new_id
 from simulation.hyperv.transfers import Transfers
 from vault import secrets
 from vault.errors import NotFound
@@ -27,6 +28,7 @@ SERVICES = {
     "Key-Value Pair Exchange": "2A34B1C2-FD73-4043-8A5B-DD2159BC743F",
 }
 FOLDER = "D:\\Hyper-V"
+LONG_S = 30 * 86400.0
 Handler = Callable[["Here", Any], BaseModel]
 """What a host does when an operation is run on it."""
 
@@ -126,11 +128,24 @@ class Fabric:
                 return host, found
         return None
 
+    def uptime_s(self, host: Host) -> float:
+        """Of the fabric's own time."""
+        if host.is_down:
+            return 0.0
+        if host.up_since is None:
+            return LONG_S
+        return (datetime.now(UTC) - host.up_since).total_seconds() / self.time_scale
+
     def switches(self, host: Host) -> dict[str, str]:
         """The host's virtual switches, and the network that each is: one of its site, or a private one of its own."""
         networks = self.inventory.sites[host.site].networks
         own = {switch: f"{switch} on {host.name}" for switch in host.private_switches}
         return {network.switch or name: name for name, network in networks.items()} | own
+
+    @property
+    def media(self) -> Path:
+        """By drive letter, the media that are in the hosts."""
+        return self._root / "hyperv" / "media"
 
     def disk_folder(self, site: str) -> Path:
         return disk_folder(self._root, site)
@@ -194,6 +209,17 @@ class Fabric:
                 return vm
         raise NotFound(f"there is no '{name}'", where=host)
 
+    def restore(self, name: str, source: str, target: str, *, with_new_id: bool = False) -> Vm:
+        """A copy of a machine that is off, from its host to another site's: its disks as they are now, connected to
+        nothing. ``with_new_id``: as ``Import-VM -GenerateNewId``."""
+        here, there = self.state.hosts[source], self.state.hosts[target]
+        vm = self.vm_named(source, name)
+        self.ground.copy(here.site, there.site, vm.machine)
+        copy = self.new_vm(vm.machine, vm.name, None if with_new_id else vm.id)
+        with self.changing():
+            there.vms[copy.id] = copy
+        return copy
+
     def rename(self, host: str, name: str, new_name: str) -> None:
         with self.changing():
             self.vm_named(host, name).name = new_name
@@ -206,17 +232,29 @@ class Fabric:
             self.state.hosts[target].vms[vm.id] = vm
 
     def go_down(self, name: str) -> None:
-        """The host loses power: its guests end, and what runs on it is not finished."""
+        """The host loses power: its guests end, and what runs on it is not finished. What their disks were written to
+        just before is not known for certain: "a virtual machine requires resynchronization if the primary server shuts
+        down abruptly" (reference of Enable-VMReplication, ``-AutoResynchronizeEnabled``)."""
         host = self.state.hosts[name]
         with self.changing():
             host.reboots += 1
+            host.is_down = True
             for vm in host.vms.values():
                 vm.starts_with_host = self.power(host, vm) is VmState.RUNNING
                 self.ground.turn_off(host.site, vm.machine)
+                if vm.starts_with_host and vm.mode is ReplicationMode.PRIMARY and vm.replication is not None:
+                    self._needs_comparison(vm.replication)
+
+    def _needs_comparison(self, end: Replication) -> None:
+        if end.state is ReplicationState.REPLICATING:
+            end.state, end.health = ReplicationState.WAITING_FOR_START_RESYNCHRONIZE, ReplicationHealth.CRITICAL
+            end.details = ["the host was shut down unexpectedly"]
 
     def come_up(self, name: str) -> None:
         """The host is back, and starts what ran before."""
         host = self.state.hosts[name]
+        with self.changing():
+            host.is_down, host.up_since = False, datetime.now(UTC)
         for vm in list(host.vms.values()):
             if vm.starts_with_host:
                 self.ground.start(host.site, vm.machine)

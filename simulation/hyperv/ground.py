@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,17 @@ class Ground:
 
     def define(self, site: str, machine: str) -> None:
         self._hypervisors[site].define(machine)
+
+    def copy(self, source_site: str, target_site: str, machine: str) -> None:
+        """A second machine with the same disks, on an isolated network. The first is off, so that they hold still."""
+        source, target = self._folder(source_site, machine), self._folder(target_site, machine)
+        definition = MachineDefinition.load(source)
+        target.path.mkdir(parents=True)
+        for disk in definition.disks:
+            shutil.copyfile(source.image(disk.name), target.image(disk.name))
+        network = self.isolated(target_site)
+        kind = self.inventory.sites[target_site].networks[network].kind
+        replace(definition, site=target_site, network=network, network_kind=kind).save(target)
 
     def power(self, site: str, machine: str) -> VmState:
         return VmState.RUNNING if guest_client.running_guest(self._folder(site, machine)) else VmState.OFF

@@ -29,6 +29,7 @@ class Hosts:
         self.servers: dict[str, WinRMServer] = {}
         self._latency_s = latency_s
         self.certificate = certificate_of(root)
+        self._root = root
         for name, site in inventory.sites.items():
             if site.hyperv is not None:
                 self._serve(name, site)
@@ -43,6 +44,7 @@ class Hosts:
             server = WinRMServer(
                 self.dispatch,
                 [account],
+                folder=self.folder(name),
                 host=name,
                 certificate=self.certificate,
                 port=int(port),
@@ -54,6 +56,10 @@ class Hosts:
     def death(self, site: str, _number: int, _verb: str) -> Disturbance | None:
         """For a server of a site: when the lab site is dead it answers nothing."""
         return Cut.BEFORE if self.fabric.ground.is_dead(site) else None
+
+    def folder(self, name: str) -> Path:
+        """For the WinRM service of a host or a VMM server."""
+        return self._root / "hyperv" / "winrm" / name
 
     def reboot(self, host: str) -> None:
         """Power off and on again: guests and remote shells end, what was under way is not finished."""

@@ -83,7 +83,9 @@ def inventory(here: Here, given: InventoryRequest) -> HostInventory:
     with here.fabric.lock:
         vms = list(here.host.vms.values())
     names = None if given.names is None else {name.casefold() for name in given.names}
-    return HostInventory(machines=[_described(here, vm) for vm in vms if names is None or vm.name.casefold() in names])
+    wanted = [vm for vm in vms if names is None or vm.name.casefold() in names]
+    uptime_s = here.fabric.uptime_s(here.host)
+    return HostInventory(machines=[_described(here, vm) for vm in wanted], uptime_s=uptime_s)
 
 
 def _described(here: Here, vm: Vm) -> VirtualMachine:
@@ -99,6 +101,7 @@ def _described(here: Here, vm: Vm) -> VirtualMachine:
         version="12.0",
         notes=vm.notes,
         clustered=bool(here.host.cluster),
+        automatic_start="StartIfRunning",
         disks=[disk.model_copy(update={"file_size": used * disk.size // share}) for disk in vm.disks],
         checkpoints=_checkpoints(vm),
         integration_services=vm.services,
@@ -140,6 +143,7 @@ def _replication(end: Replication) -> ReplicationFacts:
         recovery_history=end.recovery_history,
         vss_frequency_h=end.vss_frequency_h,
         last_replication=end.last,
+        replicated_disks=end.replicated_disks,
         test_vm_id=end.test_vm_id,
     )
 

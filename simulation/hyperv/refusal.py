@@ -11,7 +11,7 @@ from vault.errors import Busy, LeewardError, NoSpace, Unreachable
 
 COMMANDS = "Microsoft.HyperV.PowerShell.Commands"
 DISK_FULL, NOT_CONNECTED, CUT_OFF, UNKNOWN_NAME = 0x80070070, 0x2EFD, 0x2EFE, 0x2EE7
-ABORTED = 0x800703E3
+ABORTED, NO_PATH = 0x800703E3, 0x80070003
 
 
 class Refusal(Exception):
@@ -72,6 +72,10 @@ def unauthorized(cmdlet: str, server: str) -> Refusal:
 
 def operation_failed(cmdlet: str, message: str) -> Refusal:
     return Refusal(failure(message, identifier=f"OperationFailed,{COMMANDS}.{cmdlet}"))
+
+
+def no_such_path(cmdlet: str, path: str) -> Refusal:
+    return operation_failed(cmdlet, f"The system cannot find the path '{path}' (0x{NO_PATH:08X}).")
 
 
 def aborted(cmdlet: str) -> Refusal:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from adapters.hyperv.facts import Measurement, Measurements, ReplicaPoint, ReplicaPoints
 from adapters.hyperv.operations import (
+    ChangeReplication,
     DeleteReplica,
     EnableReplication,
     MeasureRequest,
@@ -17,6 +18,7 @@ from adapters.hyperv.operations import (
     OfVm,
     ReplicationSettings,
     ResumeReplication,
+    StartInitialReplication,
 )
 from adapters.hyperv.states import ReplicationHealth
 from adapters.hyperv.states import ReplicationMode as Mode
@@ -36,7 +38,7 @@ def quiet(_: Progress) -> None:
 
 
 def enable_replication(here: Here, given: EnableReplication) -> Nothing:
-    """Enable-VMReplication: the replica server makes a replica without contents."""
+    """Enable-VMReplication: the replica server makes a replica without contents, or has one already."""
     vm = here.vm(given.vm_id)
     if vm.replication is not None:
         raise refusal.wrong_state("EnableVMReplication", vm.name, "replication is enabled already.")
@@ -45,14 +47,30 @@ def enable_replication(here: Here, given: EnableReplication) -> Nothing:
     if there is not None and (there.mode, there.state) != (Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION):
         raise refusal.wrong_state("EnableVMReplication", vm.name, f"'{target.name}' has it already.")
     relationship = here.fabric.ground.relationship(vm.machine, here.host.site, target.site)
-    here.fabric.ground.engine(relationship).enable(relationship)
+    if not here.fabric.ground.has(target.site, vm.machine):
+        here.fabric.ground.engine(relationship).enable(relationship)
     replica = there or here.fabric.new_vm(vm.machine, vm.name, vm.id)
     excluded = {path.casefold() for path in given.excluded_disks}
     replica.disks = [disk for disk in vm.disks if disk.path.casefold() not in excluded]
     with here.fabric.changing():
         vm.replication = end_of(here.host, given, Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION)
+        vm.replication.replicated_disks = [disk.path for disk in replica.disks]
         replica.replication = end_of(here.host, given, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
         target.vms[vm.id] = replica
+    return Nothing()
+
+
+def change_replication(here: Here, given: ChangeReplication) -> Nothing:
+    """Set-VMReplication on the primary: frequency and recovery points."""
+    vm = here.vm(given.vm_id)
+    require(vm, "SetVMReplication", Mode.PRIMARY, State.REPLICATING)
+    replica = _replica_of(here, vm)
+    with here.fabric.changing():
+        for end in (vm.replication, replica.replication):
+            assert end is not None
+            end.frequency_s, end.recovery_history = given.frequency_s, given.recovery_history
+            end.vss_frequency_h = given.vss_frequency_h
+    here.fabric.transfers.hurry(vm.id)
     return Nothing()
 
 
@@ -89,11 +107,50 @@ def replica_server(here: Here, given: ReplicationSettings, cmdlet: str) -> Host:
     return host
 
 
-def start_initial_replication(here: Here, given: OfVm) -> Nothing:
+def enable_as_replica(here: Here, given: OfVm) -> Nothing:
+    """Enable-VMReplication -AsReplica: a copy that was restored here waits for its primary server."""
+    vm = here.vm(given.vm_id)
+    if vm.replication is not None:
+        raise refusal.wrong_state("EnableVMReplication", vm.name, "replication is enabled already.")
+    require_off(here, vm, "EnableVMReplication")
+    if not here.host.accepts_replicas:
+        raise refusal.wrong_state("EnableVMReplication", vm.name, f"'{here.host.name}' accepts no replicas.")
+    with here.fabric.changing():
+        vm.replication = Replication(
+            mode=Mode.REPLICA,
+            state=State.WAITING_FOR_INITIAL_REPLICATION,
+            primary_server="",
+            replica_server=here.host.full_name,
+        )
+    return Nothing()
+
+
+def start_initial_replication(here: Here, given: StartInitialReplication) -> Nothing:
     vm = here.vm(given.vm_id)
     require(vm, "StartVMInitialReplication", Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION)
-    _begin_copy(here, vm, State.INITIAL_REPLICATION_IN_PROGRESS)
+    with here.fabric.transfers.held(vm.id):
+        _replica_of(here, vm)
+        _begin_with(here, vm, use_copy=given.use_backup)
+        _begin_copy(here, vm, State.INITIAL_REPLICATION_IN_PROGRESS)
     return Nothing()
+
+
+def _begin_with(here: Here, vm: Vm, *, use_copy: bool) -> None:
+    """``use_copy``: the disks of the copy that is at the replica server become the replica's, to be compared; otherwise
+    they are overwritten."""
+    ends = here.fabric.transfers.ends(here.host, vm)
+    if ends is None:
+        return
+    ground, site = here.fabric.ground, ends.replica_host.site
+    has_copy = ground.has(site, vm.machine)
+    if use_copy and not has_copy:
+        raise refusal.wrong_state("StartVMInitialReplication", vm.name, "the replica is no copy of it.")
+    if use_copy:
+        ends.engine.prepare_reverse(ends.relationship)
+    elif has_copy:
+        ground.remove(site, vm.machine)
+    if has_copy:
+        ends.engine.enable(ends.relationship)
 
 
 def resume_replication(here: Here, given: ResumeReplication) -> Nothing:
@@ -105,17 +162,23 @@ def resume_replication(here: Here, given: ResumeReplication) -> Nothing:
     require(vm, "ResumeVMReplication", Mode.PRIMARY, State.ERROR, State.SUSPENDED)
     with here.fabric.changing():
         assert vm.replication is not None
-        vm.replication.state = State.REPLICATING
+        vm.replication.state = vm.replication.resumes_as
     here.fabric.transfers.hurry(vm.id)
     return Nothing()
 
 
-def _begin_copy(here: Here, vm: Vm, state: State) -> None:
+def _replica_of(here: Here, vm: Vm) -> Vm:
+    """Raises ``Refusal``: its host is not there, or does not answer."""
     found = here.fabric.other_end(vm, Mode.REPLICA)
     if found is None or not here.fabric.ground.is_connected(here.host.site, found[0].site):
         raise refusal.unconnected(here.cmdlet, vm.replication.replica_server if vm.replication else "?")
+    return found[1]
+
+
+def _begin_copy(here: Here, vm: Vm, state: State) -> None:
+    replica = _replica_of(here, vm)
     with here.fabric.changing():
-        for end in (vm.replication, found[1].replication):
+        for end in (vm.replication, replica.replication):
             assert end is not None
             end.state = state
     here.fabric.transfers.hurry(vm.id)
@@ -214,6 +277,7 @@ def reverse_replication(here: Here, given: ReplicationSettings) -> Nothing:
             vm.replication = end_of(here.host, given, Mode.PRIMARY, states[0])
             old.replication = end_of(here.host, given, Mode.REPLICA, states[1])
             vm.replication.awaits_first_cycle = was_planned
+            vm.replication.replicated_disks = [disk.path for disk in vm.disks]
             old.switch = ""
             target.vms[vm.id] = old
     here.fabric.transfers.hurry(vm.id)
@@ -245,6 +309,7 @@ def remove_replication(here: Here, given: OfVm) -> Nothing:
         if vm.mode is Mode.PRIMARY and (ends := here.fabric.transfers.ends(here.host, vm)) is not None:
             ends.engine.disable_source(ends.relationship)
         elif vm.mode is Mode.REPLICA:
+            _keep_disks(here, vm)
             _drop_stored(here, vm)
         with here.fabric.changing():
             vm.replication = None
@@ -265,6 +330,15 @@ def delete_replica(here: Here, given: DeleteReplica) -> Nothing:
     return Nothing()
 
 
+def _keep_disks(here: Here, vm: Vm) -> None:
+    """Removing replication "does not delete the Replica virtual machine", which is the newest state that arrived."""
+    ground, site = here.fabric.ground, here.host.site
+    if vm.replication is None or not vm.replication.newest or ground.has(site, vm.machine):
+        return
+    relationship = ground.relationship(vm.machine, site, site)
+    ground.engine(relationship).fail_over(relationship, vm.replication.newest, here.interrupt)
+
+
 def _drop_stored(here: Here, vm: Vm) -> None:
     """The lab's replica, which the simulated host's replica consists of."""
     relationship = here.fabric.ground.relationship(vm.machine, here.host.site, here.host.site)
@@ -273,6 +347,8 @@ def _drop_stored(here: Here, vm: Vm) -> None:
 
 OPERATIONS: dict[str, Handler] = {
     "enable_replication": enable_replication,
+    "change_replication": change_replication,
+    "enable_as_replica": enable_as_replica,
     "start_initial_replication": start_initial_replication,
     "resume_replication": resume_replication,
     "measure_replication": measure_replication,

@@ -57,7 +57,11 @@ class Replication(BaseModel):
     failed_over_to: str = ""
     failed_over_kind: Kind = Kind.NONE
     points: list[KeptPoint] = []
+    replicated_disks: list[str] = []
+    """Their paths; empty on the replica's side."""
     test_vm_id: str = ""
+    resumes_as: ReplicationState = ReplicationState.REPLICATING
+    """What an error stopped, and what it is again once it is resumed."""
     awaits_first_cycle: bool = False
     """It was turned round after a planned failover, and nothing was sent in the new direction yet."""
     cycles: int = 0
@@ -132,6 +136,10 @@ class Host(BaseModel):
     private_switches: list[str] = []
     """Those that were made by New-VMSwitch; the others are the networks of the site."""
     reboots: int = 0
+    is_down: bool = False
+    """It lost power and did not come up yet: it replicates nothing by itself."""
+    up_since: datetime | None = None
+    """None: for long."""
 
     @property
     def full_name(self) -> str:

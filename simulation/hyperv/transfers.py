@@ -129,7 +129,7 @@ class Transfers:
                     (host, vm)
                     for host in self._fabric.state.hosts.values()
                     for vm in host.vms.values()
-                    if vm.mode is Mode.PRIMARY and vm.state in UNDER_WAY
+                    if vm.mode is Mode.PRIMARY and vm.state in UNDER_WAY and not host.is_down
                 ]
             now = time.monotonic()
             for host, vm in found:
@@ -156,6 +156,7 @@ class Transfers:
         if ends is None or ends.replica.state not in UNDER_WAY:
             self._failed(vm, "the Replica server has no replica of it that takes changes", State.ERROR)
             return
+        reboots = host.reboots
         try:
             kind, point = self._carried(ends, self._interrupt(turn, host))
         except Yielded:
@@ -168,7 +169,9 @@ class Transfers:
             self._failed(vm, error.what, State.ERROR)
         else:
             with self._fabric.changing():
-                self.arrived(ends, kind, point)
+                # A host that lost power meanwhile did not finish it, and sends it again when it is up.
+                if host.reboots == reboots:
+                    self.arrived(ends, kind, point)
 
     def _interrupt(self, turn: _Turn, host: Host) -> Callable[[Progress], None]:
         reboots = host.reboots
@@ -245,5 +248,6 @@ class Transfers:
             if vm.replication is None:
                 return
             vm.replication.errors += 1
+            vm.replication.resumes_as = vm.replication.state
             vm.replication.state, vm.replication.health = state, ReplicationHealth.CRITICAL
             vm.replication.details = [f"Hyper-V suspended replication for '{vm.name}': {why}"]

@@ -44,6 +44,7 @@ class VmmServers:
         server = WinRMServer(
             self.simulated[name].answer,
             [account],
+            folder=self._hosts.folder(server_name),
             host=server_name,
             certificate=self._hosts.certificate,
             port=int(port),

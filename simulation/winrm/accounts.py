@@ -45,6 +45,10 @@ class Accounts:
         self.bind_to(channel_binding)
         self.basic_allowed = basic
 
+    def close(self) -> None:
+        """Passwords do not outlive their server."""
+        self._file.unlink(missing_ok=True)
+
     def bind_to(self, channel_binding: bytes) -> None:
         """Accept NTLM only from a client that sees this channel."""
         self.binding = GssChannelBindings(application_data=channel_binding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -9,9 +10,11 @@ from xml.sax.saxutils import escape
 from adapters.hyperv.call import Answer as Document
 from adapters.hyperv.call import Call, decode_call, encode_answer, powershell
 from adapters.hyperv.loader import script
-from simulation.winrm.answering import Answer, Failure, Request, Result
+from simulation.winrm.answering import Answer, Failure, Request, Result, failure
 from simulation.winrm.jobs import JobFolder
 from vault.errors import Damaged, NotFound
+
+logger = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
@@ -43,12 +46,20 @@ class PowerShell:
             "_job_poll": lambda: self._jobs.poll(call.parameters),
             "_job_remove": lambda: self._jobs.remove(call.parameters),
         }
-        work = own.get(call.script) or (lambda: self._answer(Request(self._host, user, call.script, call.parameters)))
+        work = own.get(call.script) or (lambda: self._answered(Request(self._host, user, call.script, call.parameters)))
         return encode_answer(_document(work(), call))
 
     def _job(self, user: str, document: bytes) -> str:
         call = self._packaged(decode_call(document))
-        return encode_answer(_document(self._answer(Request(self._host, user, call.script, call.parameters)), call))
+        return encode_answer(_document(self._answered(Request(self._host, user, call.script, call.parameters)), call))
+
+    def _answered(self, request: Request) -> Result:
+        """A mistake of the simulation is told to its caller, who would otherwise wait for an answer."""
+        try:
+            return self._answer(request)
+        except Exception as mistake:
+            logger.exception("the simulated host %s failed to answer '%s'", self._host, request.script)
+            return failure(f"the simulated host failed: {mistake!r}", exception=type(mistake).__name__)
 
     @staticmethod
     def _packaged(call: Call) -> Call:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -54,7 +53,9 @@ class WinRMServer:
         accounts: who may log in.
         host: the name that ``answer`` gets.
         basic: whether basic authentication is allowed beside the others.
-        certificate: made in a temporary folder when not given.
+        folder: keeps its accounts, and the certificate that is made when none is given. It is its own; a server that
+            was killed leaves it for the next one.
+        certificate: what it shows.
         max_shells: MaxShellsPerUser.
         latency_s: how long every request takes at least.
         port: 0: a free one.
@@ -65,6 +66,7 @@ class WinRMServer:
         answer: Answer,
         accounts: Sequence[Account],
         *,
+        folder: Path,
         host: str = "host",
         basic: bool = False,
         certificate: ServerCertificate | None = None,
@@ -72,8 +74,7 @@ class WinRMServer:
         latency_s: float = 0.0,
         port: int = 0,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="leeward-winrm-")
-        folder = Path(self._folder.name)
+        folder.mkdir(parents=True, exist_ok=True)
         self.certificate = certificate or make_certificate(folder)
         self.accounts = Accounts(accounts, folder, self.certificate.channel_binding(), basic=basic)
         self.jobs = JobFolder()
@@ -95,7 +96,7 @@ class WinRMServer:
 
     def close(self) -> None:
         self._listener.close()
-        self._folder.cleanup()
+        self.accounts.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from receiver_support import Answer, Receiver, receiving
 
 from activities import checks
 from activities.checks import CheckFailed, run_check
@@ -33,54 +32,14 @@ CONTEXT = RunContext(
 SECRET = "correct-horse"
 
 
-class Balancer(ThreadingHTTPServer):
-    """Answers with what is scripted, then with 200."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.answers: list[tuple[int, bytes, dict[str, str]]] = []
-        self.hang_up = 0
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def step(self, **keys: Any) -> CallStep:
-        return CallStep.model_validate({"call": "switch", "url": f"http://127.0.0.1:{self.server_port}/pool", **keys})
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Balancer
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.got.append((self.command, self.path, dict(self.headers), body))
-        if self.server.hang_up:
-            self.server.hang_up -= 1
-            self.connection.close()
-            return
-        status, text, headers = self.server.answers.pop(0) if self.server.answers else (200, b"switched", {})
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    do_GET = do_POST = do_PUT = do_DELETE = _answer
-
-    def log_message(self, *_: Any) -> None:
-        return
-
-
 @pytest.fixture
-def balancer() -> Iterator[Balancer]:
-    server = Balancer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def balancer() -> Iterator[Receiver]:
+    with receiving(Answer(200, b"switched")) as server:
+        yield server
+
+
+def step_to(balancer: Receiver, **keys: Any) -> CallStep:
+    return CallStep.model_validate({"call": "switch", "url": balancer.url("/pool"), **keys})
 
 
 @pytest.fixture(autouse=True)
@@ -93,10 +52,11 @@ def send(step: CallStep, **given: Any) -> CallDone:
     return send_call(SendCall(step=step, context=CONTEXT, row_id="recover web/switch", **given), Running())
 
 
-def test_a_request_is_rendered_and_carries_its_secret(balancer: Balancer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_rendered_and_carries_its_secret(balancer: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", SECRET)
-    balancer.answers = [(201, f"hello {SECRET}".encode(), {})]
-    step = balancer.step(
+    balancer.answers = [Answer(201, f"hello {SECRET}".encode())]
+    step = step_to(
+        balancer,
         method="PUT",
         headers={"authorization": "Bearer ${T}", "X-Plan": "{{ plan }}", "content-type": "application/json"},
         secrets={"T": "env:TOKEN"},
@@ -111,63 +71,63 @@ def test_a_request_is_rendered_and_carries_its_secret(balancer: Balancer, monkey
     assert (done.status, done.tries, done.body) == (201, 1, "hello ***")
 
 
-def test_busy_answers_and_dropped_connections_are_tried_again_with_one_key(balancer: Balancer) -> None:
+def test_busy_answers_and_dropped_connections_are_tried_again_with_one_key(balancer: Receiver) -> None:
     balancer.hang_up = 1
-    balancer.answers = [(503, b"", {}), (429, b"", {"Retry-After": "0"})]
-    assert send(balancer.step()).tries == 4
+    balancer.answers = [Answer(503, b""), Answer(429, b"", {"Retry-After": "0"})]
+    assert send(step_to(balancer)).tries == 4
     keys = {headers["Idempotency-Key"] for _, _, headers, _ in balancer.got}
-    sent = SendCall(step=balancer.step(), context=CONTEXT, row_id="recover web/switch")
+    sent = SendCall(step=step_to(balancer), context=CONTEXT, row_id="recover web/switch")
     assert keys == {f'"{idempotency_key(sent)}"'}
 
 
-def test_a_retry_by_an_operator_is_another_request_and_a_repeated_activity_is_not(balancer: Balancer) -> None:
+def test_a_retry_by_an_operator_is_another_request_and_a_repeated_activity_is_not(balancer: Receiver) -> None:
     for given in ({"round": 1}, {"round": 1}, {"round": 2}):
-        send(balancer.step(), **given)
+        send(step_to(balancer), **given)
     first, repeated, retried = (headers["Idempotency-Key"] for _, _, headers, _ in balancer.got)
     assert first == repeated != retried
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 409, 501])
-def test_a_refusal_is_not_repeated(balancer: Balancer, status: int) -> None:
-    balancer.answers = [(status, b"no such pool\nmore", {"Location": "http://127.0.0.1:1/"})]
+def test_a_refusal_is_not_repeated(balancer: Receiver, status: int) -> None:
+    balancer.answers = [Answer(status, b"no such pool\nmore", {"Location": "http://127.0.0.1:1/"})]
     with pytest.raises(CallFailed, match=f"answers {status}, expected 2xx: no such pool") as caught:
-        send(balancer.step())
+        send(step_to(balancer))
     assert len(balancer.got) == 1
     assert caught.value.remedy
 
 
-def test_what_is_expected_can_be_said(balancer: Balancer) -> None:
-    balancer.answers = [(404, b"gone already", {}), (200, b"switched to other", {}), (503, b"", {})]
-    assert send(balancer.step(status=[200, 404])).status == 404
+def test_what_is_expected_can_be_said(balancer: Receiver) -> None:
+    balancer.answers = [Answer(404, b"gone already"), Answer(200, b"switched to other"), Answer(503, b"")]
+    assert send(step_to(balancer, status=[200, 404])).status == 404
     with pytest.raises(CallFailed, match="without 'switched to 10"):
-        send(balancer.step(contains="switched to {{ machines.web.address }}"))
-    assert send(balancer.step(status=[503])).status == 503
+        send(step_to(balancer, contains="switched to {{ machines.web.address }}"))
+    assert send(step_to(balancer, status=[503])).status == 503
 
 
-def test_its_time_is_for_all_tries(balancer: Balancer) -> None:
-    balancer.answers = [(503, b"", {})] * 100
+def test_its_time_is_for_all_tries(balancer: Receiver) -> None:
+    balancer.answers = [Answer(503, b"")] * 100
     with pytest.raises(CallFailed, match=r"answers 503, expected 2xx \(try [0-9]+\)"):
-        send(balancer.step(timeout="200ms"))
+        send(step_to(balancer, timeout="200ms"))
     assert 2 < len(balancer.got) < 50
-    balancer.answers = [(429, b"", {"Retry-After": "3600"})]
+    balancer.answers = [Answer(429, b"", {"Retry-After": "3600"})]
     began = time.monotonic()
     with pytest.raises(CallFailed, match="429"):
-        send(balancer.step(timeout="10s"))
+        send(step_to(balancer, timeout="10s"))
     assert time.monotonic() - began < 5
 
 
 def test_an_answer_is_kept_in_part_and_no_secret_at_its_edge(
-    balancer: Balancer, monkeypatch: pytest.MonkeyPatch
+    balancer: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", SECRET)
-    balancer.answers = [(200, b"x" * (BODY_KEPT - 5) + SECRET.encode() + b"y" * 100, {})]
-    done = send(balancer.step(headers={"A": "${T}"}, secrets={"T": "env:TOKEN"}))
+    balancer.answers = [Answer(200, b"x" * (BODY_KEPT - 5) + SECRET.encode() + b"y" * 100)]
+    done = send(step_to(balancer, headers={"A": "${T}"}, secrets={"T": "env:TOKEN"}))
     assert len(done.body) <= BODY_KEPT
     assert "corre" not in done.body
 
 
-def test_nothing_that_can_go_wrong_tells_the_secret(balancer: Balancer, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = balancer.step(headers={"A": "Bearer ${T}"}, secrets={"T": "env:TOKEN"})
+def test_nothing_that_can_go_wrong_tells_the_secret(balancer: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_to(balancer, headers={"A": "Bearer ${T}"}, secrets={"T": "env:TOKEN"})
     monkeypatch.setenv("TOKEN", f"{SECRET}\r\nX-Other: 1")
     with pytest.raises(BadInput, match="'A' has a character") as caught:
         send(step)
@@ -177,7 +137,7 @@ def test_nothing_that_can_go_wrong_tells_the_secret(balancer: Balancer, monkeypa
         send(step)
     assert balancer.got == []
     monkeypatch.setenv("TOKEN", SECRET)
-    balancer.answers = [(400, f"bad token {SECRET}".encode(), {})]
+    balancer.answers = [Answer(400, f"bad token {SECRET}".encode())]
     with pytest.raises(CallFailed, match=r"bad token \*\*\*") as refused:
         send(step)
     assert SECRET not in str(refused.value)

@@ -70,7 +70,7 @@ def replicate(world: World, clock: Clock, seconds: float) -> list[ReplicationPul
 def test_replication_keeps_its_rhythm_and_its_turn_when_the_clock_is_set(step: timedelta) -> None:
     world, began = World(), time.monotonic()
     replicate(world, Clock(step, after_calls=7), 0.5)
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 0.5 <= time.monotonic() - began < 20
     assert len(world.of("replicate_once", "db")) > 8
 
 

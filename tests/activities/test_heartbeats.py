@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from temporalio.activity import ActivityCancellationDetails
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts import ReplicationPulse
@@ -50,3 +52,25 @@ def test_a_pause_beats_a_few_times_in_each_timeout(monkeypatch: pytest.MonkeyPat
     with ThreadPoolExecutor(1) as threads:
         asyncio.run(environment.run(BlockingRunner(threads).pause, timeout_s, ReplicationPulse()))
     assert HEARTBEATS_PER_TIMEOUT <= len(beats) <= HEARTBEATS_PER_TIMEOUT + 1
+
+
+@pytest.mark.parametrize("how", ["pause", "run"])
+def test_a_try_that_temporal_gave_up_is_no_cancellation(how: str) -> None:
+    """As after an outage of Temporal: nobody asked for an end, and the log holds no traceback of it."""
+
+    async def ended(why: ActivityCancellationDetails) -> None:
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, heartbeat_timeout=timedelta(seconds=0.4))
+        with ThreadPoolExecutor(1) as threads:
+            runner = BlockingRunner(threads)
+            asyncio.get_running_loop().call_later(0.05, environment.cancel, why)
+            if how == "pause":
+                await environment.run(runner.pause, 60, ReplicationPulse())
+            else:
+                await environment.run(runner.run, lambda running: running.wait(60))
+
+    with pytest.raises(ApplicationError, match="another one goes on") as raised:
+        asyncio.run(ended(ActivityCancellationDetails(timed_out=True)))
+    assert raised.value.category is ApplicationErrorCategory.BENIGN
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(ended(ActivityCancellationDetails(cancel_requested=True)))

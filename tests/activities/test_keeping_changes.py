@@ -21,7 +21,7 @@ from activities.protection import ProtectionActivities
 from activities.running import BlockingRunner
 from console.cmd_machines import what_waits
 from vault.domain import CacheFill, Relationship
-from vault.errors import AuthenticationRefused, NoSpace, ResynchronizationRequired, Unreachable
+from vault.errors import AuthenticationRefused, Damaged, NoSpace, ResynchronizationRequired, Unreachable
 
 pytestmark = pytest.mark.unit
 
@@ -117,6 +117,14 @@ def test_a_source_that_lost_track_while_the_link_was_down_needs_a_resynchronizat
     turn.world.script("keep_changes", "db", None, ResynchronizationRequired("the logs grew too large"))
     stopped = turn.run(5)
     assert (stopped.reason, stopped.detail) == ("resync-required", "the logs grew too large")
+
+
+def test_damage_asks_for_a_resynchronization(turn: Turn) -> None:
+    """Of a stored block at either side: what is missing is what a comparison finds."""
+    turn.world.script("replicate_once", "db", None, Damaged("a frame does not match its checksum", where="2-os.seg"))
+    stopped = turn.run(5)
+    assert stopped.reason == "resync-required"
+    assert stopped.detail == "2-os.seg: a frame does not match its checksum"
 
 
 def test_status_says_that_the_cache_is_full() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pytest
+from receiver_support import Answer, Receiver, receiving
 
 from activities.contracts import Notification
 from activities.notifications import SIGNATURE_HEADER, WebhookRefused, deliver, signature
@@ -19,31 +17,10 @@ from vault.notifications import Occasion, Webhook
 pytestmark = pytest.mark.unit
 
 
-class Receiver(HTTPServer):
-    answer = 204
-    got: list[tuple[dict[str, str], bytes]]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            server.got.append((dict(self.headers), body))
-            self.send_response(server.answer)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    server = Receiver(("127.0.0.1", 0), Handler)
-    server.got = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving(Answer(204)) as server:
+        yield server
 
 
 def notification(port: int, secret: str | None = None) -> Notification:
@@ -66,7 +43,7 @@ def test_the_body_says_what_happened_and_the_signature_proves_who_says_it(
 ) -> None:
     monkeypatch.setenv("HOOK_SECRET", "correct horse")
     deliver(notification(receiver.server_port, "env:HOOK_SECRET"))
-    headers, body = receiver.got[0]
+    _, _, headers, body = receiver.got[0]
     assert headers[SIGNATURE_HEADER] == signature("correct horse", body)
     assert headers[SIGNATURE_HEADER] != signature("wrong horse", body)
     told = json.loads(body)
@@ -77,7 +54,7 @@ def test_the_body_says_what_happened_and_the_signature_proves_who_says_it(
 
 def test_without_a_secret_there_is_no_signature(receiver: Receiver) -> None:
     deliver(notification(receiver.server_port))
-    assert SIGNATURE_HEADER not in receiver.got[0][0]
+    assert SIGNATURE_HEADER not in receiver.got[0].headers
 
 
 @pytest.mark.parametrize(
@@ -95,7 +72,7 @@ def test_without_a_secret_there_is_no_signature(receiver: Receiver) -> None:
     ],
 )
 def test_each_refusal_has_its_class_of_retry(receiver: Receiver, status: int, kind: type[LeewardError]) -> None:
-    receiver.answer = status
+    receiver.usual = Answer(status)
     with pytest.raises(kind, match=str(status)) as caught:
         deliver(notification(receiver.server_port))
     assert caught.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
 import re
@@ -10,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +19,13 @@ import requests
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceRequestError
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
-from storage_account import Account
+from storage_account import Account, answer
 
 from adapters.azure import connection
 from adapters.azure.errors import BY_CODE, BY_STATUS, error_for
 from adapters.azure.store import AzureReplicaStore
-from simulation.arrays.settings import free_ports
 from simulation.azure.azurite import ACCOUNT
+from simulation.free_ports import free_ports
 from vault.domain import Disk
 from vault.errors import (
     AuthenticationRefused,
@@ -177,11 +179,73 @@ def test_without_a_credential_the_workers_own_identity_is_used(
         raise ClientAuthenticationError("no managed identity here")
 
     monkeypatch.setattr(Identity, "get_token", refuse)
+    elsewhere = {"credential": None, "container": "elsewhere"}
     error = raised(
-        AzureReplicaStore.open(account.settings.model_copy(update={"credential": None}), "db").exists,
-        AuthenticationRefused,
+        AzureReplicaStore.open(account.settings.model_copy(update=elsewhere), "db").exists, AuthenticationRefused
     )
     assert "no token" in error.what
+
+
+def test_a_process_has_one_token_and_one_set_of_connections_however_often_stores_are_opened(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Azure answers a host's questions for tokens five times a second; and sockets of thrown-away clients stay open
+    until the garbage is collected."""
+    asked: list[str] = []
+
+    class Counted(Identity):
+        def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+            asked.extend(scopes)
+            return super().get_token(*scopes, **options)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Counted)
+    settings = account.settings.model_copy(update={"credential": None})
+    gc.disable()
+    try:
+        stores = [AzureReplicaStore.open(settings, f"machine-{number}") for number in range(5)]
+        assert not any(store.exists() for store in stores)
+        before = sockets()
+        for number in range(20):
+            assert not AzureReplicaStore.open(settings, f"machine-{number}").exists()
+        assert sockets() <= before
+    finally:
+        gc.enable()
+    assert len(asked) == 1
+
+
+def sockets() -> int:
+    return sum(fd.is_socket() for fd in Path("/dev/fd").iterdir())
+
+
+def test_a_signature_that_is_renewed_while_a_store_is_open_is_used_for_its_next_request(
+    account: Account, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A first copy may take longer than a signature is valid."""
+    used: list[str] = []
+    now = datetime.now(UTC)
+    first, second = (signature(account, "rwdlc", expiry=now + timedelta(hours=hours)) for hours in (1, 2))
+    account.credential.write_text(first)
+    transport = account.transport(lambda request, number: used.append(request.url.rpartition("sig=")[2]))
+    store = account.store(transport)
+    assert not store.exists()
+    account.credential.write_text(second)
+    assert not store.exists()
+    monkeypatch.setattr(connection, "SIGNATURE_KEPT_S", 0)
+    assert not store.exists()
+    account.credential.write_text("hunter2")  # as while the file is being written
+    assert not store.exists()
+    assert "the signature before it stays in use" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert used == [sas.rpartition("sig=")[2] for sas in (first, first, second, second)]
+
+
+def test_a_credential_that_was_renewed_is_used_by_the_next_store(account: Account) -> None:
+    right = account.credential.read_text()
+    wrong = base64.b64encode(b"another key").decode()
+    account.credential.write_text(right.replace(account.server.key, wrong))
+    raised(AzureReplicaStore.open(account.settings, "db").exists, AuthenticationRefused)
+    account.credential.write_text(right)
+    assert not AzureReplicaStore.open(account.settings, "db").exists()
 
 
 @pytest.mark.parametrize("secret", ["hunter2", "AccountName=x;Password=hunter2", "https://example.invalid/?hunter2"])
@@ -215,16 +279,6 @@ def test_settings_that_cannot_be_right_are_refused(wrong: dict[str, str]) -> Non
 # --- what only a real cloud answers: the same client, with the answer changed on its way -----------------------------
 
 
-def answer(response: Any, status: int, code: str) -> Any:
-    """The response as if the server had answered so; without a code, as a proxy or gateway does."""
-    response.status_code = response.internal_response.status_code = status
-    response.headers = {"x-ms-error-code": code, "content-type": "application/xml"} if code else {}
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>" if code else ""
-    response.internal_response._content = body.encode()
-    response.internal_response._content_consumed = True
-    return response
-
-
 def with_answer(account: Account, status: int, code: str) -> AzureReplicaStore:
     def change(response: Any) -> Any:
         return answer(response, status, code)
@@ -256,7 +310,9 @@ ANSWERS = [
     (412, "LeaseLost", Busy),
     (400, "InvalidHeaderValue", InvalidState),
     (408, "", Unreachable),
-    (413, "RequestBodyTooLarge", NoSpace),
+    (403, "KeyBasedAuthenticationNotPermitted", AuthenticationRefused),
+    (413, "RequestBodyTooLarge", InvalidState),
+    (413, "", InvalidState),
     (429, "", Unreachable),
     (500, "InternalError", Unreachable),
     (500, "OperationTimedOut", Unreachable),
@@ -275,6 +331,15 @@ def test_an_answer_becomes_its_error(account: Account, status: int, code: str, e
     found = raised(with_answer(account, status, code).exists, error)
     assert found.recoverable == (error in TRIED_AGAIN)
     assert f"HTTP {status} {code}".rstrip() in found.what
+
+
+def test_who_is_refused_is_told_what_it_may_be(account: Account) -> None:
+    refused = raised(with_answer(account, 403, "AuthenticationFailed").exists, AuthenticationRefused)
+    assert "clock" in refused.remedy
+    refused = raised(with_answer(account, 403, "KeyBasedAuthenticationNotPermitted").exists, AuthenticationRefused)
+    assert "without account keys" in refused.remedy
+    refused = raised(with_answer(account, 413, "").exists, InvalidState)
+    assert "4 MiB" in refused.remedy
 
 
 def test_the_table_says_what_happened_and_what_to_do() -> None:

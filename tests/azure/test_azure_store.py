@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import threading
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,11 @@ from adapters.azure.layout import Layout
 from adapters.azure.lease import Lease
 from adapters.azure.manifest import AzureManifest
 from adapters.azure.store import AzureReplicaStore
-from replication import stream
+from replication import scratch, stream
 from replication.cipher import SiteKey
 from replication.ports import Extent
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention
-from vault.errors import AuthenticationRefused, Busy, Damaged, InvalidState, NotFound
+from vault.errors import AuthenticationRefused, BadInput, Busy, Damaged, InvalidState, NotFound
 
 pytestmark = pytest.mark.contract
 
@@ -272,6 +274,56 @@ def test_a_damaged_segment_is_never_applied_and_a_resync_goes_on_without_it(pair
     pair.check()
 
 
+def test_what_was_applied_of_a_damaged_delta_is_known_to_the_resync(pair: Pair) -> None:
+    """The delta of one disk was in its page blob already when the other disk's turned out to be damaged."""
+    before, after = b"A" * 4096, b"B" * 4096
+    for block in (0, 65536):
+        pair.source.write("os", block, before)
+    pair.delta()
+    for block in (0, 65536):
+        pair.source.write("os", block, after)
+    pair.seal_without_applying()
+    damaged = next(name for name in pair.account.cache.list_blob_names() if "-data-" in name)
+    pair.account.cache.get_blob_client(damaged).upload_blob(b"rot", overwrite=True)
+    with pytest.raises(Damaged):
+        pair.delta()
+    pair.source.write("os", 0, before)
+
+    class Killed(BaseException): ...
+
+    saved: list[str] = []
+
+    def fault(request: Any, number: int) -> None:
+        """Dies after what was damaged is forgotten and the differences are sealed, before they are applied."""
+        if request.method == "PUT" and request.url.endswith("manifest.json"):
+            saved.append(request.url)
+        if len(saved) == 2 and "comp=page" in request.url:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stream.resynchronize(pair.source, pair.account.store(pair.account.transport(fault)), quiet)
+    pair.account.end_leases()
+    pair.check()
+    pair.delta()
+    pair.check()
+
+
+def test_segments_that_pass_through_this_host_leave_nothing_on_it(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    of_a_killed_one = Path(tempfile.mkdtemp(prefix=scratch.PREFIX))
+    (of_a_killed_one / "0000000002-os-x.seg").write_bytes(b"x" * 1000)
+    pair.seal_without_applying()
+    view = pair.store.view("os")
+    assert list(temporary.rglob("*"))
+    view.close()
+    pair.delta()
+    assert list(temporary.iterdir()) == []
+
+
 # --- leases ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,7 +357,7 @@ def test_a_writer_whose_lease_is_broken_stops_by_itself(pair: Pair, monkeypatch:
     monkeypatch.setattr(Lease, "renew_after_s", property(lambda self: 0.05))
     with pair.store.lock():
         pair.account.end_leases()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not pair.store._session.lease._lost:  # type: ignore[union-attr]
             time.sleep(0.02)
         with pytest.raises(Busy, match="this writer stops"):
@@ -391,6 +443,55 @@ def test_a_damaged_manifest_is_refused(pair: Pair, change: Any, error: type[Exce
         pair.store.state()
     with pytest.raises(error):
         pair.store.prune(KEEP_ONE, pair.source.now())
+
+
+def test_a_replica_whose_manifest_is_damaged_can_be_removed_as_its_error_says(pair: Pair) -> None:
+    blob = pair.account.container.get_blob_client("db/manifest.json")
+    blob.upload_blob(blob.download_blob().readall().replace(b"epoch-1", b"epoch-2"), overwrite=True)
+    before = sorted(pair.account.names())
+    changes: list[Callable[[], object]] = [
+        lambda: pair.store.prune(KEEP_ONE, pair.source.now()),
+        lambda: pair.store.keep_only(RecoveryPoint(id="x", sequence=1, time=pair.source.now(), kind=CRASH, bytes=0)),
+        lambda: pair.store.create(pair.source.disks(), "e"),
+        lambda: pair.store.adopt({}, pair.source.disks(), "e"),
+        lambda: pair.store.begin_seed(None),
+        pair.delta,
+        lambda: stream.resynchronize(pair.source, pair.store, quiet),
+    ]
+    for change in changes:
+        with pytest.raises(Damaged, match="does not match its checksum") as found:
+            change()
+        assert "disable the machine's protection" in found.value.remedy
+        assert sorted(pair.account.names()) == before
+    pair.store.remove()
+    assert pair.account.names() == []
+
+
+def test_a_disk_that_no_page_blob_can_hold_is_named_before_anything_is_made(account: Account, tmp_path: Path) -> None:
+    disks = [Disk(name="os", size=4096), Disk(name="archive", size=9 << 40)]
+    for make in (lambda: account.store().create(disks, "e"), lambda: account.store().adopt({}, disks, "e")):
+        with pytest.raises(BadInput, match="'archive' of 9895604649984 bytes does not fit") as found:
+            make()
+        assert found.value.where
+        assert "leave the disk out" in found.value.remedy
+        assert account.names() == []
+
+
+def test_a_manifest_that_somebody_deleted_costs_no_recovery_point(pair: Pair) -> None:
+    """Nothing is listed then; but what it listed is not taken for leftovers."""
+    blob = pair.account.container.get_blob_client("db/manifest.json")
+    manifest = blob.download_blob().readall()
+    blob.delete_blob()
+    before = pair.account.names()
+    for change in (pair.delta, lambda: pair.store.create(pair.source.disks(), "e"), pair.store.lock().__enter__):
+        with pytest.raises(Damaged, match="manifest is missing") as found:
+            change()
+        assert "restore" in found.value.remedy
+        assert pair.account.names() == before
+    blob.upload_blob(manifest)
+    pair.check()
+    pair.delta()
+    pair.check()
 
 
 def test_a_page_blob_that_somebody_deleted_is_named_and_the_replica_can_be_removed(pair: Pair) -> None:

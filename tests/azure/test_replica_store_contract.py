@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from replication.checksums import BLOCK, block_checksums
 from replication.local import LocalReplicaStore
 from replication.ports import Extent, ReplicaStore
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention
-from vault.errors import BadInput, Busy, InvalidState, NotFound, ResynchronizationRequired
+from vault.errors import BadInput, Busy, InvalidState, LeewardError, NotFound, ResynchronizationRequired
 
 pytestmark = pytest.mark.contract
 
@@ -133,18 +134,39 @@ def test_checksums_are_those_of_the_newest_point(replicated: Pair) -> None:
     sums.close()
 
 
-def test_pruning_keeps_the_newest_and_those_in_use(replicated: Pair) -> None:
+def test_pruning_keeps_the_newest_of_each_kind_and_those_in_use(replicated: Pair) -> None:
     p1, p2, p3, p4 = replicated.points()
-    assert replicated.store.prune(KEEP_ONE, replicated.source.now(), in_use=frozenset({p2.id})) == [p1.id, p3.id]
-    assert replicated.points() == [p2, p4]
+    assert [point.kind for point in (p2, p3, p4)] == [CRASH, ConsistencyKind.APPLICATION, CRASH]
+    assert replicated.store.prune(KEEP_ONE, replicated.source.now(), in_use=frozenset({p2.id})) == [p1.id]
+    assert replicated.points() == [p2, p3, p4]
     replicated.check_every_point()
     with pytest.raises(NotFound, match="does not exist any more"):
-        replicated.store.view("os", p3)
+        replicated.store.view("os", p1)
     assert replicated.store.prune(KEEP_ONE, replicated.source.now()) == [p2.id]
     assert replicated.store.prune(KEEP_ONE, replicated.source.now()) == []
     replicated.delta()
-    assert len(replicated.points()) == 2
+    assert len(replicated.points()) == 3
+    assert replicated.store.prune(KEEP_ONE, p3.time + timedelta(hours=1001)) == [p3.id, p4.id]
     replicated.check_every_point()
+
+
+def test_what_is_not_there_is_told_with_its_place_and_what_to_do(pair: Pair) -> None:
+    def told(call: Callable[[], object], error: type[LeewardError], remedy: str) -> None:
+        with pytest.raises(error) as found:
+            call()
+        assert found.value.where
+        assert remedy in found.value.remedy
+
+    told(pair.store.state, NotFound, "protect the machine")
+    told(lambda: pair.store.prune(Retention(), pair.source.now()), NotFound, "protect the machine")
+    pair.store.create(pair.source.disks(), pair.source.start_tracking())
+    told(lambda: pair.store.view("os"), InvalidState, "initial replication")
+    told(lambda: pair.store.open_checksums("tape"), NotFound, "os, data")
+    stream.copy_initial(pair.source, pair.store, quiet)
+    dropped = pair.points()[0]
+    pair.delta()
+    pair.store.keep_only(pair.points()[-1])
+    told(lambda: pair.store.view("os", dropped), NotFound, "leeward recovery-points")
 
 
 def test_an_open_reader_sees_its_point_unchanged(replicated: Pair) -> None:
@@ -213,6 +235,46 @@ def test_sealing_twice_gives_the_same_point_and_a_gap_is_refused(replicated: Pai
     assert replicated.points()[-1] == last
 
 
+def test_differences_that_are_kept_are_found_by_a_comparison_and_by_nobody_else(replicated: Pair) -> None:
+    before, newest = replicated.points(), replicated.points()[-1]
+    image = bytearray(replicated.source.moments[newest.time]["os"])
+    with replicated.store.lock():
+        for disk in SIZES:
+            segment = replicated.store.open_segment(disk, 0, epoch="new")
+            if disk == "os":
+                segment.add(Extent(0, b"k" * BLOCK))
+            segment.close()
+        replicated.store.keep_differences("new")
+        with pytest.raises(InvalidState, match="no closed segment of 'os'"):
+            replicated.store.keep_differences("new")
+        with pytest.raises(InvalidState, match="no closed segment of 'os'"):
+            replicated.store.seal(0, T0, CRASH, epoch="new")
+    image[:BLOCK] = b"k" * BLOCK
+    with closing(replicated.open().open_checksums("os")) as sums:
+        assert sums.checksums(0, len(image), BLOCK) == block_checksums(bytes(image))
+    assert replicated.open().state().points == before
+    assert replicated.open().state().epoch == ""
+    replicated.check_every_point()
+    assert replicated.store.prune(KEEP_ONE, replicated.source.now()) == [point.id for point in before[:2]]
+    replicated.check_every_point()
+    with pytest.raises(ResynchronizationRequired):
+        replicated.delta()
+    held = {"os": bytes(image), "data": replicated.source.moments[newest.time]["data"]}
+    differing = sum(
+        len(now[at : at + BLOCK])
+        for disk, now in replicated.source.images.items()
+        for at in range(0, len(now), BLOCK)
+        if now[at : at + BLOCK] != held[disk][at : at + BLOCK]
+    )
+    stream.resynchronize(replicated.source, replicated.store, quiet)
+    compared = replicated.points()[-2]
+    assert compared.bytes == BLOCK + differing, "what was kept counts for the point that it belongs to"
+    assert replicated.store.prune(KEEP_ONE, replicated.source.now()) != []
+    replicated.check_every_point()
+    replicated.delta()
+    replicated.check_every_point()
+
+
 def test_an_abandoned_segment_leaves_nothing(replicated: Pair) -> None:
     before = replicated.store.state()
     with replicated.store.lock():
@@ -238,8 +300,8 @@ def test_segments_take_extents_of_any_size_and_place(pair: Pair) -> None:
                 data = bytes(length) if offset == 65_535 else pair.rng.randbytes(length)
                 image[disk][offset : offset + length] = data
                 segment.add(Extent(offset, data))
-            assert segment.bytes_sent > 0
             segment.close()
+            assert segment.bytes_sent > 0
         point = pair.store.seal(state.last_cut + 1, T0, CRASH, group="shop")
     assert (point.group, point.bytes) == ("shop", 70_000 + 1 + 600 + 2 + 512 + 10 + 505)
     assert pair.points()[-1] == point

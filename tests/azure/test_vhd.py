@@ -85,7 +85,7 @@ def test_the_geometry_follows_the_specification(sectors: int, geometry: tuple[in
 def test_a_disk_beyond_a_page_blob_is_refused() -> None:
     assert vhd.blob_size(vhd.MAX_DISK) <= 8 << 40
     with pytest.raises(BadInput, match="does not fit into a page blob"):
-        vhd.blob_size(vhd.MAX_DISK + 1)
+        vhd.require_fit(Disk(name="os", size=vhd.MAX_DISK + 1), "here")
 
 
 @pytest.fixture

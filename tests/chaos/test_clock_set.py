@@ -32,7 +32,7 @@ SOON_S = 20.0
 """What takes longer than this waits for the clock: undisturbed it is done in a second or two."""
 SLOW = 400 * 1024.0
 """Bytes a second of the link: what a machine writes in a second takes most of one."""
-MACHINES = {"db": {"data": "16MiB"}, "app": {"system": "8MiB"}, "web": {"system": "8MiB"}}
+MACHINES = {"db": {"data": "32MiB"}, "app": {"system": "32MiB"}, "web": {"system": "32MiB"}}
 RETENTION = {"count": 500, "hours": 1}
 """A clock that is set forward by it makes all points but the newest look expired."""
 GO = {"manual": "Go?", "instructions": "Set the clock meanwhile."}

@@ -23,11 +23,11 @@ from workflows.model import RunStatus
 
 pytestmark = pytest.mark.chaos
 
-WORKER_KILLS = int(os.environ.get("LEEWARD_TEST_WORKER_KILLS", "15"))
+WORKER_KILLS = int(os.environ.get("LEEWARD_TEST_WORKER_KILLS", "10"))
 SERVER_KILLS = max(1, WORKER_KILLS // 6)
 """Enough for every change; a release is tested with 30 and more (CONTRIBUTING.md)."""
 MOST_KILLS_IN_A_RUN = 5
-FIRST_KILL_WITHIN_S = 2.5
+FIRST_KILL_WITHIN_S = 0.7
 """About as long as an undisturbed failover takes."""
 PAUSE_S = (0.2, 2.0)
 RUN_WITHIN_S = 120

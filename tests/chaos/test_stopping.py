@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from engine_support import AWAY, HOME, House, house_is_empty, no_overlaps, open_house
+from engine_support import AWAY, HOME, PATIENCE_S, House, house_is_empty, no_overlaps, open_house
 
 from adapters.lab import labctl
 from adapters.lab.faults import Fault
@@ -88,12 +88,12 @@ async def test_a_worker_of_ones_own_ends_in_order(house: House) -> None:
     try:
         for worker in workers:
             assert worker.stderr is not None
-            await asyncio.wait_for(asyncio.to_thread(worker.stderr.readline), 20)
+            await asyncio.wait_for(asyncio.to_thread(worker.stderr.readline), PATIENCE_S)
         await asyncio.sleep(1)
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
-            out, err = await asyncio.to_thread(worker.communicate, timeout=30)
+            out, err = await asyncio.to_thread(worker.communicate, timeout=PATIENCE_S)
             assert worker.returncode == 0, out + err
             assert "Traceback" not in err
             assert "Fatal Python error" not in err

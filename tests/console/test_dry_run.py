@@ -80,6 +80,16 @@ def test_what_is_expected_is_the_median_of_completed_runs_of_the_same_type(plan:
     assert web.expected_s == 6
 
 
+def test_machines_left_out_stay_as_they_are(plan: Plan, tmp_path: Path) -> None:
+    ReportStore(tmp_path).save(report_of(past_run(1, took_s=4), PlanRecord()))
+    steps = dry_run(plan, "planned", tmp_path, ["web"]).steps
+    assert [(step.stage, step.name, step.does, step.expected_s) for step in steps if step.kind == "left out"] == [
+        ("shut down web", "web", "stays as it is", None),
+        ("recover web", "web", "stays as it is", None),
+        ("recover web", "The shop answers", "skipped: it is about web, which is left out", None),
+    ]
+
+
 def test_a_test_run_says_that_it_makes_copies(plan: Plan, tmp_path: Path) -> None:
     machines = [step for step in dry_run(plan, "test", tmp_path).steps if step.kind == "machine"]
     assert machines

@@ -37,7 +37,8 @@ class Engine:
     async def protect(self, machine: str) -> str:
         return f"job/{machine}/1"
 
-    async def wait_until_protected(self, machine: str) -> None:
+    async def wait_until_protected(self, machine: str, first_job: str) -> None:
+        assert first_job == f"job/{machine}/1"
         if machine in self.failures:
             raise self.failures[machine]
 

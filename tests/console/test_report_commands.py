@@ -105,6 +105,32 @@ def test_an_exported_report_verifies_elsewhere_with_its_key_only(here: Path) -> 
     assert leeward("report", "verify", str(unsigned)).exit_code == 1
 
 
+def test_a_plans_report_is_verified_by_name(here: Path) -> None:
+    test_run(here, "one", days_ago=2)
+    newest = test_run(here, "two")
+    told = leeward("report", "verify", "payments", "--json")
+    assert [Path(row["file"]).name for row in json.loads(told.output)] == ["two.json", "two.html"]
+    assert leeward("report", "verify", "payments", "one").exit_code == 0
+    missing = leeward("report", "verify", "payments", "three")
+    assert (missing.exit_code, "there are: one, two" in missing.stderr) == (3, True)
+    assert leeward("report", "verify", str(newest), "two").exit_code == 2
+
+    newest.write_text(newest.read_text().replace("ada", "eve"))
+    changed = leeward("report", "verify", "payments")
+    assert (changed.exit_code, "two.html: " in changed.stderr) == (1, True)
+    shutil.copy(newest.with_name("one.json"), newest.with_name("two.json"))
+    swapped = leeward("report", "verify", "payments", "two")
+    assert (swapped.exit_code, "holds the report of run one of plan 'payments'" in swapped.stderr) == (1, True)
+
+
+def test_a_broken_report_may_be_the_newest(here: Path) -> None:
+    test_run(here, "one")
+    (store(here).root / "payments" / "two.json").write_text("{")
+    told = leeward("report", "verify", "payments")
+    assert (told.exit_code, "two.json" in told.stderr) == (1, True)
+    assert leeward("report", "verify", "payments", "one").exit_code == 0
+
+
 def test_readiness_ends_with_1_until_the_last_test_is_good(here: Path) -> None:
     test_run(here, "one", days_ago=3, state="failed")
     bad = leeward("report", "readiness")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from console.cmd_schedule import _deliveries
+from plans.timetables import Calendar, Times
 from vault.errors import BadInput
 
 pytestmark = pytest.mark.unit
@@ -35,3 +36,35 @@ def test_what_cannot_be_delivered_to_is_bad_input(
         _deliveries(folder, webhook, secret)
     assert refusal.value.where == where
     assert "hunter2" not in str(refusal.value)
+
+
+def when(**parts: str) -> list[Times]:
+    return Calendar.model_validate(parts).times()
+
+
+def test_a_calendar_says_when() -> None:
+    every = ([(0, 6)], [(1, 31)], [(1, 12)])
+    assert when(at="04:00") == [(4, 0, *every)]
+    assert when(at="4:05, 16:30") == [(4, 5, *every), (16, 30, *every)]
+    assert when(at="04:00", weekdays="Sunday,tue-thu", days="1-7,15", months="jan,4,Oct-dec") == [
+        (4, 0, [(0, 0), (2, 4)], [(1, 7), (15, 15)], [(1, 1), (4, 4), (10, 12)])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "where"),
+    [
+        ({"at": "24:00"}, "--at"),
+        ({"at": "four"}, "--at"),
+        ({"at": "04:00", "weekdays": "someday"}, "--weekdays"),
+        ({"at": "04:00", "weekdays": "fri-mon"}, "--weekdays"),
+        ({"at": "04:00", "weekdays": "7"}, "--weekdays"),
+        ({"at": "04:00", "days": "0"}, "--days"),
+        ({"at": "04:00", "days": "1-"}, "--days"),
+        ({"at": "04:00", "months": "13"}, "--months"),
+    ],
+)
+def test_what_is_no_day_and_no_time_is_bad_input(parts: dict[str, str], where: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        when(**parts)
+    assert refusal.value.where == where

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_support import AWAY, HOME, PLAN, House
+from ruamel.yaml import YAML
 
 from adapters.lab import labctl
 from vault.domain import PowerState
@@ -29,6 +32,15 @@ async def test_protecting_from_the_command_line(house: House) -> None:
         assert (await house.state(machine)).phase is Phase.PROTECTED
     again = await asyncio.to_thread(house.must, "protect", "db")
     assert "db: protected; settings of the inventory taken over" in again.out
+
+
+def test_status_names_what_was_taken_out_of_the_inventory(house: House, tmp_path: Path) -> None:
+    described = YAML(typ="safe").load(house.vault)
+    gone = house.machines[0]
+    del described["machines"][gone]
+    without = tmp_path / "leeward.yaml"
+    without.write_text(json.dumps(described))
+    assert house.must("status", "--json", LEEWARD_VAULT=str(without)).json()[gone]["phase"] == "protected"
 
 
 def test_the_engine_writes_ahead(house: House) -> None:
@@ -123,14 +135,14 @@ async def test_ctrl_c_ends_the_watching_and_not_the_run(house: House) -> None:
     watching = house.popen("plan", "failover", "asks", "--planned")
     await house.wait_for_run("waiting", "asks")
     watching.send_signal(signal.SIGINT)
-    out, err = await asyncio.to_thread(watching.communicate, timeout=20)
+    out, err = await asyncio.to_thread(watching.communicate, timeout=120)
     assert watching.returncode == 130, out + err
     assert err == "error: interrupted; what runs in Temporal goes on\n"
     assert (await house.wait_for_run("waiting", "asks")).run_type == "planned"
 
     again = house.popen("plan", "watch", "asks")
     await asyncio.to_thread(house.must, "plan", "approve", "asks", "--note", "go")
-    out, err = await asyncio.to_thread(again.communicate, timeout=60)
+    out, err = await asyncio.to_thread(again.communicate, timeout=120)
     assert again.returncode == 0, out + err
     assert "recover all / db: done" in out
     assert "planned run completed" in out
@@ -152,10 +164,14 @@ async def test_an_unplanned_failover_of_machines_that_answer_shuts_them_down_and
     house.assert_nothing_lost()
 
 
-async def test_protection_can_be_ended_and_begun_again(house: House) -> None:
+async def test_protection_can_be_ended_and_begun_again(house: House, tmp_path: Path) -> None:
+    """Ended also where the inventory does not name the machine any more."""
     for run_type in ("commit", "reverse"):
         await house.completed_run(run_type)
-    await asyncio.to_thread(house.must, "disable", "app", "--yes")
+    described = YAML(typ="safe").load(house.vault)
+    without = tmp_path / "leeward.yaml"
+    without.write_text(json.dumps({**described, "machines": {"db": described["machines"]["db"]}}))
+    await asyncio.to_thread(house.must, "disable", "app", "--yes", LEEWARD_VAULT=str(without))
     assert await (await house.connect()).find_machine("app") is None
     assert not (house.lab.site(AWAY).replicas / "app" / "manifest.json").exists()
     assert not list(house.lab.site(HOME).machine("app").path.glob("*.hrl"))

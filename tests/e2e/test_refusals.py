@@ -11,9 +11,13 @@ from engine_support import AWAY, HOME, PLAN, Command, House
 
 from adapters.lab import labctl
 from adapters.lab.faults import Fault
+from console.asking import JobFailed
 from console.exits import Exit
 from replication.local import LocalReplicaStore
-from vault.lifecycle import Phase
+from vault.errors import InvalidState
+from vault.lifecycle import JobKind, Phase
+from workers.versions import own_version
+from workflows.model import MachineState, Resume
 
 pytestmark = pytest.mark.e2e
 
@@ -95,6 +99,25 @@ async def test_protecting_to_a_site_that_refuses_the_login(house: House) -> None
     assert await (await house.connect()).find_machine("db") is None
 
 
+async def test_why_protecting_failed_is_told_after_the_machine_is_gone(house: House) -> None:
+    """The machine's workflow ends with its only job: whoever looks later still hears the reason, and of a second try
+    its own."""
+    leeward = await house.connect()
+    house.faults(AWAY).set(Fault.LOGIN_REFUSED)
+    job = await leeward.protect("db")
+
+    while await leeward.find_machine("db") is not None:  # noqa: ASYNC110 - a workflow has no event to wait for
+        await asyncio.sleep(0.1)
+    with pytest.raises(JobFailed, match="the fabric refused the login"):
+        await leeward.wait_until_protected("db", job)
+    house.faults(AWAY).clear()
+    again = await leeward.protect("db")
+    assert again == job, "the names of jobs begin anew with the machine"
+    protected = await leeward.wait_until_protected("db", again)
+    assert protected.phase is Phase.PROTECTED
+    await leeward.job_result(await leeward.request("db", JobKind.DISABLE))
+
+
 async def test_a_plan_that_names_an_unknown_machine(house: House) -> None:
     house.write_plan("strange", ["db", "ghost"])
     done = await refused(house, Exit.BAD_INPUT, "ghost", "plan", "failover", "strange", "--planned")
@@ -172,7 +195,7 @@ async def test_a_recovery_point_that_is_not_there(protected: House) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"), [(Fault.DISK_FULL, "0 bytes are free"), (Fault.LOGIN_REFUSED, "the fabric refused the login")]
+    ("fault", "says"), [(Fault.DISK_FULL, "0 B are free"), (Fault.LOGIN_REFUSED, "the fabric refused the login")]
 )
 async def test_a_target_that_cannot_take_the_machines(protected: House, fault: Fault, says: str) -> None:
     protected.faults(AWAY).set(fault)
@@ -205,6 +228,20 @@ async def test_nothing_that_was_refused_has_left_a_trace(protected: House) -> No
         state = await protected.state(machine)
         assert (state.phase, state.reversed, state.tests) == (Phase.PROTECTED, False, [])
         assert [copy.path.parts[-3] for copy in protected.copies(machine)] == [HOME]
+
+
+async def test_a_word_that_the_workers_do_not_know_yet(protected: House) -> None:
+    """As a newer command would say it."""
+
+    class NewerResume(Resume):
+        gently: bool = True
+
+    leeward = await protected.connect()
+    for update, word in ("resume_replication", NewerResume(by="ada")), ("resume_gently", Resume(by="ada")):
+        with pytest.raises(InvalidState) as told:
+            await leeward._machine_update("db", update, MachineState, word)
+        assert f"they run an earlier state of leeward {own_version()}, this is leeward" in str(told.value)
+        assert "nothing was changed" in str(told.value)
 
 
 async def test_an_engine_that_does_not_run(protected: House) -> None:

@@ -16,7 +16,7 @@ from workflows.model import JobResult
 
 pytestmark = pytest.mark.e2e
 
-MACHINES = {name: {"system": "8MiB"} for name in ("newest", "older", "moment")}
+MACHINES = {name: {"system": "32MiB"} for name in ("newest", "older", "moment")}
 """Each is recovered by a plan of its own, to another kind of recovery point."""
 
 

@@ -14,9 +14,9 @@ from adapters.hyperv.session import HostSession
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedHost]:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedHost]:
     monkeypatch.setenv("HOST_PASSWORD", PASSWORD)
-    simulated = SimulatedHost()
+    simulated = SimulatedHost(tmp_path / "host")
     yield simulated
     simulated.close()
 

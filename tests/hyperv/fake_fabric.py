@@ -54,6 +54,13 @@ class Vm:
     test_vm: str = ""
     notes: str = ""
     partner: str = ""
+    extended_to: str = ""
+    policy: tuple[int, int, int] = (0, 0, 0)
+    """Frequency in seconds, hourly points, hours between app-consistent ones."""
+    replicated: list[str] = field(default_factory=list)
+    automatic_start: str = "StartIfRunning"
+    is_copy: bool = False
+    """It was enabled as a replica with contents of its own."""
     health: ReplicationHealth = ReplicationHealth.NORMAL
     disks: list[VirtualDisk] = field(
         default_factory=lambda: [VirtualDisk(path="D:\\vm\\os.vhdx", size=2**30, controller="SCSI 0:0", kind="Dynamic")]
@@ -70,6 +77,7 @@ class FakeHost:
         self.made_switches: set[str] = set()
         self.ran: list[str] = []
         self.unreachable = False
+        self.uptime_s: float | None = None
         self.fails: dict[str, LeewardError] = {}
         """Raised by the next call of an operation, before it takes effect."""
         self.loses_answer_of: set[str] = set()
@@ -137,7 +145,7 @@ class FakeHost:
     def _inventory(self, given: Any) -> HostInventory:
         names = None if given.names is None else {name.casefold() for name in given.names}
         wanted = [vm for vm in self.vms.values() if names is None or vm.name.casefold() in names]
-        return HostInventory(machines=[self._described(vm) for vm in wanted])
+        return HostInventory(machines=[self._described(vm) for vm in wanted], uptime_s=self.uptime_s)
 
     def _described(self, vm: Vm) -> VirtualMachine:
         replication = Replication(
@@ -146,7 +154,12 @@ class FakeHost:
             mode=vm.mode,
             primary_server=f"{vm.partner}.example" if vm.mode is Mode.REPLICA else f"{self.name}.example",
             last_replication=vm.last,
+            replicated_disks=vm.replicated,
+            frequency_s=vm.policy[0],
+            recovery_history=vm.policy[1],
+            vss_frequency_h=vm.policy[2],
             test_vm_id=vm.test_vm,
+            extended_to=vm.extended_to,
         )
         return VirtualMachine(
             id=vm.id,
@@ -155,6 +168,7 @@ class FakeHost:
             generation=2,
             version="12.0",
             notes=vm.notes,
+            automatic_start=vm.automatic_start,
             disks=vm.disks,
             network_adapters=[NetworkAdapter(id="1", name="NIC", switch=vm.switch)],
             replication=None if vm.mode is Mode.NONE else replication,
@@ -239,21 +253,65 @@ class FakeHost:
         self._require(vm, Mode.NONE, State.DISABLED)
         self._world.settings.append(given)
         vm.mode, vm.replication = Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION
+        vm.replicated = [disk.path for disk in vm.disks if disk.path not in given.excluded_disks]
+        vm.policy = (given.frequency_s, given.recovery_history, given.vss_frequency_h)
         vm.partner = given.replica_server.partition(".")[0]
-        replica = Vm(vm.id, vm.name, VmState.OFF, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
+        there = self._world.hosts[vm.partner]
+        replica = there.vms.get(vm.id)
+        if replica is None:
+            replica = Vm(vm.id, vm.name, VmState.OFF, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
+        there._require(replica, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
         replica.partner = self.name
-        self._world.hosts[vm.partner].vms[vm.id] = replica
+        there.vms[vm.id] = replica
+        return Nothing()
+
+    def _change_replication(self, given: Any) -> Nothing:
+        vm = self.vm(given.vm_id)
+        self._require(vm, Mode.PRIMARY, State.REPLICATING)
+        vm.policy = (given.frequency_s, given.recovery_history, given.vss_frequency_h)
+        return Nothing()
+
+    def _enable_as_replica(self, given: Any) -> Nothing:
+        vm = self.vm(given.vm_id)
+        self._require_off(vm)
+        self._require(vm, Mode.NONE, State.DISABLED)
+        vm.mode, vm.replication, vm.is_copy = Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION, True
         return Nothing()
 
     def _start_initial_replication(self, given: Any) -> Nothing:
         vm = self.vm(given.vm_id)
         self._require(vm, Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION)
+        if given.use_backup and not self._partner(vm)[1].is_copy:
+            raise InvalidState(f"the replica of '{vm.name}' is no copy of it", where=self.name)
         vm.replication = State.INITIAL_REPLICATION_IN_PROGRESS
+        return Nothing()
+
+    def _export_initial_replication(self, given: Any) -> Nothing:
+        vm = self.vm(given.vm_id)
+        self._require(vm, Mode.PRIMARY, State.READY_FOR_INITIAL_REPLICATION)
+        self._world.media[given.path] = vm.id
+        vm.replication = State.WAITING_FOR_INITIAL_REPLICATION
+        return Nothing()
+
+    def _import_initial_replication(self, given: Any) -> Nothing:
+        vm = self.vm(given.vm_id)
+        self._require(vm, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
+        if self._world.media.get(given.path) != vm.id:
+            raise NotFound(f"there is no initial replication in {given.path}", where=self.name)
+        vm.replication, vm.last = State.REPLICATING, datetime.now(UTC)
+        self._partner(vm)[1].replication = State.INITIAL_REPLICATION_IN_PROGRESS
+        return Nothing()
+
+    def _stop_initial_replication(self, given: Any) -> Nothing:
+        vm = self.vm(given.vm_id)
+        self._require(vm, Mode.PRIMARY, State.INITIAL_REPLICATION_IN_PROGRESS, State.WAITING_FOR_INITIAL_REPLICATION)
+        vm.replication = State.READY_FOR_INITIAL_REPLICATION
         return Nothing()
 
     def _resume_replication(self, given: Any) -> Nothing:
         vm = self.vm(given.vm_id)
-        vm.replication = State.RESYNCHRONIZING if given.resynchronize else State.REPLICATING
+        goes_on = State.REPLICATING if vm.last else State.INITIAL_REPLICATION_IN_PROGRESS
+        vm.replication = State.RESYNCHRONIZING if given.resynchronize else goes_on
         return Nothing()
 
     def _prepare_failover(self, given: Any) -> Nothing:
@@ -324,6 +382,8 @@ class FakeHost:
         vm.mode, vm.partner, old.mode, old.partner = Mode.PRIMARY, host.name, Mode.REPLICA, self.name
         vm.replication = old.replication = State.REPLICATING if after_planned else State.READY_FOR_INITIAL_REPLICATION
         vm.planned = old.planned = vm.failed_over_planned = False
+        vm.replicated = [disk.path for disk in vm.disks]
+        vm.policy = (given.frequency_s, given.recovery_history, given.vss_frequency_h)
         return Nothing()
 
     def _remove_replication(self, given: Any) -> Nothing:
@@ -362,6 +422,8 @@ class World:
     def __init__(self, *names: str) -> None:
         self.hosts = {name: FakeHost(self, name) for name in names}
         self.settings: list[Any] = []
+        self.media: dict[str, str] = {}
+        """By path, whose first copy is there."""
         self.published: dict[str, str] = {}
         self.on_time: Callable[[], None] = self._copies_finish
 

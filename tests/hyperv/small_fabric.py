@@ -14,7 +14,7 @@ from adapters.lab.faults import Fault, SiteFaults
 from adapters.lab.layout import LabLayout
 from adapters.lab.ledger import last_acknowledged
 from adapters.registry import Adapters
-from simulation.arrays.settings import free_ports
+from simulation.free_ports import free_ports
 from simulation.hyperv.hosts import Hosts, certificate_path
 from simulation.hyperv.state import Vm
 from vault.domain import Answering, GuestTransactions, Progress, Relationship
@@ -39,12 +39,14 @@ def held(answering: Answering) -> GuestTransactions:
 class SmallFabric:
     """``east`` (one host, or a cluster of two) replicates to ``west``; machine ``db`` runs at east."""
 
-    def __init__(self, root: Path, *, east_hosts: int = 1, rate: int = 50) -> None:
+    def __init__(self, root: Path, *, east_hosts: int = 1, rate: int = 50, first_copy: str = "network") -> None:
         self.root = root
         self.vault = root / "leeward.yaml"
         (root / "password").write_text(PASSWORD)
         (root / "guest-password").write_text(GUEST_PASSWORD)
-        self.vault.write_text(json.dumps(self.document(root, east_hosts, rate)))
+        document = self.document(root, east_hosts, rate)
+        document["policies"] = {"gold": {"frequency": "30s", "initial_replication": {"method": first_copy}}}
+        self.vault.write_text(json.dumps(document))
         self.inventory: Inventory = load_inventory(self.vault)
         self.hosts = Hosts(root, self.inventory, time_scale=TIME_SCALE)
         self.fabric = self.hosts.fabric

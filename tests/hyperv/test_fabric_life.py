@@ -104,3 +104,10 @@ def test_the_fabric_as_a_process_survives_being_killed(small: SmallFabric) -> No
 
 def process_id(small: SmallFabric) -> int:
     return int(json.loads((small.root / "hyperv" / "process.json").read_text())["body"]["pid"])
+
+
+def test_a_changed_policy_is_the_replications_from_the_next_turn_on(small: SmallFabric) -> None:
+    small.protect()
+    changed = small.forward.model_copy(update={"frequency_s": 300.0})
+    small.provider.replicate_once(changed, quiet, app_consistent=False)
+    assert {small.vm(host).replication.frequency_s for host in (HOST, FAR_HOST)} == {300}

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from small_fabric import FAR_HOST, HOST, OTHER_HOST, SmallFabric, quiet
+from small_fabric import FAR_HOST, HOST, OTHER_HOST, SmallFabric, held, quiet
 
 from adapters.hyperv import jobs
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
 from simulation.winrm.answering import Request
-from vault.domain import PowerState, RecoveryPoint
-from vault.errors import Busy, LeewardError, NotFound, Recoverable, Unreachable
+from vault.domain import PowerState, RecoveryPoint, Severity
+from vault.errors import Busy, LeewardError, NotFound, Recoverable, ResynchronizationRequired, Unreachable
 
 pytestmark = pytest.mark.contract
+Answer = TypeVar("Answer")
 
 
 def test_a_host_that_restarts_while_it_sends_the_last_changes_is_asked_again(small: SmallFabric) -> None:
@@ -68,6 +71,66 @@ def test_a_replica_server_that_restarts_keeps_the_failover_and_starts_what_ran(s
     assert small.vm(FAR_HOST).state is State.FAILED_OVER
 
 
+class PowerCuts:
+    """A host loses power in the middle of the first operation of each kind, and is up again before that goes on."""
+
+    def __init__(self, small: SmallFabric, *scripts: str) -> None:
+        self.left = set(scripts)
+        self._small = small
+        small.hosts.dispatch.faults.append(self)
+
+    def __call__(self, request: Request) -> None:
+        if request.script in self.left:
+            self.left.discard(request.script)
+            self._small.hosts.reboot(request.host)
+
+
+def again(call: Callable[[], Answer]) -> Answer:
+    """As an activity is repeated; what is not recoverable is raised."""
+    for _ in range(10):
+        try:
+            return call()
+        except Recoverable:
+            time.sleep(0.05)
+    return call()
+
+
+def test_a_power_cut_at_every_step_of_a_planned_failover_loses_nothing(small: SmallFabric) -> None:
+    small.protect()
+    provider, forward, backward = small.provider, small.forward, small.backward
+    cuts = PowerCuts(
+        small,
+        "stop_vm",
+        "prepare_failover",
+        "measure_replication",
+        "recovery_points",
+        "start_failover",
+        "connect_network",
+        "start_vm",
+        "guest_status",
+        "complete_failover",
+        "reverse_replication",
+    )
+    assert again(lambda: small.east.shut_down("db", 20, quiet)) is PowerState.OFF
+    with pytest.raises(ResynchronizationRequired, match="shut down unexpectedly") as unknown:
+        again(lambda: provider.send_last_changes(forward, quiet))
+    assert "leeward resync" in unknown.value.remedy
+    again(lambda: provider.resynchronize(forward, quiet))
+    point = again(lambda: provider.send_last_changes(forward, quiet))
+    again(lambda: provider.fail_over(forward, point.id, quiet))
+    again(lambda: small.west.start("db"))
+    found = held(again(lambda: small.west.wait_until_answering("db", 20, quiet)))
+    assert (found.lost, found.damaged) == (0, 0)
+    again(lambda: provider.commit(forward, point.id))
+    assert again(lambda: small.east.shut_down("db", 20, quiet)) is PowerState.OFF
+    again(lambda: provider.prepare_reverse(backward))
+    again(lambda: provider.enable(backward))
+    again(lambda: provider.copy_initial(backward, quiet))
+    assert cuts.left == set()
+    assert (small.vm(FAR_HOST).mode, small.vm(HOST).mode) == (Mode.PRIMARY, Mode.REPLICA)
+    assert small.east.describe("db").power is PowerState.OFF
+
+
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallFabric]:
     monkeypatch.setattr(jobs, "FIRST_POLL_S", 0.02)
@@ -99,6 +162,71 @@ def test_a_machine_that_is_moved_to_another_host_is_found_there(cluster: SmallFa
     cluster.provider.enable(cluster.backward)
     assert isinstance(cluster.provider.copy_initial(cluster.backward, quiet), RecoveryPoint)
     assert cluster.vm(HOST).mode is Mode.REPLICA
+
+
+class Moves:
+    """The cluster moves the machine to its other node just before the first operation of each kind."""
+
+    def __init__(self, small: SmallFabric, *scripts: str) -> None:
+        self.left = set(scripts)
+        self._small = small
+        small.hosts.dispatch.faults.append(self)
+
+    def __call__(self, request: Request) -> None:
+        other = {HOST: OTHER_HOST, OTHER_HOST: HOST}.get(request.host)
+        if other is not None and request.script in self.left and "db" in _names(self._small, request.host):
+            self.left.discard(request.script)
+            self._small.fabric.move("db", request.host, other)
+
+
+def test_a_replica_that_its_cluster_moves_at_every_step_of_a_failback_is_found_again(cluster: SmallFabric) -> None:
+    """Through the cluster's broker, which tells the primary server where the replica is."""
+    cluster.protect()
+    provider, forward, backward = cluster.provider, cluster.forward, cluster.backward
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    point = provider.send_last_changes(forward, quiet)
+    cluster.recover(forward, point.id)
+    provider.commit(forward, point.id)
+    moves = Moves(cluster, "recovery_points", "start_failover", "connect_network", "start_vm", "complete_failover")
+    provider.prepare_reverse(backward)
+    provider.enable(backward)
+    assert cluster.vm(FAR_HOST).replication.replica_server == "east-broker"
+    provider.copy_initial(backward, quiet)
+    assert cluster.west.shut_down("db", 20, quiet) is PowerState.OFF
+    back = provider.send_last_changes(backward, quiet)
+    again(lambda: provider.fail_over(backward, back.id, quiet))
+    again(lambda: cluster.east.start("db"))
+    found = held(again(lambda: cluster.east.wait_until_answering("db", 20, quiet)))
+    assert (found.lost, found.damaged) == (0, 0)
+    again(lambda: provider.commit(backward, back.id))
+    assert moves.left == set()
+    again(lambda: provider.prepare_reverse(forward))
+    again(lambda: provider.enable(forward))
+    provider.copy_initial(forward, quiet)
+    assert cluster.vm(FAR_HOST).state is State.REPLICATING
+
+
+def test_a_node_that_dies_in_the_middle_of_a_failback_leaves_the_replica_to_the_other_one(cluster: SmallFabric) -> None:
+    cluster.protect()
+    provider, forward, backward = cluster.provider, cluster.forward, cluster.backward
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    point = provider.send_last_changes(forward, quiet)
+    cluster.recover(forward, point.id)
+    provider.commit(forward, point.id)
+    provider.prepare_reverse(backward)
+    provider.enable(backward)
+    provider.copy_initial(backward, quiet)
+    assert cluster.west.shut_down("db", 20, quiet) is PowerState.OFF
+    back = provider.send_last_changes(backward, quiet)
+    provider.fail_over(backward, back.id, quiet)
+    cluster.fabric.move("db", HOST, OTHER_HOST)
+    cluster.hosts.servers[HOST].close()
+    failures = [each for each in cluster.east.check() if each.severity is Severity.FAIL]
+    assert failures == [], "the other node has the machine"
+    again(lambda: cluster.east.start("db"))
+    assert held(again(lambda: cluster.east.wait_until_answering("db", 20, quiet))).lost == 0
+    provider.commit(backward, back.id)
+    assert cluster.vm(OTHER_HOST).state is State.FAILED_OVER
 
 
 def _names(small: SmallFabric, host: str) -> list[str]:

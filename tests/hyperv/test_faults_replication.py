@@ -14,7 +14,7 @@ from adapters.hyperv.states import ReplicationHealth as Health
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
 from adapters.lab.faults import Fault
-from vault.domain import PowerState, Severity
+from vault.domain import LATEST, PowerState, Severity
 from vault.errors import (
     AuthorizationRefused,
     InvalidState,
@@ -75,6 +75,19 @@ def test_a_full_disk_at_the_replica_suspends_replication_and_keeps_recovery_poin
     assert small.vm(HOST).state is State.REPLICATING
 
 
+def test_a_full_disk_in_the_middle_of_the_first_copy_ends_with_the_next_try(small: SmallFabric) -> None:
+    small.set_fault("west", Fault.DISK_FULL)
+    small.provider.enable(small.forward)
+    with pytest.raises(Unreachable, match="stopped") as full:
+        small.provider.copy_initial(small.forward, quiet)
+    assert "the disk is full" in full.value.what
+    assert small.vm(HOST).state is State.ERROR
+    small.clear_faults("west")
+    small.provider.copy_initial(small.forward, quiet)
+    small.provider.finalize(small.forward)
+    assert small.vm(HOST).state is State.REPLICATING
+
+
 def test_nothing_happens_in_the_wrong_state(small: SmallFabric) -> None:
     small.provider.enable(small.forward)
     with pytest.raises(InvalidState, match="not complete"):
@@ -83,8 +96,9 @@ def test_nothing_happens_in_the_wrong_state(small: SmallFabric) -> None:
     with pytest.raises(InvalidState, match="still runs") as running:
         small.provider.send_last_changes(small.forward, quiet)
     assert "shut it down" in running.value.remedy
-    with pytest.raises(InvalidState, match="cannot be committed"):
+    with pytest.raises(InvalidState, match="cannot be committed: it is Off, target, replicating") as early:
         small.provider.commit(small.forward, "")
+    assert "the state that this needs: a replica that was failed over" in early.value.remedy
     with pytest.raises(InvalidState, match="is a replica here") as replica:
         small.west.start("db")
     assert "fail it over" in replica.value.remedy
@@ -112,7 +126,7 @@ def test_a_cut_link_costs_cycles_and_heals_by_itself(small: SmallFabric) -> None
 def test_a_failover_beside_a_running_source_stops_its_replication_and_can_be_taken_back(small: SmallFabric) -> None:
     small.protect()
     point = small.provider.recovery_points(small.forward)[-1]
-    recovered = small.provider.fail_over(small.forward, point.id, quiet)
+    recovered = small.provider.fail_over(small.forward, LATEST, quiet)
     small.wait_for(lambda: small.vm(HOST).state is State.ERROR)
     assert recovered.point.time == small.vm(FAR_HOST).replication.last
     assert small.west.describe("db").power is PowerState.OFF
@@ -124,7 +138,7 @@ def test_a_failover_beside_a_running_source_stops_its_replication_and_can_be_tak
 
 
 def test_a_log_past_half_of_the_disk_asks_for_a_resynchronization(tmp_path: Path) -> None:
-    small = SmallFabric(tmp_path, rate=2000)
+    small = SmallFabric(tmp_path, rate=250)
     try:
         small.protect()
         small.set_fault("west", Fault.LINK_DOWN)

@@ -55,13 +55,17 @@ def host() -> FakeHost:
 
 @pytest.fixture
 def west(host: FakeHost) -> HyperVHypervisor:
+    return hypervisor({"hv1": host})
+
+
+def hypervisor(hosts: dict[str, FakeHost]) -> HyperVHypervisor:
     site = {"fabric": "hyperv", "networks": {"production": {}, "isolated": {"kind": "isolated"}}}
     described = {
         "version": 1,
-        "sites": {"west": site | {"hyperv": {"hosts": ["hv1"]}}},
+        "sites": {"west": site | {"hyperv": {"hosts": list(hosts)}}},
         "policies": {"p": {"frequency": "30s"}},
     }
-    return HyperVHypervisor(HyperVHosts("west", {"hv1": host}), Inventory.model_validate(described))
+    return HyperVHypervisor(HyperVHosts("west", hosts), Inventory.model_validate(described))
 
 
 def connected(west: HyperVHypervisor, copy: str, run_id: str) -> str:
@@ -100,6 +104,20 @@ def test_a_host_that_does_not_answer_is_not_taken_for_clean(host: FakeHost, west
     host.unreachable = True
     with pytest.raises(Unreachable):
         west.leave_test_networks(RUN, "db-test")
+
+
+@pytest.mark.unit
+def test_a_dead_host_that_did_not_have_the_copy_keeps_no_clean_up_waiting() -> None:
+    """Reverse replication, and the end of protection, wait for the clean-up. A host with another copy of the run is
+    asked again when that one goes."""
+    world = World("hv1", "hv2")
+    world.hosts["hv1"].vms = {"db-test": Vm("db-test", "db-test")}
+    west = hypervisor(world.hosts)
+    connected(west, "db-test", RUN)
+    del world.hosts["hv1"].vms["db-test"]
+    world.hosts["hv2"].unreachable = True
+    west.leave_test_networks(RUN, "db-test")
+    assert world.hosts["hv1"].made_switches == set()
 
 
 class OwnNetworks(SmallFabric):

@@ -56,6 +56,8 @@ def off(component: str) -> list[IntegrationService]:
         (machine(integration_services=off(SHUTDOWN)), Severity.WARN, "it cannot be shut down cleanly"),
         (machine(state="PausedCritical"), Severity.FAIL, "its storage is gone"),
         (machine(replication=replication(mode="ExtendedReplica")), Severity.FAIL, "another system"),
+        (machine(replication=replication(mode="Replica")), Severity.FAIL, "it is a replica, of"),
+        (machine(replication=replication(mode="TestReplica")), Severity.FAIL, "the copy of a test failover"),
         (machine(replication=replication(state="FailbackInProgress")), Severity.FAIL, "another system"),
         (machine(replication=replication(health="Critical", state="Error")), Severity.FAIL, "stopped by an error"),
         (machine(replication=replication()), Severity.PASS, "replicating, health Normal"),

@@ -236,6 +236,26 @@ def test_the_answer_of_an_earlier_job_is_not_taken_for_this_ones(pair: Pair) -> 
     assert pair.target.vm(ID).replication is State.FAILED_OVER_WAITING_COMPLETION
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_step_that_ended_while_it_was_asked_for_again_is_looked_at(pair: Pair, is_done: bool) -> None:
+    """What an earlier try began goes on in the host, and is refused a second time once it is there."""
+    pair.protect().fail_over_planned()
+    complete = pair.target._complete_failover
+
+    def ends_meanwhile(given: Any) -> Any:
+        if is_done:
+            complete(given)
+        raise InvalidState("not possible in FailedOver", where="hv2")
+
+    pair.target._complete_failover = ends_meanwhile  # type: ignore[method-assign]
+    if is_done:
+        pair.provider.commit(pair.forward, "any")
+        assert pair.target.vm(ID).replication is State.FAILED_OVER
+    else:
+        with pytest.raises(InvalidState, match="not possible in FailedOver"):
+            pair.provider.commit(pair.forward, "any")
+
+
 def test_a_planned_failover_can_be_undone_on_both_sides(pair: Pair) -> None:
     pair.protect()
     pair.fabrics["east"].shut_down("db", 60, quiet_beat)
@@ -286,6 +306,23 @@ def test_a_test_failover_has_the_asked_name_and_network_and_is_cleaned_up(pair: 
     pair.provider.end_test(pair.forward, "db-test")
     assert list(pair.target.vms) == [ID]
     assert pair.target.vm(ID).replication is State.REPLICATING
+
+
+def test_a_copy_of_a_replica_that_never_rests_tells_a_moment_that_it_holds(pair: Pair) -> None:
+    pair.protect()
+    before: list[datetime] = []
+
+    def start(given: Any) -> Any:
+        replica = pair.target.vm(ID)
+        assert replica.last is not None
+        before.append(replica.last)
+        replica.last += timedelta(seconds=30)
+        return FakeHost._start_test_failover(pair.target, given)
+
+    pair.target._start_test_failover = start  # type: ignore[method-assign]
+    made = pair.provider.start_test(pair.forward, LATEST, "db-test", quiet)
+    assert made.point.time == before[-1]
+    assert [vm.name for vm in pair.target.vms.values()] == ["db", "db-test"]
 
 
 def test_ending_a_test_does_not_touch_a_real_failover(pair: Pair) -> None:
@@ -342,6 +379,31 @@ def test_deltas_that_cannot_go_on_end_in_the_products_classes(
     assert ("resume_replication" in pair.source.ran) == (state is State.ERROR)
 
 
+@pytest.mark.parametrize(
+    ("state", "error", "remedy"),
+    [
+        (State.WAITING_FOR_START_RESYNCHRONIZE, ResynchronizationRequired, "leeward resync"),
+        (State.ERROR, Unreachable, "Measure-VMReplication"),
+        (State.SUSPENDED, InvalidState, "Resume-VMReplication -VMName 'db' on the host"),
+    ],
+)
+def test_last_changes_that_cannot_be_sent_say_what_to_do_first(
+    pair: Pair, state: State, error: type[LeewardError], remedy: str
+) -> None:
+    pair.protect()
+    pair.fabrics["east"].shut_down("db", 60, quiet_beat)
+    pair.source.vm(ID).replication, pair.source.vm(ID).health = state, ReplicationHealth.CRITICAL
+    (told,) = [each for each in pair.provider.check_source(pair.forward) if each.severity is Severity.FAIL]
+    assert remedy in told.remedy
+    with pytest.raises(error) as refused:
+        pair.provider.send_last_changes(pair.forward, quiet)
+    assert remedy in refused.value.remedy
+    assert "prepare_failover" not in pair.source.ran
+    if state is State.ERROR:
+        pair.provider.send_last_changes(pair.forward, quiet)
+        assert pair.source.vm(ID).replication is State.PREPARED_FOR_FAILOVER
+
+
 def test_the_next_point_is_waited_for_when_the_newest_is_old(pair: Pair) -> None:
     pair.protect()
     vm = pair.source.vm(ID)
@@ -368,15 +430,40 @@ def test_a_resynchronization_is_started_once_and_watched(pair: Pair) -> None:
     assert changes(pair.source).count("resume_replication") == 1
 
 
-def test_a_first_copy_that_stops_says_what_the_host_says(pair: Pair) -> None:
+def test_a_first_copy_that_an_error_stopped_is_resumed_by_the_next_try(pair: Pair) -> None:
     pair.provider.enable(pair.forward)
-
-    def stops() -> None:
-        pair.source.vm(ID).replication = State.ERROR
-
-    pair.world.on_time = stops
-    with pytest.raises(InvalidState, match="initial replication of 'db' ended: stopped by an error"):
+    pair.world.on_time = lambda: setattr(pair.source.vm(ID), "replication", State.ERROR)
+    with pytest.raises(Unreachable, match="initial replication of 'db' stopped: stopped by an error"):
         pair.provider.copy_initial(pair.forward, quiet)
+    pair.world.on_time = pair.world._copies_finish
+    pair.provider.copy_initial(pair.forward, quiet)
+    assert changes(pair.source) == ["enable_replication", "start_initial_replication", "resume_replication"]
+
+
+def test_a_resynchronization_that_stopped_is_begun_again_by_the_next_try(pair: Pair) -> None:
+    pair.protect()
+    pair.source.vm(ID).replication = State.WAITING_FOR_START_RESYNCHRONIZE
+    pair.world.on_time = lambda: setattr(pair.source.vm(ID), "replication", State.RESYNCHRONIZE_SUSPENDED)
+    with pytest.raises(Unreachable, match="resynchronization of 'db' stopped"):
+        pair.provider.resynchronize(pair.forward, quiet)
+    pair.world.on_time = pair.world._copies_finish
+    pair.provider.resynchronize(pair.forward, quiet)
+    assert changes(pair.source).count("resume_replication") == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [
+        (State.SUSPENDED, "Resume-VMReplication -VMName 'db' on the host"),
+        (State.READY_FOR_INITIAL_REPLICATION, "correct the cause"),
+    ],
+)
+def test_a_first_copy_that_somebody_ended_says_so(pair: Pair, state: State, remedy: str) -> None:
+    pair.provider.enable(pair.forward)
+    pair.world.on_time = lambda: setattr(pair.source.vm(ID), "replication", state)
+    with pytest.raises(InvalidState, match="initial replication of 'db' ended") as ended:
+        pair.provider.copy_initial(pair.forward, quiet)
+    assert remedy in ended.value.remedy
 
 
 def test_a_machine_that_moves_between_two_calls_is_looked_for_again(pair: Pair) -> None:
@@ -386,6 +473,74 @@ def test_a_machine_that_moves_between_two_calls_is_looked_for_again(pair: Pair) 
     with pytest.raises(Busy, match="left the host"):
         pair.provider.send_last_changes(pair.forward, quiet)
     pair.provider.send_last_changes(pair.forward, quiet)
+
+
+def _move(pair: Pair, to: FakeHost) -> None:
+    pair.world.hosts[to.name] = to
+    to.vms[ID] = pair.source.vms.pop(ID)
+
+
+@pytest.fixture
+def nodes() -> tuple[Pair, FakeHost]:
+    """The source site has a second host, to which machines may be moved."""
+    pair = Pair(inventory())
+    other = FakeHost(pair.world, "hv3")
+    hosts = HyperVHosts("east", {"hv1": pair.source, "hv3": other}, clock=lambda: pair.now)
+    pair.fabrics["east"].hosts = hosts
+    return pair, other
+
+
+def test_a_machine_that_is_moved_while_its_first_copy_is_watched_is_looked_for_again(
+    nodes: tuple[Pair, FakeHost],
+) -> None:
+    pair, other = nodes
+    pair.provider.enable(pair.forward)
+    pair.world.on_time = lambda: _move(pair, other) if ID in pair.source.vms else None
+    with pytest.raises(Busy, match="moved to hv3"):
+        pair.provider.copy_initial(pair.forward, quiet)
+    pair.world.on_time = pair.world._copies_finish
+    pair.provider.copy_initial(pair.forward, quiet)
+    assert "start_initial_replication" not in other.ran
+
+
+def test_a_machine_that_is_moved_while_a_point_is_awaited_is_looked_for_again(nodes: tuple[Pair, FakeHost]) -> None:
+    pair, other = nodes
+    pair.protect()
+    pair.source.vm(ID).last = datetime.now(UTC) - timedelta(seconds=40)
+    pair.world.on_time = lambda: _move(pair, other) if ID in pair.source.vms else None
+    with pytest.raises(Busy, match="moved to hv3"):
+        pair.provider.replicate_once(pair.forward, quiet, app_consistent=False)
+
+
+def test_a_machine_that_came_to_a_host_after_the_others_were_measured_is_measured_there(
+    nodes: tuple[Pair, FakeHost],
+) -> None:
+    pair, other = nodes
+    pair.protect()
+    other.vms["x"] = Vm("x", "x", mode=Mode.PRIMARY, replication=State.REPLICATING)
+    hosts = pair.fabrics["east"].hosts
+    assert hosts.measure(hosts.find("x"), not_older_than_s=10).vm_id == "x"
+    _move(pair, other)
+    assert pair.provider.replicate_once(pair.forward, quiet, app_consistent=False)
+
+
+def test_a_machine_whose_replication_somebody_removed_is_no_moved_one(pair: Pair) -> None:
+    pair.protect()
+    pair.source.vm(ID).mode, pair.source.vm(ID).replication = Mode.NONE, State.DISABLED
+    with pytest.raises(NotFound, match="'db' is not replicated") as removed:
+        pair.provider.replicate_once(pair.forward, quiet, app_consistent=False)
+    assert "disable its protection first" in removed.value.remedy
+
+
+@pytest.mark.parametrize("script", ["inventory", "measure_replication"])
+def test_a_machine_that_leaves_while_a_whole_host_is_looked_at_costs_the_others_nothing(
+    pair: Pair, script: str
+) -> None:
+    pair.protect()
+    pair.source.fails = {script: NotFound("Hyper-V was unable to find a virtual machine with id x")}
+    with pytest.raises(Busy, match="left the host"):
+        pair.provider.replicate_once(pair.forward, quiet, app_consistent=False)
+    assert pair.provider.replicate_once(pair.forward, quiet, app_consistent=False)
 
 
 def test_readiness_says_what_is_wrong_on_both_sides(pair: Pair) -> None:
@@ -409,6 +564,89 @@ def test_readiness_says_what_is_wrong_on_both_sides(pair: Pair) -> None:
     pair.protect()
     said = "\n".join(str(each) for each in pair.provider.check_source(pair.forward) if each.severity is Severity.FAIL)
     assert "health Critical" in said
+
+
+@pytest.fixture
+def far_nodes() -> tuple[Pair, FakeHost]:
+    """The target site has a second host."""
+    pair = Pair(inventory())
+    other = FakeHost(pair.world, "hv3")
+    pair.world.hosts["hv3"] = other
+    pair.fabrics["west"].hosts = HyperVHosts("west", {"hv2": pair.target, "hv3": other}, clock=lambda: pair.now)
+    return pair, other
+
+
+def _failures(pair: Pair) -> list[str]:
+    findings = pair.fabrics["west"].check() + pair.provider.check_target(pair.forward)
+    return [str(finding) for finding in findings if finding.severity is Severity.FAIL]
+
+
+def test_a_dead_host_beside_the_replicas_stands_in_no_failovers_way(far_nodes: tuple[Pair, FakeHost]) -> None:
+    pair, other = far_nodes
+    for host in (pair.target, other):
+        host.facts = host.facts.model_copy(update={"cluster": "CL", "replica_broker": "hv2"})
+    pair.protect()
+    other.unreachable = True
+    assert _failures(pair) == []
+    told = [each for each in pair.fabrics["west"].check() if each.subject == "host hv3"]
+    assert [(each.severity, each.what) for each in told] == [(Severity.WARN, "the host does not answer")]
+    pair.provider.fail_over(pair.forward, LATEST, quiet)
+    pair.provider.cancel_failover(pair.forward)
+    pair.target.vms, other.vms = {}, pair.target.vms
+    pair.now += FACTS_FOR_S + 1
+    assert any("host does not answer" in failure for failure in _failures(pair)), "the replica may be on that host"
+
+
+def test_what_only_new_replicas_need_stands_in_no_failovers_way(pair: Pair) -> None:
+    pair.protect()
+    server = pair.target.facts.replica_server
+    assert server is not None
+    closed = server.model_copy(update={"enabled": False, "kerberos_port": 8080})
+    pair.target.facts = pair.target.facts.model_copy(update={"replica_server": closed})
+    pair.now += FACTS_FOR_S + 1
+    assert _failures(pair) == []
+    told = [each.what for each in pair.provider.check_target(pair.forward) if each.severity is Severity.WARN]
+    assert "it accepts no replicas" in told
+    pair.target.facts = pair.target.facts.model_copy(update={"switches": []})
+    pair.now += FACTS_FOR_S + 1
+    assert any("no virtual switch 'vProd'" in failure for failure in _failures(pair)), "it has to be connected"
+
+
+def test_a_reversal_needs_a_replica_server_that_accepts(pair: Pair) -> None:
+    pair.protect().fail_over_planned()
+    pair.provider.commit(pair.forward, "any")
+    server = pair.source.facts.replica_server
+    assert server is not None
+    closed = server.model_copy(update={"enabled": False})
+    pair.source.facts = pair.source.facts.model_copy(update={"replica_server": closed})
+    pair.now += FACTS_FOR_S + 1
+    failures = [each.what for each in pair.provider.check_target(pair.backward) if each.severity is Severity.FAIL]
+    assert failures == ["it accepts no replicas"]
+
+
+def test_a_replica_that_is_replicated_further_is_told_and_is_neither_turned_round_nor_deleted(pair: Pair) -> None:
+    pair.protect()
+    pair.target.vm(ID).extended_to = "hv9.example"
+    (told,) = [each for each in pair.provider.check_target(pair.forward) if each.severity is not Severity.PASS]
+    assert (told.severity, "replicated further, to hv9.example" in told.what) == (Severity.WARN, True)
+    assert "-ReplicationRelationshipType Extended" in told.remedy
+    with pytest.raises(InvalidState, match="replicated further") as kept:
+        pair.provider.disable_target(pair.forward)
+    assert "-ReplicationRelationshipType Extended" in kept.value.remedy
+    pair.fail_over_planned()
+    pair.provider.commit(pair.forward, "any")
+    (refused,) = [each for each in pair.provider.check_source(pair.backward) if each.severity is Severity.FAIL]
+    assert refused.what == told.what
+
+
+def test_another_machine_of_that_name_is_found_before_the_first_copy(pair: Pair) -> None:
+    """Two of one name could not be told apart afterwards."""
+    pair.target.vms["other"] = Vm("other", "DB")
+    (refused,) = [each for each in pair.provider.check_target(pair.forward) if each.severity is Severity.FAIL]
+    assert refused.what == "there is a virtual machine 'DB' on hv2 already, which is no replica"
+    assert "rename" in refused.remedy
+    existing = pair.forward.model_copy(update={"existing_replica": True})
+    assert all(each.severity is Severity.PASS for each in pair.provider.check_target(existing))
 
 
 def test_every_operation_of_host_to_host_replication_is_used_by_these_tests(pair: Pair) -> None:

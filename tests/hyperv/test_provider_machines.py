@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from test_provider_failover import ID, Pair, inventory, quiet_beat
 
+from adapters.hyperv.facts import VirtualMachine
+from adapters.hyperv.hosts import Located
 from adapters.hyperv.operations import Nothing, RunInGuest
 from adapters.hyperv.states import VmState
 from adapters.lab import labctl
 from vault.domain import PowerState
-from vault.errors import AuthorizationRefused, InvalidState, NotFound, NotRecoverable, Unreachable
+from vault.errors import AuthorizationRefused, Busy, InvalidState, NotFound, NotRecoverable, Unreachable
 
 pytestmark = pytest.mark.unit
 
@@ -42,6 +44,40 @@ def test_a_guest_that_refuses_is_asked_again_and_turned_off_in_the_end(pair: Pai
     pair.source._stop_vm = stop  # type: ignore[method-assign]
     assert pair.fabrics["east"].shut_down("db", 25, quiet_beat) is PowerState.OFF
     assert turned_off == [False, False, False, True]
+
+
+def test_a_machine_that_is_off_while_its_host_starts_what_ran_is_no_proof(pair: Pair) -> None:
+    """It would run beside its replica."""
+    db, host = pair.source.vm(ID), pair.source
+    db.state, host.uptime_s = VmState.OFF, 100.0
+    looked = [0]
+
+    def host_starts_it(given: Any) -> Any:
+        looked[0] += 1
+        if looked[0] == 3:
+            db.state = VmState.RUNNING
+        return type(host)._inventory(host, given)
+
+    host._inventory = host_starts_it  # type: ignore[method-assign]
+    assert pair.fabrics["east"].shut_down("db", 60, quiet_beat) is PowerState.OFF
+    assert host.ran.count("stop_vm") == 1
+    with pytest.raises(Busy, match="is off, but its host was restarted just now"):
+        pair.fabrics["east"].shut_down("db", 20, quiet_beat)
+
+
+def test_a_machine_that_its_host_starts_with_a_delay_is_waited_for_longer() -> None:
+    vm = VirtualMachine(id=ID, name="db", state=VmState.OFF, generation=2, version="12.0", automatic_start="Start")
+    late = vm.model_copy(update={"automatic_start_delay_s": 600})
+    assert [Located("hv1", each, 300.0).may_be_started for each in (vm, late)] == [False, True]
+    assert not Located("hv1", late, 721.0).may_be_started
+
+
+@pytest.mark.parametrize(("uptime_s", "automatic_start"), [(121.0, "Start"), (3.0, "Nothing")])
+def test_a_machine_that_nobody_starts_is_off(pair: Pair, uptime_s: float, automatic_start: str) -> None:
+    pair.source.vm(ID).state, pair.source.uptime_s = VmState.OFF, uptime_s
+    pair.source.vm(ID).automatic_start = automatic_start
+    assert pair.fabrics["east"].shut_down("db", 60, quiet_beat) is PowerState.OFF
+    assert pair.pauses == 0
 
 
 def test_a_refused_login_is_no_refusing_guest(pair: Pair) -> None:

@@ -47,8 +47,8 @@ machines:
 """
 
 
-def served(host: FakeHost) -> WinRMServer:
-    return WinRMServer(answer_of(host), [Account(USER, PASSWORD)])
+def served(host: FakeHost, folder: Path) -> WinRMServer:
+    return WinRMServer(answer_of(host), [Account(USER, PASSWORD)], folder=folder)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def vault(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     text = "version: 1\nsites:\n"
     servers = []
     for site, host in (("east", "hv1"), ("west", "hv2")):
-        server = served(world.hosts[host])
+        server = served(world.hosts[host], tmp_path / host)
         servers.append(server)
         ca = server.certificate.certificate
         text += SITE.format(site=site, port=server.port, user=USER, ca=ca, host=host)

@@ -70,7 +70,7 @@ def told(host: TrackedHost, folder: str = "D:\\VMs") -> list[tuple[Severity, str
 
 
 def test_a_machine_whose_disks_are_tracked_and_found_is_ready(host: TrackedHost) -> None:
-    assert told(host) == [(Severity.PASS, "the changes of its 1 disks can be tracked and read")]
+    assert told(host) == [(Severity.PASS, "the changes of its disk can be tracked and read")]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from powershell_check import answered_keys, problems, reference
 
 import adapters
 from adapters.hyperv import facts, operations
+from adapters.hyperv.hosts import STARTS
 from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState
 from adapters.vmm import facts as vmm_facts
 from adapters.vmm import operations as vmm_operations
@@ -92,6 +93,11 @@ def test_the_words_of_the_reference_are_known(
 ) -> None:
     values = reference("hyperv")["cmdlets"]["Get-VMReplication"]["parameters"][parameter]["values"]
     assert {member.value for member in enum} == {*values, "unknown"}
+
+
+def test_what_a_host_starts_by_itself_is_told_by_the_words_of_the_reference() -> None:
+    values = reference("hyperv")["cmdlets"]["Set-VM"]["parameters"]["AutomaticStartAction"]["values"]
+    assert set(values) - set(STARTS) == {"Nothing"}
 
 
 def test_hosts_authenticate_in_the_ways_of_the_reference() -> None:

@@ -1,8 +1,8 @@
 """No password, key or shared access signature is in any history, log, process list, file or error of a run (design §4).
 
-A short run through the real engine on simulated hosts and Azurite: a machine is protected at another Hyper-V site, one
-in Azure; a test failover runs a script in the guest; a host and the storage account refuse a login. Then everything
-that is left is searched, and the search is shown to find things.
+A short run through the real engine on simulated hosts, VMM servers and Azurite: a machine is protected at another
+Hyper-V site, one in Azure; a test failover runs a script in the guest; a host and the storage account refuse a login.
+Then everything that is left is searched, and the search is shown to find things.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import pytest
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
 from engine_support import House
 from google.protobuf.message import Message
-from small_fabric import GUEST_PASSWORD, PASSWORD, USER, SmallFabric
+from small_fabric import GUEST_PASSWORD, PASSWORD, USER
 from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
+from vmm_fabric import VMM_PASSWORD, FabricWithVmm
 
 from simulation.azure import azurite
 from simulation.azure.azurite import ACCOUNT, Azurite
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.e2e
 
 WRONG_PASSWORD = "wr0ng-and-yet-somebodys"
 WRONG_SIGNATURE = "d3Jvbmctc2lnbmF0dXJlLW9mLXRoaXMtcnVu"
-PASSWORDS = (PASSWORD, GUEST_PASSWORD, WRONG_PASSWORD, WRONG_SIGNATURE)
+PASSWORDS = (PASSWORD, VMM_PASSWORD, GUEST_PASSWORD, WRONG_PASSWORD, WRONG_SIGNATURE)
 SCRIPT = {"script": "Greet", "on": "db", "timeout": "30s", "run": "echo greetings from $MACHINE"}
 
 
@@ -54,7 +55,7 @@ def assert_not_in(data: bytes, where: str, secrets: tuple[str, ...] = PASSWORDS)
         assert not any(form in data for form in disguises(secret)), f"a password is in {where}"
 
 
-class WithAzure(SmallFabric):
+class WithAzure(FabricWithVmm):
     """Machine ``files`` runs at east too, and is replicated to a site in Azure."""
 
     def __init__(self, root: Path, account: Azurite) -> None:
@@ -157,7 +158,10 @@ async def test_no_secret_is_anywhere_after_a_run(house: House, account: Azurite,
     logs = b"".join(path.read_bytes() for path in house.settings.logs.iterdir())
     assert b"db" in logs
     assert_not_in(logs, "a log", secrets)
-    given = {tmp_path / name for name in ("password", "guest-password", "signature", "azurite/account.key")}
+    given = {
+        tmp_path / name for name in ("password", "vmm-password", "guest-password", "signature", "azurite/account.key")
+    }
+    given |= set(tmp_path.glob("hyperv/winrm/*/ntlm-accounts"))  # what the simulated hosts themselves know
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any(USER.encode() in data or USER.replace("\\", "\\\\").encode() in data for data in kept.values())
     for path, data in kept.items():

@@ -30,9 +30,9 @@ def no_report(_: Progress) -> None:
 
 
 class TrackedOverWinRM(SimulatedHost):
-    def __init__(self, tracked: TrackedHost) -> None:
+    def __init__(self, folder: Path, tracked: TrackedHost) -> None:
         self._tracked = tracked
-        super().__init__()
+        super().__init__(folder)
 
     def _answer(self, request: Request) -> Result:
         operation: Any = OPERATIONS[request.script]
@@ -46,7 +46,7 @@ def test_a_machine_is_copied_and_followed_over_winrm(tmp_path: Path, monkeypatch
     store = LocalReplicaStore(tmp_path / "replica", machine="db")
     with (
         closing(tracked.disks),
-        closing(TrackedOverWinRM(tracked)) as server,
+        closing(TrackedOverWinRM(tmp_path / "winrm", tracked)) as server,
         HostSession(server.settings()) as session,
     ):
 

@@ -107,3 +107,22 @@ def test_a_site_of_another_fabric_has_no_vmm_server(tmp_path: Path) -> None:
     lab = "  lab:\n    fabric: lab\n    vmm: {server: vmm, cloud: Gold}\n    networks: {production: {}}\npolicies:"
     with pytest.raises(InputErrors, match=r"leeward.yaml:19:.*site 'lab' has a VMM server, but its fabric is 'lab'"):
         load(tmp_path, GOOD.replace("policies:", lab))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("source: east/Dev/Test", "source: eastt/Dev/Test", "23:14: unknown site 'eastt' — did you mean 'east'?"),
+        ("target: west/Cheap", "target: wst/Cheap", "23:37: unknown site 'wst' — did you mean 'west'?"),
+    ],
+)
+def test_an_unknown_site_of_a_mapping_is_told_once_and_with_what_else_is_wrong(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    with pytest.raises(InputErrors) as alone:
+        load(tmp_path, GOOD.replace(old, new))
+    (error,) = alone.value.errors
+    assert str(error).endswith(told)
+    with pytest.raises(InputErrors) as beside:
+        load(tmp_path, GOOD.replace(old, new).replace("30s", "30"))
+    assert [error.what for error in beside.value.errors] == ["'30' has no unit", alone.value.errors[0].what]

@@ -72,6 +72,24 @@ def test_a_site_that_is_lost_with_its_vmm_server_keeps_no_failover_waiting(fabri
     assert found.held_at_boot > 0
 
 
+def test_a_first_copy_begins_with_a_machine_that_was_restored_on_any_host_of_the_cloud(tmp_path: Path) -> None:
+    fabric = FabricWithVmm(tmp_path, first_copy="existing")
+    try:
+        fabric.wait_for(lambda: fabric.acknowledged() > 0)
+        assert fabric.east.shut_down("db", 30, quiet) is PowerState.OFF
+        fabric.fabric.restore("db", "east-hv1", "west-hv2")
+        fabric.east.start("db")
+        existing = fabric.placed(fabric.forward)
+        fabric.provider.adopt_replica(existing)
+        fabric.protect()
+        assert fabric.west.find("db").host == fabric.west.hosts.names[1]
+        assert fabric.east.shut_down("db", 30, quiet) is PowerState.OFF
+        found = fabric.recover(fabric.forward, fabric.provider.send_last_changes(fabric.forward, quiet).id)
+        assert (found.lost, found.damaged) == (0, 0)
+    finally:
+        fabric.close()
+
+
 def test_an_estate_is_made_of_an_inventory_whose_site_has_a_server(fabric: FabricWithVmm) -> None:
     west = estate_of(fabric.inventory, "west", ["a", "b"])
     assert (list(west.clouds), west.members, list(west.hosts)) == (["Recovery"], {}, ["a", "b"])

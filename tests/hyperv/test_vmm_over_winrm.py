@@ -14,6 +14,7 @@ from winrm_host import PASSWORD, USER
 
 from adapters.ports import PlacesReplicas
 from adapters.registry import Adapters
+from adapters.vmm.hypervisor import VmmHypervisor
 from console.main import app
 from simulation.vmm.server import SimulatedVmm
 from simulation.winrm.accounts import Account
@@ -51,7 +52,8 @@ machines:
 class Servers:
     """Every host and VMM server behind a WinRM server of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.running: list[WinRMServer] = []
         self.world = World("hv1", "hv2", "hv3", "hv4")
         self.world.hosts["hv1"].vms = {ID: Vm(ID, NAME, switch="vProd")}
@@ -83,16 +85,17 @@ class Servers:
 
     def _served(self, answer: Answer, host: str, *, user: str = USER, password: str = PASSWORD) -> WinRMServer:
         certificate = self.running[0].certificate if self.running else None
-        server = WinRMServer(answer, [Account(user, password)], host=host, certificate=certificate)
+        folder = self._folder / host
+        server = WinRMServer(answer, [Account(user, password)], folder=folder, host=host, certificate=certificate)
         self.running.append(server)
         return server
 
 
 @pytest.fixture
-def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     monkeypatch.setenv("HOST_PASSWORD", PASSWORD)
     monkeypatch.setenv("VMM_PASSWORD", "v-secret")
-    servers = Servers()
+    servers = Servers(tmp_path)
     yield servers
     for server in reversed(servers.running):
         server.close()
@@ -148,8 +151,10 @@ def test_a_login_that_vmm_refuses_is_told_and_never_tried_again(
 ) -> None:
     monkeypatch.setenv("VMM_PASSWORD", "wrong-one")
     fabric = Adapters(load_inventory(vault), tmp_path).hypervisor("east")
+    assert isinstance(fabric, VmmHypervisor)
     with pytest.raises(AuthenticationRefused) as refused:
-        fabric.describe("db")
+        fabric.server.machines()
     assert "wrong-one" not in str(refused.value)
+    assert fabric.describe("db").name == NAME, "its hosts are asked"
     (finding,) = [one for one in fabric.check() if one.severity is not Severity.PASS]
     assert (finding.severity, finding.subject[:20]) == (Severity.WARN, "VMM server 127.0.0.1")

@@ -41,6 +41,14 @@ def test_the_host_with_most_storage_left_takes_the_replica_and_a_healthy_one_bef
     assert place([ailing], NETWORK, [], [], where="vmm").name == "hv0"
 
 
+def test_a_host_that_the_replica_does_not_fit_on_is_passed_over() -> None:
+    hosts = [host("hv1", state="OK"), host("hv2", state="NeedsAttention", available_storage=500 * GIB)]
+    assert place(hosts, NETWORK, [], [], where="vmm").name == "hv1"
+    assert place(hosts, NETWORK, [], [], where="vmm", needed=200 * GIB).name == "hv2"
+    with pytest.raises(InvalidState, match=r"hv1: only 100\.0 GiB are free on it, the replica takes 600\.0 GiB"):
+        place(hosts, NETWORK, [], [], where="vmm", needed=600 * GIB)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

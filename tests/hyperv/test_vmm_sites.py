@@ -9,13 +9,14 @@ import pytest
 from fake_fabric import Mode, State, Vm
 from vmm_pair import ID, Pair, quiet
 
+from activities.machines import _kept_off
 from adapters.hyperv.facts import VirtualDisk, Volume
 from adapters.hyperv.provider import HyperVReplicaProvider
 from adapters.hyperv.states import VmState
 from adapters.vmm.discovery import discover
 from simulation.vmm.estate import Estate
 from vault.domain import LATEST, Finding, PowerState, Relationship, Severity
-from vault.errors import Busy, InvalidState, NotFound, Unreachable
+from vault.errors import AuthenticationRefused, Busy, InvalidState, LeewardError, NotFound, Unreachable
 
 pytestmark = pytest.mark.unit
 
@@ -133,6 +134,22 @@ def test_hosts_that_vmm_does_not_have_or_reach_are_told_by_discovery(pair: Pair)
 
 def test_a_machine_is_described_with_the_network_of_its_vm_network(pair: Pair) -> None:
     assert pair.fabrics["east"].describe("db").network == "production"
+
+
+@pytest.mark.parametrize("trouble", [Unreachable("no answer"), AuthenticationRefused("the password has expired")])
+def test_an_old_copy_is_seen_and_kept_off_while_vmm_does_not_tell(
+    pair: Pair, trouble: LeewardError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts that come back after a disaster come back before a VMM server that runs on them."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise trouble
+
+    monkeypatch.setattr(pair.servers["east"], "run", fails)
+    pair.world.hosts["hv1"].vms[ID].state = VmState.RUNNING
+    stopped, said = _kept_off(pair.fabrics["east"], "db")
+    assert stopped, said
+    assert pair.world.hosts["hv1"].vms[ID].state is VmState.OFF
 
 
 # --- readiness ------------------------------------------------------------------------------------------------
@@ -354,3 +371,41 @@ def test_a_broker_that_the_inventory_names_places_by_itself(pair: Pair) -> None:
     )
     assert pair.fabrics["west"].place_replica(pair.forward) == "broker.west.example"
     assert pair.calls() == {}
+
+
+def test_a_first_copy_begins_with_the_machine_that_vmm_has_not_seen_yet(pair: Pair) -> None:
+    pair.fabrics["west"].server.machines()
+    pair.vmm["west"].refreshes = False
+    pair.world.hosts["hv4"].vms = {ID: Vm(ID, "db", VmState.OFF)}
+    existing = pair.forward.model_copy(
+        update={"existing_replica": True, "identity": pair.provider.identity(pair.forward)}
+    )
+    assert [str(each) for each in pair.provider.check_adoption(existing) if each.severity is not Severity.PASS] == []
+    there = placed(pair, existing)
+    assert there.replica_server == "hv4.example"
+    pair.provider.adopt_replica(there)
+    pair.provider.enable(there)
+    pair.provider.copy_initial(there, quiet)
+    assert pair.world.settings[-1].replica_server == "hv4.example"
+    assert pair.world.hosts["hv4"].vms[ID].mode is Mode.REPLICA
+    assert pair.world.hosts["hv3"].vms == {}
+
+
+def test_a_replica_that_moved_where_vmm_has_not_looked_stays_where_it_is(pair: Pair) -> None:
+    protected(pair)
+    assert pair.fabrics["west"].place_replica(pair.forward) == "hv3.example"
+    pair.vmm["west"].refreshes = False
+    pair.move("hv3", "hv4")
+    assert pair.fabrics["west"].place_replica(pair.forward) == "hv4.example"
+
+
+def test_a_restored_machine_on_a_host_outside_of_the_cloud_is_refused_with_its_host(pair: Pair) -> None:
+    outside = pair.vmm["west"].estate.hosts["hv4.example"].model_copy(update={"group": "Elsewhere"})
+    recovery = pair.vmm["west"].estate.clouds["Recovery"].model_copy(update={"groups": ["All Hosts\\Recovery"]})
+    inside = pair.vmm["west"].estate.hosts["hv3.example"].model_copy(update={"group": "All Hosts\\Recovery"})
+    _change(pair, "west", lambda estate: estate.hosts.update({"hv3.example": inside, "hv4.example": outside}))
+    _change(pair, "west", lambda estate: estate.clouds.update(Recovery=recovery))
+    pair.world.hosts["hv4"].vms = {ID: Vm(ID, "db", VmState.OFF)}
+    existing = pair.forward.model_copy(update={"existing_replica": True, "identity": ID})
+    (found,) = looking_anew(pair).check_adoption(existing)
+    assert "'db' on hv4 is not where replicas are received: on hv3" in found.what

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 from winrm_host import PASSWORD, USER, SimulatedHost
 
+from adapters.hyperv.certificates import SERVER_AUTHENTICATION
 from adapters.hyperv.facts import Authorization, Certificate, HostFacts, ReplicaServer, Volume
 from adapters.hyperv.host_check import judge
 from console.main import app
@@ -41,8 +42,13 @@ FACTS = HostFacts(
     replica_server=SERVER,
     replica_firewall_open=True,
     volumes=[Volume(path="C:\\", free=GIB, size=100 * GIB), Volume(path="D:\\", free=50 * GIB, size=100 * GIB)],
-    certificates=[Certificate(thumbprint="ab12", subject="CN=hv1", not_after=NOW + timedelta(days=300))],
+    certificates=[Certificate(thumbprint="ab12", subject="CN=broker.example.net", not_after=NOW + timedelta(days=300))],
 )
+
+
+def certificate(**changes: Any) -> Certificate:
+    fields = {"thumbprint": "AB12", "subject": "CN=broker.example.net", "not_after": NOW + timedelta(days=300)}
+    return Certificate.model_validate(fields | changes)
 
 
 def server(**changes: Any) -> dict[str, Any]:
@@ -73,17 +79,20 @@ def test_a_host_that_has_everything_passes() -> None:
         (server(enabled=False), "warn", "replica server: is off"),
         ({"replica_firewall_open": False}, "warn", "no inbound rule"),
         (server(authorizations=[]), "warn", "no primary server is authorized"),
+        ({"broker_online": False}, "warn", "broker.example.net, is not online"),
         ({"certificates": []}, "warn", "AB12 is not in the host's own store"),
-        (server(certificate_thumbprint=""), "warn", "none is not in the host's own store"),
+        (server(certificate_thumbprint=""), "warn", "certificate (none) is not in the host's own store"),
+        ({"certificates": [certificate(subject="CN=hv1.example.net")]}, "warn", "does not name the cluster's"),
+        ({"certificates": [certificate(usages=[SERVER_AUTHENTICATION])]}, "warn", "not for server and client"),
         (
-            {"certificates": [Certificate(thumbprint="AB12", subject="CN=x", not_after=NOW - timedelta(days=1))]},
+            {"certificates": [certificate(not_after=NOW - timedelta(days=1))]},
             "warn",
-            "CN=x expired on 2026-01-01",
+            "CN=broker.example.net, expired on 2026-01-01",
         ),
         (
-            {"certificates": [Certificate(thumbprint="AB12", subject="CN=x", not_after=NOW + timedelta(days=9))]},
+            {"certificates": [certificate(not_after=NOW + timedelta(days=9))]},
             "warn",
-            "CN=x expires on 2026-01-11",
+            "CN=broker.example.net, expires on 2026-01-11",
         ),
         ({"volumes": [Volume(path="D:\\", free=GIB, size=100 * GIB)]}, "warn", "1.0 of 100.0 GiB are free"),
         ({"volumes": [Volume(path="C:\\", free=GIB, size=GIB)]}, "warn", "is on no volume of the host"),

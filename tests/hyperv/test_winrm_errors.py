@@ -15,13 +15,18 @@ from adapters.hyperv.errors import (
     RESULTS,
     RETURN_VALUES,
     Meaning,
+    MissingPath,
     from_fault,
     from_record,
 )
+from adapters.hyperv.hosts import HyperVHosts
+from adapters.hyperv.operation import Input, Operation, Output
 from adapters.hyperv.session import HostSession
+from adapters.ports import Beat
 from simulation.winrm import soap
 from simulation.winrm.answering import failure
 from simulation.winrm.server import Cut, Disturbance, HttpError
+from vault.domain import Value
 from vault.errors import (
     AuthenticationRefused,
     AuthorizationRefused,
@@ -119,6 +124,48 @@ def test_a_script_error_says_what_where_and_what_to_do() -> None:
     )
 
 
+class AboutAMachine(Value):
+    vm_id: str
+
+
+class Answers:
+    """A host's session that fails with what it was told."""
+
+    def __init__(self, record: ErrorRecord) -> None:
+        self._record = record
+
+    def run(self, operation: Operation[Input, Output], given: Input, *, timeout_s: float) -> Output:
+        raise from_record(self._record, "host")
+
+    def run_job(
+        self,
+        operation: Operation[Input, Output],
+        given: Input,
+        beat: Beat,
+        *,
+        timeout_s: float,
+    ) -> Output:
+        return self.run(operation, given, timeout_s=timeout_s)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (ErrorRecord(message="No such file.", hresult=0x80070002), MissingPath),
+        (ErrorRecord(message="No such folder (0x80070003)."), MissingPath),
+        (ErrorRecord(message="The file was not found.", errorCode=32779), MissingPath),
+        (ErrorRecord(message="Hyper-V was unable to find a virtual machine with id 1."), Busy),
+        (ErrorRecord(message="No.", fullyQualifiedErrorId="ObjectNotFound,X"), Busy),
+    ],
+)
+def test_a_path_that_is_missing_is_no_machine_that_moved(record: ErrorRecord, expected: type[LeewardError]) -> None:
+    hosts = HyperVHosts("east", {"host": Answers(record)})
+    with pytest.raises(LeewardError) as failed:
+        hosts.run("host", Operation("x", AboutAMachine, AboutAMachine), AboutAMachine(vm_id="1"))
+    assert type(failed.value) is expected
+
+
 @pytest.mark.contract
 @pytest.mark.parametrize(("reported", "expected"), HOST_ERRORS, ids=lambda value: str(value)[:60])
 def test_what_the_host_reports_arrives_as_its_class(
@@ -126,7 +173,7 @@ def test_what_the_host_reports_arrives_as_its_class(
 ) -> None:
     host.result = failure(**reported)
     with pytest.raises(LeewardError) as refused:
-        session.run(ECHO, Echo(text="x"), timeout_s=10)
+        session.run(ECHO, Echo(text="x"), timeout_s=60)
     assert type(refused.value) is expected
     assert refused.value.remedy
     assert refused.value.where.endswith("check_host.ps1:1")
@@ -158,32 +205,32 @@ def test_a_refusal_at_any_request_is_an_error_of_its_class_and_the_session_goes_
     is_slow_output = disturbance is soap.OPERATION_TIMED_OUT and number == 4
     host.server.disturb = lambda present, _: disturbance if present == number else None
     if is_slow_output:
-        assert session.run(ECHO, Echo(text="slow"), timeout_s=10).text == "slow"
+        assert session.run(ECHO, Echo(text="slow"), timeout_s=60).text == "slow"
     else:
         with pytest.raises(LeewardError) as refused:
-            session.run(ECHO, Echo(text="x"), timeout_s=10)
+            session.run(ECHO, Echo(text="x"), timeout_s=60)
         assert type(refused.value) is expected
         assert refused.value.where == session.host.where
         assert refused.value.remedy
-    assert session.run(ECHO, Echo(text="next"), timeout_s=10).text == "next"
+    assert session.run(ECHO, Echo(text="next"), timeout_s=60).text == "next"
 
 
 @pytest.mark.contract
 def test_a_user_s_shells_are_limited(host: SimulatedHost) -> None:
     host.server.shells.max_per_user = 1
     with HostSession(host.settings()) as first, HostSession(host.settings()) as second:
-        first.run(ECHO, Echo(text="x"), timeout_s=10)
+        first.run(ECHO, Echo(text="x"), timeout_s=60)
         with pytest.raises(Busy, match=r"maximum number of concurrent shells \(0x803381A5\) — wait, or end other"):
-            second.run(ECHO, Echo(text="x"), timeout_s=10)
+            second.run(ECHO, Echo(text="x"), timeout_s=60)
         first.close()
-        assert second.run(ECHO, Echo(text="x"), timeout_s=10).text == "x"
+        assert second.run(ECHO, Echo(text="x"), timeout_s=60).text == "x"
 
 
 @pytest.mark.contract
 def test_a_result_of_another_shape_is_not_taken(host: SimulatedHost, session: HostSession) -> None:
     host.result = {"text": 5, "more": 1}
     with pytest.raises(Damaged, match="'check_host' gave something else than Echo"):
-        session.run(ECHO, Echo(text="x"), timeout_s=10)
+        session.run(ECHO, Echo(text="x"), timeout_s=60)
 
 
 @pytest.mark.contract
@@ -192,4 +239,4 @@ def test_a_host_that_does_not_run_the_bootstrap_says_why(
 ) -> None:
     monkeypatch.setattr("adapters.hyperv.session.powershell", lambda: "powershell.exe -Command 1")
     with pytest.raises(NotRecoverable, match=r"ended with 1 before it ran the operation: .* is not the bootstrap"):
-        session.run(ECHO, Echo(text="x"), timeout_s=10)
+        session.run(ECHO, Echo(text="x"), timeout_s=60)

@@ -37,7 +37,7 @@ def interrupt(_: str) -> None:
 
 
 def test_a_job_gives_what_the_operation_gives_and_leaves_nothing(host: SimulatedHost, session: HostSession) -> None:
-    assert session.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert len(host.requests) == 1
     assert len(host.server.jobs) == 0
 
@@ -54,7 +54,7 @@ def test_beats_tell_that_a_job_still_runs_and_no_connection_waits_for_it(
             assert host.server.shells.running == 0
             host.gate.set()
 
-    assert session.run_job(ECHO, WORK, beat, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, beat, timeout_s=60) == WORK
     assert "'check_host' runs for 0 s" in beats[0]
 
 
@@ -63,10 +63,10 @@ def test_a_beat_that_raises_leaves_the_job_running_and_it_is_found_again(
 ) -> None:
     host.gate.clear()
     with pytest.raises(Interrupted):
-        session.run_job(ECHO, WORK, interrupt, timeout_s=10)
+        session.run_job(ECHO, WORK, interrupt, timeout_s=60)
     host.gate.set()
     with HostSession(host.settings()) as another:
-        assert another.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+        assert another.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert host.server.jobs.started == len(host.requests) == 1
 
 
@@ -74,10 +74,10 @@ def test_another_input_is_another_job(host: SimulatedHost, session: HostSession)
     host.gate.clear()
     for number in range(2):
         with pytest.raises(Interrupted):
-            session.run_job(ECHO, Echo(text="x", number=number), interrupt, timeout_s=10)
+            session.run_job(ECHO, Echo(text="x", number=number), interrupt, timeout_s=60)
     host.gate.set()
     assert host.server.jobs.started == 2
-    assert session.run_job(ECHO, Echo(text="x", number=1), silent, timeout_s=10).number == 1
+    assert session.run_job(ECHO, Echo(text="x", number=1), silent, timeout_s=60).number == 1
 
 
 def test_a_job_that_takes_longer_goes_on(host: SimulatedHost, session: HostSession) -> None:
@@ -85,7 +85,7 @@ def test_a_job_that_takes_longer_goes_on(host: SimulatedHost, session: HostSessi
     with pytest.raises(Busy, match=r"still runs after 0\.1 s .* it goes on"):
         session.run_job(ECHO, WORK, silent, timeout_s=0.1)
     host.gate.set()
-    assert session.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert len(host.requests) == 1
 
 
@@ -95,7 +95,7 @@ def test_a_job_that_fails_tells_its_error_once_and_is_begun_anew_after_that(
     host.result = failure("There is not enough space on the disk. (0x80070070).", identifier="OperationFailed,X")
     for _ in range(2):
         with pytest.raises(NoSpace, match="not enough space"):
-            session.run_job(ECHO, WORK, silent, timeout_s=10)
+            session.run_job(ECHO, WORK, silent, timeout_s=60)
     assert host.server.jobs.started == 2
 
 
@@ -110,30 +110,30 @@ def test_a_restart_of_the_host_ends_a_job_and_the_next_try_begins_it_anew(
             restart.pop()()
 
     with pytest.raises(Unreachable, match="gone without a result"):
-        session.run_job(ECHO, WORK, beat, timeout_s=10)
+        session.run_job(ECHO, WORK, beat, timeout_s=60)
     host.gate.set()
-    assert session.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert host.server.jobs.started == 2
 
 
 def test_a_restart_while_nobody_looked_begins_the_job_anew(host: SimulatedHost, session: HostSession) -> None:
     host.gate.clear()
     with pytest.raises(Interrupted):
-        session.run_job(ECHO, WORK, interrupt, timeout_s=10)
+        session.run_job(ECHO, WORK, interrupt, timeout_s=60)
     host.server.reboot()
     host.gate.set()
-    assert session.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert host.server.jobs.started == 2
 
 
 def test_a_finished_job_outlives_a_restart(host: SimulatedHost, session: HostSession) -> None:
     host.gate.clear()
     with pytest.raises(Interrupted):
-        session.run_job(ECHO, WORK, interrupt, timeout_s=10)
+        session.run_job(ECHO, WORK, interrupt, timeout_s=60)
     host.gate.set()
     host.server.jobs.wait_until_idle(10)
     host.server.reboot()
-    assert session.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert host.server.jobs.started == 1
 
 
@@ -142,18 +142,18 @@ def test_an_answer_that_nobody_fetched_for_long_is_not_taken_for_today_s(
 ) -> None:
     host.gate.clear()
     with pytest.raises(Interrupted):
-        session.run_job(ECHO, WORK, interrupt, timeout_s=10)
+        session.run_job(ECHO, WORK, interrupt, timeout_s=60)
     host.gate.set()
     host.server.jobs.wait_until_idle(10)
     host.server.jobs.age(jobs.KEEP_S + 1)
-    assert session.run_job(ECHO, WORK, silent, timeout_s=10) == WORK
+    assert session.run_job(ECHO, WORK, silent, timeout_s=60) == WORK
     assert host.server.jobs.started == 2
 
 
 def test_two_that_ask_at_once_share_one_job(host: SimulatedHost, session: HostSession) -> None:
     host.gate.clear()
     with ThreadPoolExecutor(2) as threads:
-        both = [threads.submit(session.run_job, ECHO, WORK, silent, timeout_s=10) for _ in range(2)]
+        both = [threads.submit(session.run_job, ECHO, WORK, silent, timeout_s=60) for _ in range(2)]
         assert host.began.wait(10)
         threading.Timer(0.1, host.gate.set).start()
         outcomes = [future.exception() or future.result() for future in both]
@@ -165,7 +165,7 @@ def test_two_that_ask_at_once_share_one_job(host: SimulatedHost, session: HostSe
 
 def requests_of_one_job(host: SimulatedHost) -> list[str]:
     with HostSession(host.settings()) as session:
-        session.run_job(ECHO, WORK, silent, timeout_s=10)
+        session.run_job(ECHO, WORK, silent, timeout_s=60)
     verbs = list(host.server.verbs)
     host.server.verbs.clear()
     host.requests.clear()
@@ -181,13 +181,13 @@ def test_a_job_survives_a_cut_at_every_request_in_turn(host: SimulatedHost, cut:
             refused = outcome = None
             host.server.disturb = disturbance_at(number, cut)
             try:
-                outcome = session.run_job(ECHO, WORK, silent, timeout_s=10)
+                outcome = session.run_job(ECHO, WORK, silent, timeout_s=60)
             except LeewardError as error:
                 refused = error
             host.server.disturb = None
             if refused is not None:
                 assert isinstance(refused, Unreachable), f"request {number}: {refused!r}"
-                outcome = session.run_job(ECHO, WORK, silent, timeout_s=10)
+                outcome = session.run_job(ECHO, WORK, silent, timeout_s=60)
             assert outcome == WORK
         assert host.server.jobs.started == len(host.requests) == 1, f"request {number}"
         assert len(host.server.jobs) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import tempfile
 import threading
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.contract
 
 def run(host: HyperVHost) -> str:
     with HostSession(host) as session:
-        return session.run(ECHO, Echo(text="hello"), timeout_s=10).text
+        return session.run(ECHO, Echo(text="hello"), timeout_s=60).text
 
 
 @pytest.mark.parametrize("authentication", ["ntlm", "credssp", "basic"])
@@ -56,9 +57,9 @@ def test_a_changed_password_is_read_at_the_next_login(host: SimulatedHost, monke
     with HostSession(host.settings()) as session:
         monkeypatch.setenv("HOST_PASSWORD", "wrong")
         with pytest.raises(AuthenticationRefused):
-            session.run(ECHO, Echo(text="x"), timeout_s=10)
+            session.run(ECHO, Echo(text="x"), timeout_s=60)
         monkeypatch.setenv("HOST_PASSWORD", PASSWORD)
-        assert session.run(ECHO, Echo(text="x"), timeout_s=10).text == "x"
+        assert session.run(ECHO, Echo(text="x"), timeout_s=60).text == "x"
 
 
 def test_basic_is_refused_where_it_is_off(host: SimulatedHost) -> None:
@@ -79,7 +80,7 @@ def test_credssp_logs_in(host: SimulatedHost) -> None:
 
 def test_a_client_certificate_logs_in_as_the_account_that_it_is_mapped_to(tmp_path: Path) -> None:
     mapped, other = (make_certificate(tmp_path / name, names=(name,)) for name in ("mapped", "other"))
-    simulated = SimulatedHost(client_certificate=mapped.certificate)
+    simulated = SimulatedHost(tmp_path / "host", client_certificate=mapped.certificate)
     try:
         login = {"authentication": "certificate", "user": None, "password": None}
         assert run(simulated.settings(**login, certificate=mapped.certificate, certificate_key=mapped.key)) == "hello"
@@ -151,7 +152,7 @@ def test_a_certificate_that_does_not_hold_is_refused(
 ) -> None:
     monkeypatch.setenv("HOST_PASSWORD", PASSWORD)
     certificate = make_certificate(tmp_path, names=names, valid_until=datetime.now(UTC) - age)
-    simulated = SimulatedHost(certificate=certificate)
+    simulated = SimulatedHost(tmp_path / "host", certificate=certificate)
     try:
         with pytest.raises(AuthenticationRefused, match=message):
             run(simulated.settings())
@@ -241,7 +242,7 @@ def test_no_error_and_no_log_record_holds_a_password(
         session = HostSession(host.settings(**changes))
         try:
             with session:
-                session.run(operation, given, timeout_s=10)
+                session.run(operation, given, timeout_s=60)
         except LeewardError as error:
             said.append("".join(traceback.format_exception(error)))
             said.append(f"{error!r} {error.args} {error.what} {error.remedy} {session.host!r}")
@@ -278,3 +279,20 @@ def test_no_error_and_no_log_record_holds_a_password(
         assert GUEST_PASSWORD not in text
         assert "TlRMTVNT" not in text, "an NTLM message"
     assert any(request.parameters == {"password": GUEST_PASSWORD} for request in host.requests)
+
+
+def test_a_host_that_is_killed_leaves_nothing_outside_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its passwords stood in the machine's temporary folder for good."""
+    monkeypatch.setenv("HOST_PASSWORD", PASSWORD)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    killed = SimulatedHost(tmp_path / "host")
+    again = SimulatedHost(tmp_path / "host")
+    assert run(again.settings()) == "hello"
+    assert list(elsewhere.iterdir()) == []
+    again.close()
+    killed.close()
+    assert not list((tmp_path / "host").glob("*accounts*"))

@@ -6,11 +6,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from winrm_host import ECHO, USER, Echo, SimulatedHost
+from winrm_host import ECHO, PASSWORD, USER, Echo, SimulatedHost
 
 from adapters.hyperv.session import HostSession, session_of
-from simulation.winrm.server import Cut, Disturbance
-from vault.errors import Busy, Unreachable
+from simulation.winrm.accounts import Account
+from simulation.winrm.answering import Request, Result
+from simulation.winrm.server import Cut, Disturbance, WinRMServer
+from vault.errors import Busy, NotRecoverable, Unreachable
 
 pytestmark = pytest.mark.contract
 
@@ -28,7 +30,7 @@ TEXTS = [
 def test_parameters_and_results_travel_unchanged(host: SimulatedHost, text: str, authentication: str) -> None:
     host.server.accounts.basic_allowed = True
     with HostSession(host.settings(authentication=authentication)) as session:
-        assert session.run(ECHO, Echo(text=text, number=-7), timeout_s=10) == Echo(text=text, number=-7)
+        assert session.run(ECHO, Echo(text=text, number=-7), timeout_s=60) == Echo(text=text, number=-7)
     (request,) = host.requests
     assert request.user == USER
     assert request.parameters == {"text": text, "number": -7}
@@ -43,7 +45,7 @@ def test_a_mebibyte_of_parameters_travels_in_pieces(host: SimulatedHost, session
 
 def test_a_shell_is_opened_once_and_used_again(host: SimulatedHost, session: HostSession) -> None:
     for number in range(3):
-        assert session.run(ECHO, Echo(text="x", number=number), timeout_s=10).number == number
+        assert session.run(ECHO, Echo(text="x", number=number), timeout_s=60).number == number
     assert host.server.verbs == ["Create", *["Command", "Send", "Receive", "Signal"] * 3]
     assert host.server.logins == 1
     session.close()
@@ -56,7 +58,7 @@ def test_slow_output_is_polled_for(host: SimulatedHost) -> None:
         host.gate.clear()
         opener = threading.Timer(1.3, host.gate.set)
         opener.start()
-        assert session.run(ECHO, Echo(text="late"), timeout_s=10).text == "late"
+        assert session.run(ECHO, Echo(text="late"), timeout_s=60).text == "late"
         opener.join()
     assert host.server.verbs.count("Receive") == 2
 
@@ -68,7 +70,7 @@ def test_an_operation_that_does_not_end_is_told_to_stop(host: SimulatedHost) -> 
             session.run(ECHO, Echo(text="never"), timeout_s=0.5)
         host.gate.set()
         assert "Signal" in host.server.verbs
-        assert session.run(ECHO, Echo(text="next"), timeout_s=10).text == "next"
+        assert session.run(ECHO, Echo(text="next"), timeout_s=60).text == "next"
 
 
 def test_no_more_operations_run_at_once_than_the_host_allows(host: SimulatedHost) -> None:
@@ -98,9 +100,9 @@ def test_equal_settings_share_a_session(host: SimulatedHost) -> None:
 
 
 def test_a_session_is_established_anew_after_a_restart_of_the_host(host: SimulatedHost, session: HostSession) -> None:
-    assert session.run(ECHO, Echo(text="before"), timeout_s=10).text == "before"
+    assert session.run(ECHO, Echo(text="before"), timeout_s=60).text == "before"
     host.server.reboot()
-    assert session.run(ECHO, Echo(text="after"), timeout_s=10).text == "after"
+    assert session.run(ECHO, Echo(text="after"), timeout_s=60).text == "after"
     assert host.server.verbs.count("Create") == 2
     assert [request.parameters["text"] for request in host.requests] == ["before", "after"]
 
@@ -108,7 +110,7 @@ def test_a_session_is_established_anew_after_a_restart_of_the_host(host: Simulat
 def test_a_restart_in_the_middle_of_an_operation_is_unreachable_and_not_repeated_by_itself(
     host: SimulatedHost, session: HostSession
 ) -> None:
-    session.run(ECHO, Echo(text="warm"), timeout_s=10)
+    session.run(ECHO, Echo(text="warm"), timeout_s=60)
     host.gate.clear()
     host.began.clear()
     with ThreadPoolExecutor(1) as threads:
@@ -119,13 +121,13 @@ def test_a_restart_in_the_middle_of_an_operation_is_unreachable_and_not_repeated
             running.result()
     host.gate.set()
     assert [request.parameters["text"] for request in host.requests] == ["warm", "once"]
-    assert session.run(ECHO, Echo(text="next"), timeout_s=10).text == "next"
+    assert session.run(ECHO, Echo(text="next"), timeout_s=60).text == "next"
 
 
 def test_a_shell_that_the_host_ended_is_replaced(host: SimulatedHost, session: HostSession) -> None:
-    session.run(ECHO, Echo(text="before"), timeout_s=10)
+    session.run(ECHO, Echo(text="before"), timeout_s=60)
     host.server.shells.reboot()
-    assert session.run(ECHO, Echo(text="after"), timeout_s=10).text == "after"
+    assert session.run(ECHO, Echo(text="after"), timeout_s=60).text == "after"
 
 
 @pytest.mark.parametrize("cut", list(Cut))
@@ -144,28 +146,44 @@ def test_a_connection_cut_at_any_request_is_unreachable_and_the_next_call_works(
     host.server.disturb = disturb
     if verb == "Signal":
         # The answer is here already; only the host's tidying up failed.
-        assert session.run(ECHO, Echo(text="first"), timeout_s=10).text == "first"
+        assert session.run(ECHO, Echo(text="first"), timeout_s=60).text == "first"
     else:
         with pytest.raises(Unreachable, match="connection failed"):
-            session.run(ECHO, Echo(text="first"), timeout_s=10)
+            session.run(ECHO, Echo(text="first"), timeout_s=60)
     assert not pending
-    assert session.run(ECHO, Echo(text="second"), timeout_s=10).text == "second"
+    assert session.run(ECHO, Echo(text="second"), timeout_s=60).text == "second"
 
 
 @pytest.mark.parametrize("verb", ["Command", "Send", "Receive"])
 def test_a_used_session_goes_on_only_when_nothing_has_begun(
     host: SimulatedHost, session: HostSession, verb: str
 ) -> None:
-    session.run(ECHO, Echo(text="warm"), timeout_s=10)
+    session.run(ECHO, Echo(text="warm"), timeout_s=60)
     pending = [verb]
     host.server.disturb = lambda number, present: Cut.AFTER if pending == [present] and not pending.clear() else None
     host.requests.clear()
     host.began.clear()
     if verb == "Command":
-        assert session.run(ECHO, Echo(text="once"), timeout_s=10).text == "once"
+        assert session.run(ECHO, Echo(text="once"), timeout_s=60).text == "once"
         assert len(host.requests) == 1
     else:
         with pytest.raises(Unreachable):
-            session.run(ECHO, Echo(text="once"), timeout_s=10)
+            session.run(ECHO, Echo(text="once"), timeout_s=60)
         assert host.began.wait(10)
         assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize("as_job", [False, True])
+def test_a_simulated_host_that_fails_itself_says_so_at_once(host: SimulatedHost, as_job: bool) -> None:
+    """Its caller waited two minutes for an answer, and heard nothing of why there was none."""
+
+    def fails(request: Request) -> Result:
+        raise KeyError("nobody thought of that")
+
+    host.server.close()
+    host.server = WinRMServer(fails, [Account(USER, PASSWORD)], folder=host.folder)
+    with HostSession(host.settings()) as session, pytest.raises(NotRecoverable, match="nobody thought of that"):
+        if as_job:
+            session.run_job(ECHO, Echo(text="x"), lambda _: None, timeout_s=60)
+        else:
+            session.run(ECHO, Echo(text="x"), timeout_s=60)

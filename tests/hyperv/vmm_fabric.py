@@ -7,7 +7,7 @@ from pathlib import Path
 from small_fabric import SmallFabric
 
 from adapters.vmm.hypervisor import VmmHypervisor
-from simulation.arrays.settings import free_ports
+from simulation.free_ports import free_ports
 from simulation.vmm.servers import VmmServers
 from vault.domain import Relationship
 
@@ -18,8 +18,8 @@ CLOUDS = {"east": "Gold", "west": "Recovery"}
 class FabricWithVmm(SmallFabric):
     """The machine ``db`` runs at ``east``, in its cloud."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, first_copy: str = "network") -> None:
+        super().__init__(root, first_copy=first_copy)
         self.vmm = VmmServers(self.hosts, self.inventory)
 
     def document(self, root: Path, east_hosts: int, rate: int) -> dict[str, object]:

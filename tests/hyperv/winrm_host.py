@@ -27,7 +27,8 @@ ECHO = Operation("check_host", Echo, Echo)
 
 
 class SimulatedHost:
-    def __init__(self, *, client_certificate: Path | None = None, **options: Any) -> None:
+    def __init__(self, folder: Path, *, client_certificate: Path | None = None, **options: Any) -> None:
+        self.folder = folder
         self.requests: list[Request] = []
         self.result: Result | None = None
         """What to answer instead of the parameters."""
@@ -41,6 +42,7 @@ class SimulatedHost:
                 Account(USER, PASSWORD, certificate=client_certificate),
                 Account("LAB\\guest", PASSWORD, may_manage=False),
             ],
+            folder=folder,
             **options,
         )
 

@@ -23,7 +23,7 @@ from adapters.lab.storage import StorageLock
 from adapters.ports import GroupRhythm
 from adapters.registry import Adapters
 from replication.groups import common_moments
-from vault.domain import LATEST_CONSISTENT, ConsistencyKind, Progress, RecoveryPoint, Relationship
+from vault.domain import LATEST_CONSISTENT, ConsistencyKind, Progress, RecoveryPoint, Relationship, Retention
 from vault.errors import NotFound
 from vault.inventory import Inventory
 
@@ -91,7 +91,7 @@ class Shop:
         desk = subprocess.Popen(command("desk"), env=environment, stdout=subprocess.PIPE)
         mill = subprocess.Popen(command("mill"), env=environment, stdin=desk.stdout)
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while last_order(self.lab.folder("mill").image("data")) < 20:
                 assert time.monotonic() < deadline and desk.poll() is None and mill.poll() is None
                 time.sleep(0.02)
@@ -251,6 +251,35 @@ def test_a_member_that_cannot_take_part_does_not_hold_up_the_others(tmp_path: Pa
         assert opened.replicate("desk").group == "orders"
         opened.lab.site().remove("mill")
         assert opened.replicate("desk").group == ""
+
+
+def test_retention_leaves_the_newest_common_moment_to_a_group_of_which_one_member_lags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_shop(tmp_path) as opened:
+        opened.protect()
+        common = opened.replicate("desk", frequency_s=60)
+        assert opened.replicate("mill", frequency_s=60).time == common.time
+        keep_two = Retention(count=2, hours=24)
+        for _ in range(5):
+            time.sleep(0.01)
+            opened.replicate("desk", retention=keep_two)
+        assert [opened.resolve(name, f"{LATEST_CONSISTENT}orders").time for name in ("desk", "mill")] == [
+            common.time
+        ] * 2
+        assert len(opened.points("desk")) == 3
+        away = opened.lab.site(AWAY)
+        manifest = next(away.store_in_files("mill")._files.root.glob("manifest.json"))
+        sound = manifest.read_bytes()
+        manifest.write_bytes(b"{")
+        opened.replicate("desk", retention=keep_two)
+        assert common in opened.points("desk"), "what the mill has can not be told now"
+        manifest.write_bytes(sound)
+        opened.replicate("mill", frequency_s=60, retention=keep_two)
+        opened.replicate("desk", retention=keep_two)
+        assert common not in opened.points("desk"), "they have a newer one"
+        opened.replicate("desk", retention=Retention(count=1, hours=1e-9))
+        assert len(opened.points("desk")) == 1, "a group is no reason to keep anything for ever"
 
 
 def test_a_member_that_is_stuck_in_a_write_is_not_waited_for_long(

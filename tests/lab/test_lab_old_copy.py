@@ -38,9 +38,9 @@ async def test_a_host_that_comes_back_with_its_guest_has_it_powered_off(tmp_path
         watching = asyncio.create_task(
             env.run(activities.watch_old_copy, WatchOldCopy(site=HOME, machine="db", every_s=0.05, run_for_s=60))
         )
-        await asyncio.wait_for(silent.wait(), 20)
+        await asyncio.wait_for(silent.wait(), 60)
         assert await asyncio.to_thread(labctl.host_returns, inventory, lab.root, HOME) == ["db"]
-        watched = await asyncio.wait_for(watching, 20)
+        watched = await asyncio.wait_for(watching, 60)
         assert (
             watched.stopped == "the old copy of db at primary ran again, on network 'production', and was powered off"
         )

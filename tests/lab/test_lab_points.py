@@ -19,7 +19,7 @@ from vault.errors import NotFound
 
 pytestmark = pytest.mark.contract
 
-DISKS = {"system": "2MiB", "data": "64MiB"}
+DISKS = {"system": "32MiB", "data": "64MiB"}
 APP, CRASH = ConsistencyKind.APPLICATION, ConsistencyKind.CRASH
 
 
@@ -59,7 +59,7 @@ class Protected:
 
 @pytest.mark.parametrize("tracking", ["log", "bitmap"])
 def test_an_app_consistent_point_has_every_transaction_whole_and_none_under_way(tmp_path: Path, tracking: str) -> None:
-    inventory = make_inventory({"db": lab_machine(rate=3000, disks=DISKS, tracking=tracking)})
+    inventory = make_inventory({"db": lab_machine(rate=1000, disks=DISKS, tracking=tracking)})
     with running_lab(tmp_path / "lab", inventory) as lab:
         protected = Protected(lab, tmp_path)
         points = [protected.replicate(app=number % 2 == 0) for number in range(8)]

@@ -18,6 +18,7 @@ from adapters.lab.space import allocated_bytes
 from adapters.registry import Adapters
 from vault.domain import LATEST, Finding, Severity
 from vault.errors import NoSpace
+from vault.words import size
 
 pytestmark = pytest.mark.contract
 
@@ -53,13 +54,13 @@ async def test_a_failover_counts_and_gets_the_room_of_the_copies_that_it_removes
         question = ReadinessQuestion(site=AWAY, side="target", relationships=[relationship])
         severity, what = room((await env.run(protection.check_readiness, question)).findings)
         assert severity is Severity.FAIL
-        assert f"{SLACK:,} bytes are free" in what and "more" not in what
+        assert f"{size(SLACK)} are free" in what and "more" not in what
 
         leaving = question.model_copy(update={"leaving": ["db-test", "never-there"]})
         answer = await env.run(protection.check_readiness, leaving)
         severity, what = room(answer.findings)
         assert severity is Severity.PASS, what
-        assert f"{SLACK:,} bytes are free" in what and "more once the machines' test copies are removed" in what
+        assert f"{size(SLACK)} are free" in what and "more once the machines' test copies are removed" in what
         assert all(finding.severity is not Severity.FAIL for finding in answer.findings)
 
         remover = threading.Timer(1.0, lambda: adapters.provider(relationship).end_test(relationship, "db-test"))
@@ -68,7 +69,7 @@ async def test_a_failover_counts_and_gets_the_room_of_the_copies_that_it_removes
         made = await env.run(
             protection.fail_over, FailOver(relationship=relationship, choice=LATEST, leaving=["db-test"])
         )
-        assert made.name == "db" and 1.0 <= time.monotonic() - began < 10
+        assert made.name == "db" and 1.0 <= time.monotonic() - began < 60
         assert [machine.name for machine in lab.site(AWAY).discover()] == ["db"]
         remover.join()
 
@@ -84,7 +85,7 @@ async def test_what_does_not_fit_without_the_copies_is_refused_at_once(tmp_path:
                 protection.fail_over, FailOver(relationship=relationship, choice=LATEST, leaving=["gone"])
             )
         assert getattr(refusal.value, "type", "") == NoSpace.__name__
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 def test_a_half_made_or_half_removed_copy_counts_as_the_copy(tmp_path: Path) -> None:

@@ -275,19 +275,20 @@ def test_a_machine_that_is_off_is_cut_too(tmp_path: Path) -> None:
 
 
 WRITER = """
-import random, sys
+import random, sys, time
 from pathlib import Path
 from adapters.lab.layout import MachineFolder
 from adapters.lab.vdisk import VirtualDisks
 disks = VirtualDisks(MachineFolder(Path(sys.argv[1])))
 chance = random.Random(int(sys.argv[2]))
 print("writing", flush=True)
-while True:
+for _ in range(2000):  # no log becomes too large, however late the kill comes
     name = chance.choice(sorted(disks.sizes))
     offset = chance.randrange(disks.sizes[name] - 20000)
     disks.write(name, offset, chance.randbytes(chance.randrange(1, 9000)))
     if chance.random() < 0.05:
         disks.flush()
+time.sleep(600)
 """
 
 

@@ -100,7 +100,7 @@ def test_the_including_plan_has_the_last_word_on_variables(folder: Path, invento
     write(folder, "p.yaml", MAIN + "variables: {zone: mine.example}\nvariables_for: {test: {zone: t.example}}\n")
     plan = load_plan(folder / "p.yaml", inventory)
     assert plan.variables == {"zone": "mine.example", "size": 3}
-    assert plan.variables_in("test") == {"zone": "t.example", "size": 3}
+    assert plan.variables_in("test", "primary-to-recovery") == {"zone": "t.example", "size": 3}
 
 
 def test_a_whole_plan_is_included_for_its_groups(folder: Path, inventory: Inventory) -> None:

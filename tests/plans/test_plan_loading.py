@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from plans.loading import MAX_STEPS, load_plan
-from plans.model import Plan
-from plans.steps import CheckStep, ManualStep, ScriptStep, WaitStep
-from vault.access import Access
+from plans.model import Plan, RunKind
+from plans.steps import CheckStep, Direction, ManualStep, ScriptStep, WaitStep
+from vault.access import AccessSection
+from vault.domain import RunType
 from vault.errors import BadInput, InputErrors
 from vault.inventory import Inventory
 
 pytestmark = pytest.mark.unit
 
+FORTH: Direction = "primary-to-recovery"
+BACK: Direction = "recovery-to-primary"
 SMALL = """\
 plan: small
 groups:
@@ -41,14 +45,38 @@ def test_the_example(payments: Plan) -> None:
     assert payments.name == "payments"
     assert payments.machines == ["payment-db", "payment-app-1", "payment-app-2", "web"]
     assert payments.groups[0].machines[0].boot_timeout == 120
-    assert payments.variables_in("test") == {"service": "payments.test.example.com"}
-    assert payments.variables_in("planned") == {"service": "payments.example.com"}
+    assert payments.variables_in("test", FORTH) == {"service": "payments.test.example.com"}
+    assert payments.variables_in("planned", FORTH) == {"service": "payments.example.com"}
     kinds = [type(step) for group in payments.groups for step in (*group.before, *group.after)]
     assert kinds == [ScriptStep, CheckStep, ScriptStep, CheckStep, CheckStep, ScriptStep, CheckStep, ManualStep]
 
 
+def test_variables_are_for_types_and_directions_of_runs(tmp_path: Path, inventory: Inventory) -> None:
+    assert set(get_args(RunKind)) == {*get_args(RunType), *get_args(Direction)}
+    text = SMALL + (
+        "variables: {zone: any, site: any}\n"
+        "variables_for: {recovery-to-primary: {zone: home, site: home}, test: {zone: lab}}\n"
+    )
+    loaded = load(tmp_path, inventory, text)
+    assert loaded.variables_in("planned", FORTH) == {"zone": "any", "site": "any"}
+    assert loaded.variables_in("failback", BACK) == {"zone": "home", "site": "home"}
+    assert loaded.variables_in("test", BACK) == {"zone": "lab", "site": "home"}
+    [told] = complaints(tmp_path, inventory, text.replace("recovery-to-primary", "backwards"))
+    assert told.startswith("p.yaml:8:17: ") and "'backwards'" in told
+
+
 def test_a_plan_survives_json(payments: Plan) -> None:
     assert Plan.model_validate_json(payments.model_dump_json()) == payments
+
+
+def test_unknown_machines_are_told_together_with_what_else_is_wrong(tmp_path: Path, inventory: Inventory) -> None:
+    text = SMALL.replace("machines: [payment-db]", "machines: [paymnt-db]").replace(
+        "plan: small", "plan: small\nrto: 5"
+    )
+    assert complaints(tmp_path, inventory, text) == [
+        "p.yaml:2:6: '5' has no unit — write a duration like 30s, 5m or 2h",
+        "p.yaml:5:16: unknown machine 'paymnt-db' — did you mean 'payment-db'?",
+    ]
 
 
 def test_defaults(tmp_path: Path, inventory: Inventory) -> None:
@@ -210,11 +238,28 @@ def test_steps_of_a_machine_may_use_machines_that_start_before_it(
 
 
 def test_an_approver_without_the_right_to_approve_is_told(tmp_path: Path, inventory: Inventory) -> None:
-    guarded = inventory.model_copy(update={"access": Access(approvers=["ada"], operators=["bob"])})
+    guarded = inventory.model_copy(update={"access": AccessSection(approvers=["ada"], operators=["bob"])})
     text = SMALL + "    after: [{manual: A, approvers: [ada, bob, 'role:admin']}]\n"
     found = complaints(tmp_path, guarded, text)
     assert [line.partition(" — ")[0] for line in found] == [
         "p.yaml:7:42: 'bob' may not approve: that needs the role admin or approver"
+    ]
+
+
+def test_groups_of_approvers_are_those_of_the_inventory(tmp_path: Path, inventory: Inventory) -> None:
+    groups = {"oncall": ["ada", "bob"], "ops": ["bob"]}
+    guarded = inventory.model_copy(update={"access": AccessSection(approvers=["ada"], groups=groups)})
+    text = SMALL + "    after: [{manual: A, approvers: ['@oncall', '@ops', '@oncal']}]\n"
+    assert complaints(tmp_path, guarded, text) == [
+        "p.yaml:7:48: nobody of '@ops' may approve — add it to 'approvers' of the inventory's 'access'",
+        "p.yaml:7:56: unknown group '@oncal' — did you mean '@oncall'?",
+    ]
+    named = text.replace(", '@ops', '@oncal'", "")
+    step = next(iter(load(tmp_path, guarded, named).steps))
+    assert isinstance(step, ManualStep)
+    assert step.approvers == ["ada", "bob"]
+    assert complaints(tmp_path, inventory, named) == [
+        "p.yaml:7:37: the inventory has no 'access', so nobody is in a group — add it, or name users"
     ]
 
 
@@ -227,7 +272,7 @@ def test_a_template_is_checked_for_every_run_type_it_is_for(tmp_path: Path, inve
     found = complaints(tmp_path, inventory, text)
     assert found == [
         "p.yaml:11:18: unknown variable 'only_test' (in a run of type planned) — "
-        "known are 'direction', 'group', 'machines', 'plan', 'range', 'run_id', 'run_type', 'variables'"
+        "known are 'direction', 'group', 'left_out', 'machines', 'plan', 'range', 'run_id', 'run_type', 'variables'"
     ]
     load(tmp_path, inventory, text.replace("manual: A\n", "manual: A\n        runs: [test]\n"))
 

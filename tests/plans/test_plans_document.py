@@ -16,7 +16,7 @@ from plans.model import Plan, PlanMachine
 from plans.schema import plan_schema
 from plans.steps import CallStep, CheckStep, CommandCheck, HttpCheck, ManualStep, ScriptStep, WaitStep
 from vault import yamlsource
-from vault.access import Access
+from vault.access import AccessSection
 from vault.domain import Value
 from vault.inventory import Inventory
 
@@ -31,7 +31,7 @@ AROUND = "plan: p\ngroups:\n  - name: g\n    machines: [web]\n    after:\n"
 def test_examples_load(tmp_path: Path, inventory: Inventory, example: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(example if example.startswith("plan:") else AROUND + textwrap.indent(example, "      "))
-    load_plan(path, inventory.model_copy(update={"access": Access(approvers=["ada"])}))
+    load_plan(path, inventory.model_copy(update={"access": AccessSection(approvers=["ada"])}))
 
 
 MODELS = [

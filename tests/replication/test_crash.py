@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from model_source import ModelSource
 from power import Power, PowerCut
 
-from replication import stream
+from replication import compare, stream
+from replication.checksums import BLOCK
 from replication.local import LocalReplicaStore
+from replication.ranges import pieces
 from vault.domain import ConsistencyKind, Disk, Progress, Retention
 
 pytestmark = pytest.mark.unit
@@ -77,6 +80,13 @@ class Site:
                 view = store.view(name, point)
                 assert view.read(0, view.size) == self.source.moments[point.time][name], (point, name)
                 view.close()
+
+
+@pytest.fixture(autouse=True)
+def _differences_are_kept_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some blocks, as on a large machine after hundreds of MiB."""
+    monkeypatch.setattr(stream, "KEPT_AT_LEAST", BLOCK)
+    monkeypatch.setattr(compare, "pieces", partial(pieces, piece=BLOCK))
 
 
 @pytest.mark.parametrize("seed", range(RUNS))

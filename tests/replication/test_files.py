@@ -6,7 +6,8 @@ import errno
 import random
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ SIZE = 40 * BLOCK + 5000
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[BaseImage]:
-    base = BaseImage(folder / "image", folder / "sums", SIZE, writable=True)
+def opened(folder: Path, size: int = SIZE) -> Iterator[BaseImage]:
+    base = BaseImage(folder / "image", folder / "sums", size, writable=True)
     try:
         yield base
     finally:
@@ -63,6 +64,38 @@ def test_a_filled_base_holds_what_was_written_and_its_table_knows(
         base.sync()
     with opened(tmp_path) as base:
         assert base.read_verified(0, SIZE) == bytes(model)
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "buffered"])
+@pytest.mark.parametrize("seed", range(2))
+def test_two_threads_may_fill_other_blocks_while_a_third_one_settles(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, direct: bool, seed: int
+) -> None:
+    """What a master target does. The first round leaves entries behind that the second one has to replace."""
+    if not direct:
+        refuse_direct(monkeypatch)
+    dice, size = random.Random(seed), 400 * BLOCK + 5000
+    BaseImage.make(tmp_path / "image", tmp_path / "sums", size)
+    model = bytearray(size)
+    for _ in range(2):
+        base = BaseImage(tmp_path / "image", tmp_path / "sums", size, writable=True)
+        with closing(base), ThreadPoolExecutor(2) as fillers, ThreadPoolExecutor(1) as settler:
+            at = settled = 0
+            while at < size:
+                filling = []
+                for _ in range(20):
+                    length = min(size - at, dice.choice([1, 2, 16]) * BLOCK)
+                    if length and dice.random() < 0.8:
+                        data = bytes(length) if dice.random() < 0.3 else dice.randbytes(length)
+                        model[at : at + length] = data
+                        filling.append(fillers.submit(base.fill, Extent(at, data)))
+                    at += length
+                for one in filling:
+                    one.result()
+                settler.submit(base.settle, settled, at - settled)
+                settled = at
+        with opened(tmp_path, size) as base:
+            assert base.read_verified(0, size) == bytes(model)
 
 
 def test_what_was_filled_is_found_damaged_when_it_changes(tmp_path: Path) -> None:

@@ -62,6 +62,18 @@ def test_retention_keeps_the_newest_and_what_is_in_use(
         assert now - p.time > timedelta(hours=hours) or points.index(p) < len(points) - count
 
 
+def test_the_newest_app_consistent_point_outlasts_the_count_but_not_the_hours() -> None:
+    """Made once an hour beside 30 cuts, none would be left to choose for most of the time."""
+    app = ConsistencyKind.APPLICATION
+    points = [point(number, number, app if number in (1, 10) else ConsistencyKind.CRASH) for number in range(61)]
+    dropped = expired(points, Retention(count=5, hours=2), T0 + timedelta(minutes=61), frozenset())
+    kept = [one for one in points if one not in dropped]
+    assert [one.sequence for one in kept] == [10, 56, 57, 58, 59, 60]
+    assert resolve(kept, "latest-app-consistent", "db").sequence == 10
+    later = expired(kept, Retention(count=5, hours=2), T0 + timedelta(minutes=131), frozenset())
+    assert [one.sequence for one in later] == [10]
+
+
 def test_choices() -> None:
     points = [point(1, 0), point(2, 5, ConsistencyKind.APPLICATION), point(3, 10)]
 

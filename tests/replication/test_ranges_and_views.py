@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from replication import merging
 from replication.base_image import BaseImage
 from replication.checksums import BLOCK, checksum, is_zero, runs, zero_checksum
+from replication.overwritten import Overwritten
 from replication.ports import Extent
 from replication.ranges import pieces, union
 from replication.segment import SegmentFileWriter, SegmentHeader
@@ -130,44 +133,134 @@ def test_a_view_is_the_base_with_its_layers_in_order(
     view.close()
 
 
+QUARTER = BLOCK // 4
+
+
+@given(st.lists(RANGES, max_size=4), st.integers(1, 90))
+def test_what_a_merge_leaves_alone_is_what_no_range_covers(parts: list[list[tuple[int, int]]], quarters: int) -> None:
+    inside = [[(start, min(n, quarters - start)) for start, n in part if start < quarters] for part in parts]
+    covered = {at for part in inside for start, n in part for at in range(start, start + n)}
+    size = quarters * QUARTER - QUARTER // 2
+    ranges = ([(at * QUARTER, min(n * QUARTER, size - at * QUARTER)) for at, n in part] for part in inside)
+    overwritten = Overwritten(size, *map(iter, ranges))
+    touched = sorted({at // 4 for at in covered})
+    rests = {block: {at for at in range(block * 4, block * 4 + 4) if at < quarters} - covered for block in touched}
+    assert [block for block in range(quarters) if overwritten.touches(block)] == touched
+    assert list(overwritten.blocks_in_part()) == [block for block, rest in rests.items() if rest]
+    for block, rest in rests.items():
+        beside = overwritten.beside(block)
+        assert {at for start, end in beside for at in range(start // QUARTER, -(-end // QUARTER))} == rest
+        assert all(end <= size for _, end in beside)
+
+
+def merge(base: BaseImage, extents: list[Extent]) -> Damaged | None:
+    overwritten = Overwritten(base.size, iter([(extent.offset, len(extent.data)) for extent in extents]))
+    damage = merging.keep_rests(base, overwritten, begun=False, trusted=True)
+    merging.write(base, overwritten, extents)
+    return damage or merging.enter(base, overwritten)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5 * BLOCK))
 def test_a_merge_leaves_a_base_that_verifies(tmp_path_factory: pytest.TempPathFactory, seed: int, size: int) -> None:
     disk = Disk(tmp_path_factory.mktemp("merge"), size, seed)
     base = BaseImage(disk.image, disk.sums, size, writable=True)
     for _ in range(3):
-        base.merge(disk.add_layer(), verify=True)
+        assert merge(base, disk.add_layer()) is None
         assert base.read_verified(0, size) == disk.expected
     assert not base.is_hole(0, size) or not any(disk.expected)
     base.close()
 
 
-def test_holes_are_recognised_without_reading(tmp_path: Path) -> None:
-    disk = Disk(tmp_path, 4 * BLOCK, 1)
-    disk.image.write_bytes(b"")
-    with disk.image.open("r+b") as image:
-        image.truncate(4 * BLOCK)
-    view = ViewChecksums(disk.view())
-    assert view.checksums(0, 4 * BLOCK) == [zero_checksum(BLOCK)] * 4
+def test_holes_are_recognised_without_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    BaseImage.make(tmp_path / "base", tmp_path / "sums", 4 * BLOCK)
+    base = BaseImage(tmp_path / "base", tmp_path / "sums", 4 * BLOCK)
+    monkeypatch.setattr(base, "read", None)
+    assert ViewChecksums(LayeredView(base, [])).checksums(0, 4 * BLOCK) == [zero_checksum(BLOCK)] * 4
+    base.close()
+
+
+def test_a_base_that_lost_its_blocks_is_damaged_and_not_empty(tmp_path: Path) -> None:
+    """As after a repair of the file system that found no extents for them any more."""
+    size = 5000 * BLOCK + 700
+    BaseImage.make(tmp_path / "base", tmp_path / "sums", size)
+    base = BaseImage(tmp_path / "base", tmp_path / "sums", size, writable=True)
+    written = [0, 1, 17, 4095, 4096, 4999, 5000]
+    for block in written:
+        base.fill(Extent(block * BLOCK, b"x" * min(BLOCK, size - block * BLOCK)))
+    base.settle(0, size)
+    os.truncate(tmp_path / "base", 0)
+    os.truncate(tmp_path / "base", size)
+    view = LayeredView(base, [])
+    assert list(view.allocated()) == [
+        (0, 2 * BLOCK),
+        (17 * BLOCK, BLOCK),
+        (4095 * BLOCK, 2 * BLOCK),
+        (4999 * BLOCK, BLOCK + 700),
+    ]
+    found = ViewChecksums(view).checksums(0, size)
+    assert [block for block, checksum in enumerate(found) if not checksum] == written
+    with pytest.raises(Damaged):
+        copy_sparse(view, tmp_path / "copy", lambda *_: None)
+    base.close()
 
 
 @pytest.mark.parametrize("table", [False, True])
 def test_a_flipped_bit_in_base_or_table_is_damage_and_never_merged(tmp_path: Path, table: bool) -> None:
     disk = Disk(tmp_path, 3 * BLOCK, 2)
     base = BaseImage(disk.image, disk.sums, disk.size, writable=True)
-    base.merge([Extent(BLOCK, b"v" * BLOCK)], verify=True)
+    assert merge(base, [Extent(BLOCK, b"v" * BLOCK)]) is None
     with (disk.sums if table else disk.image).open("r+b") as file:
         file.seek(64 + 16 + 3 if table else BLOCK + 77)
         file.write(b"!")
     for offset, length in ((BLOCK, 1), (0, 3 * BLOCK)):
         with pytest.raises(Damaged, match=f"at {BLOCK}"):
             base.read_verified(offset, length)
-    with pytest.raises(Damaged):
-        base.merge([Extent(BLOCK + 5, b"part of the block")], verify=True)
+    part = [Extent(BLOCK + 5, b"part of the block")]
+    assert merge(base, part) is not None
+    assert merge(base, part) is None, "it is known"
     assert ViewChecksums(LayeredView(base, [])).checksums(0, 3 * BLOCK)[1] == b""
-    base.merge([Extent(BLOCK, b"w" * BLOCK)], verify=True)
+    assert merge(base, [Extent(BLOCK, b"w" * BLOCK)]) is None
     assert base.read_verified(BLOCK, BLOCK) == b"w" * BLOCK
     base.close()
+
+
+@pytest.mark.parametrize("entering", [False, True])
+def test_an_entry_that_a_crash_left_half_written_is_no_damage(tmp_path: Path, entering: bool) -> None:
+    disk = Disk(tmp_path, 3 * BLOCK, 2)
+    base = BaseImage(disk.image, disk.sums, disk.size, writable=True)
+    part = [Extent(BLOCK + 5, b"part of the block")]
+    overwritten = Overwritten(base.size, iter([(BLOCK + 5, 17)]))
+    at = 64 + 16
+    whole = disk.sums.read_bytes()[at : at + 16]
+    assert merging.keep_rests(base, overwritten, begun=False, trusted=True) is None
+    rest = disk.sums.read_bytes()[at : at + 16]
+    assert whole != rest
+    if entering:
+        merging.write(base, overwritten, part)
+        assert merging.enter(base, overwritten) is None
+        whole = disk.sums.read_bytes()[at : at + 16]
+    reader = BaseImage(disk.image, disk.sums, disk.size, unsettled=overwritten)
+    for cut in range(17):
+        for torn in (whole[:cut] + rest[cut:], rest[:cut] + whole[cut:]):
+            put(disk.sums, at, torn)
+            reader.read_verified(BLOCK, BLOCK)
+            assert merging.keep_rests(base, overwritten, begun=True, trusted=True) is None
+            put(disk.sums, at, torn)
+            assert merging.enter(base, overwritten) is None
+            base.read_verified(0, base.size)
+    put(disk.sums, at, rest[:4] + b"!!!!" + rest[8:])
+    with pytest.raises(Damaged):
+        reader.read_verified(BLOCK, BLOCK)
+    assert merging.enter(base, overwritten) is not None
+    reader.close()
+    base.close()
+
+
+def put(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
 
 
 def test_a_base_of_another_size_or_with_a_foreign_table_is_refused(tmp_path: Path) -> None:

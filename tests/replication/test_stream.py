@@ -14,7 +14,7 @@ from replication.checksums import BLOCK
 from replication.local import LocalReplicaStore
 from replication.pipeline import WINDOW, read_ahead
 from replication.ports import BlockReader, Cut, Extent
-from vault.domain import ConsistencyKind, Disk, Progress
+from vault.domain import ConsistencyKind, Disk, Progress, Retention
 from vault.errors import Busy, InvalidState, ResynchronizationRequired, Unreachable
 
 pytestmark = pytest.mark.unit
@@ -286,6 +286,64 @@ def test_a_stopped_resynchronization_leaves_the_points_and_can_be_repeated(prote
     with pytest.raises(ResynchronizationRequired):
         stream.replicate_cut(protected.source, protected.store, CRASH, quiet)
     stream.resynchronize(protected.source, protected.store, quiet)
+    protected.check()
+
+
+def test_a_stopped_resynchronization_goes_on_after_what_was_kept(
+    protected: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "KEPT_AT_LEAST", 4 * BLOCK)
+    before = protected.store.state().points
+    protected.source.stop_tracking()
+    protected.noise("os", 0, 40 * BLOCK)
+    protected.noise("data", 0, 10 * BLOCK)
+    sent: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        sent.append(progress.bytes_sent)
+        if progress.doing.endswith("data"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        stream.resynchronize(protected.source, protected.store, stop)
+    assert max(sent) > 35 * BLOCK
+    assert protected.store.state().points == before
+    protected.check()
+    with pytest.raises(ResynchronizationRequired):
+        stream.replicate_cut(protected.source, protected.store, CRASH, quiet)
+    protected.noise("os", 3 * BLOCK, 100)
+    seen: list[Progress] = []
+    stream.resynchronize(protected.source, protected.store, seen.append)
+    assert max(progress.bytes_sent for progress in seen) < 20 * BLOCK
+    protected.check()
+    protected.noise("data", 0, 5)
+    stream.replicate_cut(protected.source, protected.store, CRASH, quiet)
+    protected.check()
+
+
+@pytest.mark.parametrize("committed", [0, -1])
+def test_a_commit_between_two_tries_of_a_resynchronization_drops_what_was_kept(
+    protected: Setup, monkeypatch: pytest.MonkeyPatch, committed: int
+) -> None:
+    monkeypatch.setattr(stream, "KEPT_AT_LEAST", BLOCK)
+    protected.source.stop_tracking()
+    protected.noise("os", 0, 40 * BLOCK)
+
+    def stop(progress: Progress) -> None:
+        if progress.doing.endswith("data"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        stream.resynchronize(protected.source, protected.store, stop)
+    point = protected.store.state().points[committed]
+    protected.store.keep_only(point)
+    assert protected.store.state().points == [point]
+    protected.check()
+    with pytest.raises(ResynchronizationRequired):
+        stream.replicate_cut(protected.source, protected.store, CRASH, quiet)
+    stream.resynchronize(protected.source, protected.store, quiet)
+    protected.check()
+    protected.store.prune(Retention(count=1, hours=1000), protected.source.now())
     protected.check()
 
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from samples import START, at, planned_report, planned_run, recovered, stage, step, test_run
 
-from reports.measure import measure
-from reports.model import PlanRecord
+from reports.measure import measure, report_of
+from reports.model import PlanRecord, Report
 from reports.trend import readiness
-from reports.words import seconds
 from vault.domain import Severity
+from vault.words import seconds
 
 pytestmark = pytest.mark.unit
 
@@ -112,6 +112,45 @@ def test_readiness_is_a_pass_only_for_a_recent_good_test_within_its_objective() 
     )
     (old,) = readiness([test_run(0, 40)], START + timedelta(days=31), month)
     assert (old.standing, old.why) == (Severity.WARN, "the last test is older than 30 d")
+
+
+LEFT_OUT = {"action": "leave out", "machine": "payment-db", "by": "olga", "at": at(0), "note": "damaged, ticket 4711"}
+
+
+def without_its_database(run_type: str) -> Report:
+    """A run as good as it can be without one of its machines."""
+    gone = step("machine", "payment-db", None, None, state="skipped", detail="left out by olga: damaged, ticket 4711")
+    web = step("machine", "web", 5, 40, result=recovered("web", 5, 39, point=0))
+    run = planned_run(
+        run_type=run_type,
+        decisions=[LEFT_OUT],
+        stages=[stage("recover database", 2, 5, gone), stage("recover web", 5, 50, web)],
+    )
+    return report_of(run, PlanRecord(rto_s=300))
+
+
+def test_a_run_without_one_of_its_machines_passes_with_remarks_and_tells_no_time_of_the_plan() -> None:
+    measured = without_its_database("unplanned").measured
+    assert (measured.verdict, measured.recovery_time_s, measured.rto_met) == ("remarks", None, None)
+    assert measured.sentences == [
+        "not recovered: payment-db, left out by olga: damaged, ticket 4711",
+        "the plan's recovery time, objective 5 min, is not told by a run without all machines",
+    ]
+    assert [(one.machine, str(one)) for one in measured.left_out] == [
+        ("payment-db", "left out by olga: damaged, ticket 4711")
+    ]
+    assert [one.recovery_time_s for one in measured.machines] == [34]
+
+
+def test_a_test_without_one_of_its_machines_is_no_good_test_of_the_plan() -> None:
+    def standing(*runs: Report) -> tuple[Severity, str]:
+        (plan,) = readiness(runs, at(86400), timedelta(days=30))
+        return plan.standing, plan.why
+
+    partial = without_its_database("test")
+    assert standing(partial) == (Severity.FAIL, "never tested with all of its machines")
+    assert standing(test_run(-1, 40), partial) == (Severity.WARN, "the last test was one without payment-db")
+    assert standing(test_run(-1, 70), partial)[0] is Severity.FAIL, "the good one missed its objective"
 
 
 def test_the_trend_compares_the_newest_test_with_the_usual_one() -> None:

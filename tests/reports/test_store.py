@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from samples import planned_report, planned_run, step
+from samples import at, planned_report, planned_run, step
 
 from reports.model import Report
 from reports.signing import KEY_FILE, PUBLIC_FILE, NotTrusted, own_key
@@ -193,6 +193,18 @@ def test_a_page_quotes_whatever_a_run_says(store: ReportStore) -> None:
     verify_report(page, store.root, [])
 
 
+def test_a_page_names_machines_that_were_left_out(store: ReportStore) -> None:
+    word = {"action": "leave out", "machine": "mail", "by": "olga", "at": at(0), "note": "damaged, ticket 4711"}
+    files = store.save(planned_report(decisions=[word]))
+    text = files.html.read_text()
+    row = re.search(r"<tr><td class=\"w\">mail</td>.*</tr>", text)
+    assert row is not None
+    assert "left out by olga: damaged, ticket 4711" in row[0]
+    assert "not measured: not all machines were in this run" in text
+    assert "Passed" not in text
+    assert read_report(files.json).measured.left_out[0].machine == "mail"
+
+
 def test_a_page_needs_nothing_from_the_network(store: ReportStore) -> None:
     text = store.save(planned_report()).html.read_text()
     assert re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(https?:[^"' )]+)""", text) == []
@@ -222,3 +234,8 @@ def test_ticks_are_few_and_within_the_run(whole: float) -> None:
     assert found[0] == 0
     assert 2 <= len(found) <= 11
     assert found[-1] <= whole * (1 + 1e-9)
+
+
+def test_the_moments_on_the_axis_are_round() -> None:
+    """A run of a second ended with a mark at '+1.04385 s'."""
+    assert [f"{moment:g}" for moment in ticks(1.04385)] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]

@@ -17,6 +17,7 @@ from simulation.arrays.swordfish import SwordfishServer
 from tests.san.pairs import MIB, POOL, ArrayPair, arrays
 from vault.domain import Answering, Progress, Relationship
 from vault.inventory import Inventory
+from vault.san import StorageMapping
 
 EAST, WEST = "primary", "recovery"
 BOOT_S = 20.0
@@ -51,6 +52,11 @@ class House(NamedTuple):
         assert storage is not None
         return SmisArray(storage, job_patience_s=job_patience_s)
 
+    def mapping(self, *mappings: tuple[str, str]) -> House:
+        """The same house, with storage mappings in its inventory."""
+        described = mapped(self.inventory, *mappings)
+        return self._replace(inventory=described, adapters=Adapters(described, self.lab_root.parent))
+
     def define(self, *machines: str) -> None:
         for machine in machines:
             self.site(EAST).define(machine)
@@ -76,6 +82,12 @@ def silent(_: str) -> None:
 
 def quiet(_: Progress) -> None:
     return
+
+
+def mapped(inventory: Inventory, *mappings: tuple[str, str]) -> Inventory:
+    """With storage mappings from pools of the primary site to pools of the recovery site."""
+    found = [StorageMapping(source=f"{EAST}/{source}", target=f"{WEST}/{target}") for source, target in mappings]
+    return inventory.model_copy(update={"storage_mappings": found})
 
 
 def inventory(
@@ -122,13 +134,20 @@ DEFAULT: dict[str, Sequence[str]] = {"db": ("log", "data"), "web": ("system",)}
 
 @contextmanager
 def house(
-    folder: Path, machines: dict[str, Sequence[str]] | None = None, *, mode: str = "synchronous", **storage: object
+    folder: Path,
+    machines: dict[str, Sequence[str]] | None = None,
+    *,
+    mode: str = "synchronous",
+    has_groups: bool = True,
+    mirrors_asynchronously: bool = True,
+    **storage: object,
 ) -> Iterator[House]:
+    folder.mkdir(exist_ok=True)
     password = folder / "password"
     password.write_text("secret\n")
     wanted = machines or DEFAULT
     with (
-        arrays(folder / "arrays") as pair,
+        arrays(folder / "arrays", has_groups=has_groups, mirrors_asynchronously=mirrors_asynchronously) as pair,
         CimServer(pair.east, folder / "east", user="leeward", password="secret") as east,
         CimServer(pair.west, folder / "west", user="leeward", password="secret") as west,
     ):

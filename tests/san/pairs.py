@@ -17,6 +17,7 @@ from vault.errors import Unreachable
 
 MIB = 2**20
 POOL = "gold"
+SECOND_POOL = "silver"
 TOLERANCE_S = 0.2
 CYCLE_S = 0.1
 
@@ -69,16 +70,18 @@ class ArrayPair(NamedTuple):
 
 
 @contextmanager
-def arrays(folder: Path) -> Iterator[ArrayPair]:
+def arrays(folder: Path, **options: bool) -> Iterator[ArrayPair]:
+    """``options``: of both arrays."""
     link = Link()
     east, west = (
-        Array(folder / name, name, guard=link, link_tolerance_s=TOLERANCE_S, cycle_s=CYCLE_S)
+        Array(folder / name, name, guard=link, link_tolerance_s=TOLERANCE_S, cycle_s=CYCLE_S, **options)
         for name in ("east", "west")
     )
     east.connect("west", west.link.port)
     west.connect("east", east.link.port)
     for array in (east, west):
-        array.create_pool(POOL, 64 * MIB)
+        for pool in (POOL, SECOND_POOL):
+            array.create_pool(pool, 64 * MIB)
     try:
         yield ArrayPair(east, west, link)
     finally:

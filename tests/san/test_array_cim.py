@@ -54,7 +54,7 @@ def test_pools_volumes_and_their_masking_are_instances(pair: ArrayPair, server: 
     assert found["BlockSize"] * found["NumberOfBlocks"] == 2**20
     assert connection.GetInstance(found.path)["ElementName"] == "log"
     seen_by = connection.Associators(found.path, AssocClass="CIM_ProtocolControllerForUnit")
-    assert [controller["DeviceID"] for controller in seen_by] == ["host-1"]
+    assert [controller["ElementName"] for controller in seen_by] == ["host-1"]
     with pytest.raises(pywbem.CIMError) as missing:
         connection.EnumerateInstances("CIM_Nothing")
     assert missing.value.status_code == pywbem.CIM_ERR_INVALID_CLASS

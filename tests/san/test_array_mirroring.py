@@ -12,7 +12,7 @@ from adapters.smis.values import CopyState, Operation, ReturnValue
 from simulation.arrays.array import Array
 from simulation.arrays.operations import create_mirror, modify
 from simulation.arrays.refusal import ArrayRefusal, WriteProtected
-from tests.san.pairs import POOL, ArrayPair, arrays, done, until, until_state
+from tests.san.pairs import MIB, POOL, ArrayPair, arrays, done, until, until_state
 
 pytestmark = pytest.mark.contract
 
@@ -63,7 +63,7 @@ def test_a_cut_link_suspends_the_mirror_and_resuming_makes_both_equal_again(pair
     assert not pair.both_hold(group)
     until_state(pair.at_west, CopyState.BROKEN)
     pair.link.is_cut = False
-    pair.do(pair.east, Operation.RESUME)
+    pair.do(pair.east, Operation.RESYNC_REPLICA)
     assert (group.state, pair.at_west.state) == (CopyState.SYNCHRONIZED, CopyState.SYNCHRONIZED)
     assert pair.both_hold(group)
 
@@ -201,3 +201,16 @@ def test_a_write_is_not_acknowledged_alone_before_the_link_has_failed_for_the_to
     pair.link.is_cut = False
     assert acknowledged.wait(5)
     assert pair.both_hold(group)
+
+
+def test_a_copy_that_died_with_its_array_is_not_told_as_going_on(tmp_path: Path) -> None:
+    with arrays(tmp_path) as pair:
+        pair.east.jobs.hold.set()
+        group = pair.east.create_group("payments", [pair.east.create_volume("log", POOL, MIB).id])
+        create_mirror(pair.east, group, "west", POOL, blocks_on_failure=False)
+        assert group.state is CopyState.UNSYNCHRONIZED
+    again = Array(tmp_path / "east", "east")
+    try:
+        assert again.state.groups[group.id].state is CopyState.BROKEN
+    finally:
+        again.close()

@@ -133,11 +133,44 @@ def test_a_machine_of_a_moved_group_cannot_go_back_alone(san: House) -> None:
         san.provider.cancel_failover(san.relationship("web"))
 
 
-def test_a_machine_that_is_not_on_the_array_is_replicated_by_leeward_beside_it(san: House) -> None:
-    assert isinstance(san.adapters.provider(san.relationship("db")), ArrayProvider)
-    beside = san.inventory.machines["web"].model_copy(update={"san": None})
-    mixed = san.inventory.model_copy(update={"machines": {**san.inventory.machines, "web": beside}})
-    assert isinstance(Adapters(mixed, san.lab_root).provider(mixed.relationship("web")), StreamProvider)
+@pytest.fixture
+def mixed(tmp_path: Path) -> Iterator[House]:
+    """``db`` on the arrays, ``web`` on a disk of its host: leeward replicates it itself."""
+    with house(tmp_path) as made:
+        beside = made.inventory.machines["web"].model_copy(update={"san": None})
+        described = made.inventory.model_copy(update={"machines": {**made.inventory.machines, "web": beside}})
+        found = made._replace(inventory=described, adapters=Adapters(described, tmp_path))
+        found.define("db", "web")
+        yield found
+        assert overlaps(found.lab_root) == []
+
+
+def test_machines_on_arrays_and_others_are_failed_over_in_one_order_and_back(mixed: House) -> None:
+    providers = {name: mixed.adapters.provider(mixed.relationship(name)) for name in ("db", "web")}
+    assert isinstance(providers["db"], ArrayProvider)
+    assert isinstance(providers["web"], StreamProvider)
+    assert [one.capabilities.commits_by_itself for one in providers.values()] == [True, False]
+    for name, provider in providers.items():
+        mixed.start(EAST, name)
+        provider.enable(mixed.relationship(name))
+        provider.copy_initial(mixed.relationship(name), quiet)
+        provider.finalize(mixed.relationship(name))
+    for way, back in ((mixed.relationship, mixed.back), (mixed.back, mixed.relationship)):
+        time.sleep(LOAD_S)
+        points = {}
+        for name in ("web", "db"):
+            mixed.shut_down(way(name).source_site, name)
+            points[name] = providers[name].send_last_changes(way(name), quiet).id
+        for name in ("db", "web"):
+            providers[name].fail_over(way(name), points[name], quiet)
+            assert lost(mixed.start(way(name).target_site, name)) == 0
+            providers[name].commit(way(name), points[name])
+        for name, provider in providers.items():
+            provider.prepare_reverse(back(name))
+            provider.enable(back(name))
+            provider.copy_initial(back(name), quiet)
+            provider.finalize(back(name))
+            provider.retire_replica(way(name))
 
 
 def test_the_old_side_cannot_be_started_beside_the_new_one(san: House) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,9 @@ import pywbem
 
 from adapters.san.ports import GroupState
 from adapters.smis.errors import RETURN_VALUES
-from adapters.smis.values import CopyState, Operation, ReturnValue
+from adapters.smis.values import CopyState, Operation, ProgressStatus, ReturnValue
+from simulation.arrays import cim_objects
+from simulation.arrays.array import Array as SimulatedArray
 from simulation.arrays.cim_methods import Answered
 from simulation.arrays.cim_server import CimFault
 from tests.san.house import EAST, WEST, House, house, quiet
@@ -98,6 +101,18 @@ def test_volumes_of_nobody_in_the_group_are_told(san: House) -> None:
     assert "would move along: accounting-system" in told[0]
 
 
+def test_replicas_that_the_array_named_in_its_own_way_are_told_before_a_failover_needs_them(protected: House) -> None:
+    """An array may name them after the relationship (CreateGroupReplica, ``RelationshipName``)."""
+    for number, volume in enumerate(protected.pair.west.state.volumes.values(), start=1):
+        volume.name = f"payments_{number}"
+    told = failures(protected.provider.check_target(protected.relationship("db")))
+    assert told == [
+        "group payments: no replicas at recovery have the names db-log, db-data; "
+        "they are payments_1, payments_2, payments_3 — "
+        "give each one on the array the name of its source: by that leeward finds it"
+    ]
+
+
 def test_two_machines_of_a_group_can_be_protected_at_once(san: House) -> None:
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(san.protect, machine) for machine in ("db", "web")]:
@@ -170,7 +185,7 @@ def test_both_sides_are_never_active(protected: House) -> None:
     point = protected.provider.recovery_points(protected.relationship("db"))[0]
     planned = point.id.replace("mirrored", "planned")
     protected.provider.fail_over(protected.relationship("web"), planned, quiet)
-    with pytest.raises(Unreachable, match="nobody knows whether it still takes writes"):
+    with pytest.raises(Unreachable, match="nobody knows whether the other array still takes writes"):
         protected.provider.fail_over(protected.relationship("db"), planned, quiet)
     assert not protected.pair.at_west.active
     protected.provider.fail_over(protected.relationship("db"), LATEST, quiet)
@@ -198,7 +213,7 @@ STEPS: dict[str, tuple[str, Operation | None, Callable[[House], object]]] = {
     ),
     "resuming": (
         "ModifyReplicaSynchronization",
-        Operation.RESYNC_REPLICA,
+        Operation.RESUME,
         lambda san: san.provider.resynchronize(san.relationship("db"), quiet),
     ),
 }
@@ -231,6 +246,164 @@ def test_an_arrays_refusal_of_any_step_is_told_and_leaves_the_source_active(san:
     groups = [group for group in san.pair.east.state.groups.values() if group.peer]
     assert all(group.active for group in groups)
     assert san.site(EAST).describe("db").power is PowerState.OFF
+
+
+LATER_STEPS: dict[str, tuple[str, Operation | None, Callable[[House], object], Callable[[House], object]]] = {
+    "splitting": (
+        "ModifyReplicaSynchronization",
+        Operation.SPLIT,
+        lambda san: san.pair.do(san.pair.east, Operation.SUSPEND),
+        lambda san: san.provider.fail_over(san.relationship("db"), LATEST, quiet),
+    ),
+    "failing back": (
+        "ModifyReplicaSynchronization",
+        Operation.FAILBACK,
+        lambda san: prepare(san, "db"),
+        lambda san: san.provider.cancel_failover(san.relationship("db")),
+    ),
+    "hiding from the hosts of the target": (
+        "HidePaths",
+        None,
+        lambda san: prepare(san, "db"),
+        lambda san: san.provider.cancel_failover(san.relationship("db")),
+    ),
+    "hiding from the hosts of the old source": (
+        "HidePaths",
+        None,
+        lambda san: prepare(san, "db"),
+        lambda san: san.provider.prepare_reverse(san.back("db")),
+    ),
+    "reversing": (
+        "ModifyReplicaSynchronization",
+        Operation.REVERSE_ROLES,
+        lambda san: prepare(san, "db"),
+        lambda san: san.provider.enable(san.back("db")),
+    ),
+    "deleting a test copy": (
+        "ReturnToStoragePool",
+        None,
+        lambda san: san.provider.start_test(san.relationship("db"), LATEST, "db-test", quiet),
+        lambda san: san.provider.end_test(san.relationship("db"), "db-test"),
+    ),
+    "detaching": (
+        "ModifyReplicaSynchronization",
+        Operation.DETACH,
+        lambda san: None,
+        lambda san: san.provider.disable_source(san.relationship("db")),
+    ),
+    "deleting the group": (
+        "DeleteGroup",
+        None,
+        lambda san: None,
+        lambda san: san.provider.disable_source(san.relationship("db")),
+    ),
+    "taking volumes out of the replica's group": (
+        "RemoveMembers",
+        None,
+        lambda san: san.provider.disable_source(san.relationship("db")),
+        lambda san: san.provider.disable_target(san.relationship("db")),
+    ),
+    "deleting the replica": (
+        "ReturnToStoragePool",
+        None,
+        lambda san: san.provider.disable_source(san.relationship("db")),
+        lambda san: san.provider.disable_target(san.relationship("db")),
+    ),
+}
+
+
+@pytest.mark.parametrize("step", LATER_STEPS)
+def test_a_step_that_the_array_refused_can_be_repeated_and_both_sides_are_never_active(
+    tmp_path: Path, step: str
+) -> None:
+    method, operation, begin, act = LATER_STEPS[step]
+    with house(tmp_path, {"db": ("log",)}) as san:
+        san.define("db")
+        san.protect("db")
+        begin(san)
+        code: int = ReturnValue.FAILED
+
+        def refuse(called: str, given: dict[str, Any]) -> Answered | None:
+            same = called == method and (operation is None or given["Operation"] == operation)
+            return Answered(code) if same else None
+
+        for server in san.servers.values():
+            server.disturb = refuse
+        for code in (ReturnValue.TIMEOUT, ReturnValue.IN_USE, 40000):
+            expected = RETURN_VALUES[code].error if code in RETURN_VALUES else InvalidState
+            with pytest.raises(expected) as refused:
+                act(san)
+            assert refused.value.where.startswith("array ")
+            assert refused.value.remedy
+            assert sum(_is_active(array) for array in (san.pair.east, san.pair.west)) <= 1
+        for server in san.servers.values():
+            server.disturb = None
+        act(san)
+        assert sum(_is_active(array) for array in (san.pair.east, san.pair.west)) <= 1
+
+
+def test_nothing_is_left_at_the_target_when_a_part_of_its_deletion_was_refused(tmp_path: Path) -> None:
+    """Even when it was the last part: what is there still tells that the volumes are a replica's."""
+    with house(tmp_path, {"db": ("log", "data")}) as san:
+        san.define("db")
+        san.protect("db")
+        san.provider.disable_source(san.relationship("db"))
+        assert san.pair.east.state.groups == {}
+        refused = ["ReturnToStoragePool", "ReturnToStoragePool", "DeleteGroup"]
+        for method in refused:
+            san.servers[WEST].disturb = lambda called, _, no=method: Answered(4) if called == no else None
+            with pytest.raises(InvalidState):
+                san.provider.disable_target(san.relationship("db"))
+        san.servers[WEST].disturb = None
+        for _ in range(2):
+            san.provider.disable_target(san.relationship("db"))
+        assert (san.pair.west.state.groups, san.pair.west.state.volumes) == ({}, {})
+
+
+def _is_active(array: SimulatedArray) -> bool:
+    return any(group.active for group in array.state.groups.values() if group.peer)
+
+
+BEGUN_AGAIN_BY = {
+    CopyState.SUSPENDED: Operation.RESUME,
+    CopyState.INACTIVE: Operation.ACTIVATE,
+    CopyState.BROKEN: Operation.RESYNC_REPLICA,
+    CopyState.FRACTURED: Operation.RESYNC_REPLICA,
+    CopyState.SPLIT: Operation.RESYNC_REPLICA,
+    CopyState.ABORTED: Operation.RESYNC_REPLICA,
+}
+
+
+def test_what_stopped_is_begun_again_by_the_operation_for_its_state(protected: House) -> None:
+    """Each state has its own in the published method; an array refuses the others."""
+    group = next(iter(protected.pair.east.state.groups.values()))
+    asked: list[Operation] = []
+
+    def listen(called: str, given: dict[str, Any]) -> None:
+        if called == "ModifyReplicaSynchronization":
+            asked.append(Operation(given["Operation"]))
+
+    protected.servers[EAST].disturb = listen
+    for state in BEGUN_AGAIN_BY:
+        protected.pair.east.mirror.enter_both(group, state)
+        protected.provider.resynchronize(protected.relationship("db"), quiet)
+        assert protected.array(WEST).groups()[0].state is GroupState.SYNCHRONIZED
+    assert dict(zip(BEGUN_AGAIN_BY, asked, strict=True)) == BEGUN_AGAIN_BY
+
+
+def test_the_check_says_what_the_array_is_doing(protected: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = next(iter(protected.pair.east.state.groups.values()))
+    for state, progress, told in (
+        (CopyState.BROKEN, ProgressStatus.REQUIRES_RESYNC, r"cut off from the other array \(requires resync\)"),
+        (CopyState.UNSYNCHRONIZED, ProgressStatus.PENDING, r"being copied \(\d+ %, pending\)"),
+        (CopyState.SPLIT, ProgressStatus.COMPLETED, "is split; "),
+        (CopyState.SUSPENDED, ProgressStatus.DORMANT, "is suspended; "),
+        (CopyState.PARTITIONED, ProgressStatus.UNKNOWN, "in a state that leeward does not know; "),
+    ):
+        monkeypatch.setitem(cim_objects.PROGRESS, state, progress)
+        protected.pair.east.mirror.enter_both(group, state)
+        said = failures(protected.provider.check_source(protected.relationship("db")))
+        assert re.search(told, said[0])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from vault.errors import InputErrors
 from vault.loading import load_inventory
+from vault.pools import mapped_pool, pools_mapped_to
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +28,13 @@ SAN = "    san: {group: payments, volumes: {log: db-log}}\n"
 
 
 def inventory(
-    *, primary: str = STORAGE, recovery: str = STORAGE, san: str = SAN, more: str = "", policy: str = "frequency: 5s"
+    *,
+    primary: str = STORAGE,
+    recovery: str = STORAGE,
+    san: str = SAN,
+    more: str = "",
+    policy: str = "frequency: 5s",
+    mappings: str = "",
 ) -> str:
     networks = "    networks: {production: {kind: production}, isolated: {kind: isolated}}\n"
     return (
@@ -38,6 +45,7 @@ def inventory(
         "network_mappings:\n"
         "  - {source: primary/production, target: recovery/production, test: recovery/isolated,"
         " source_test: primary/isolated}\n"
+        f"{mappings}"
         "machines:\n  db:\n    site: primary\n    target: recovery\n    network: production\n    policy: gold\n"
         "    lab: {disks: [{name: log, size: 1MiB}]}\n"
         f"{san}{more}"
@@ -116,3 +124,77 @@ def test_machines_of_a_group_have_one_mode(tmp_path: Path) -> None:
         load(tmp_path, more=other)
     both = SAN.replace("payments,", "payments, mode: asynchronous,")
     assert load(tmp_path, san=both, more=other).relationship("db").replication_group == "payments"
+
+
+def pools(*mappings: str) -> str:
+    return "storage_mappings:\n" + "".join(f"  - {{{mapping}}}\n" for mapping in mappings)
+
+
+def test_storage_mappings_hold_in_both_directions(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        mappings=pools(
+            "source: 'primary/A:gold', target: 'recovery/B:gold'",
+            "source: 'primary/A:tin', target: 'recovery/B:cheap'",
+            "source: 'primary/A:lead', target: 'recovery/B:cheap'",
+            "source: 'primary/A:a/b', target: 'recovery/B:c/d'",
+        ),
+    )
+    ahead = {pool: mapped_pool(found, "primary", f"A:{pool}", "recovery") for pool in ("gold", "tin", "lead", "a/b")}
+    assert ahead == {"gold": "B:gold", "tin": "B:cheap", "lead": "B:cheap", "a/b": "B:c/d"}
+    back = {pool: mapped_pool(found, "recovery", f"B:{pool}", "primary") for pool in ("gold", "cheap", "c/d", "new")}
+    assert back == {"gold": "A:gold", "cheap": None, "c/d": "A:a/b", "new": None}
+    assert mapped_pool(found, "primary", "A:gold", "third") is None
+    assert pools_mapped_to(found, "recovery", "primary") == ["B:gold", "B:cheap", "B:c/d"]
+
+
+def test_the_way_back_from_a_pool_that_several_are_mapped_to_can_be_said(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        mappings=pools(
+            "source: 'primary/A:tin', target: 'recovery/B:cheap'",
+            "source: 'primary/A:lead', target: 'recovery/B:cheap'",
+            "source: 'recovery/B:cheap', target: 'primary/A:lead'",
+        ),
+    )
+    assert mapped_pool(found, "recovery", "B:cheap", "primary") == "A:lead"
+    assert mapped_pool(found, "primary", "A:tin", "recovery") == "B:cheap"
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"mappings": pools("source: 'primry/A:gold', target: 'recovery/B:gold'")}, "did you mean 'primary'?"),
+        (
+            {"recovery": "", "san": "", "mappings": pools("source: 'primary/A:gold', target: 'recovery/B:gold'")},
+            "site 'recovery' has no array, and so no storage pools",
+        ),
+        (
+            {"mappings": pools("source: 'primary/A:gold', target: 'primary/A:tin'")},
+            "leads from site 'primary' to itself",
+        ),
+        ({"mappings": pools("source: 'A:gold', target: 'recovery/B:gold'")}, "does not name a storage pool"),
+        (
+            {
+                "mappings": pools(
+                    "source: 'primary/A:gold', target: 'recovery/B:gold'",
+                    "source: 'primary/A:gold', target: 'recovery/B:tin'",
+                )
+            },
+            "pool 'primary/A:gold' is mapped to site 'recovery' twice, first to 'recovery/B:gold' in line 32",
+        ),
+    ],
+)
+def test_mistakes_in_storage_mappings_are_told_at_their_line(tmp_path: Path, parts: dict[str, str], told: str) -> None:
+    with pytest.raises(InputErrors) as refused:
+        load(tmp_path, **parts)
+    (error,) = refused.value.errors
+    assert told in str(error)
+    lines = (tmp_path / "leeward.yaml").read_text().splitlines()
+    assert lines[int(error.where.rsplit(":", 2)[1]) - 1].startswith("  - {source: ")
+
+
+def test_an_unknown_site_of_a_storage_mapping_is_told_with_what_else_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(InputErrors) as refused:
+        load(tmp_path, policy="frequency: 5", mappings=pools("source: 'primry/A:gold', target: 'recovery/B:gold'"))
+    assert [error.what for error in refused.value.errors] == ["'5' has no unit", "unknown site 'primry'"]

@@ -10,11 +10,12 @@ import pytest
 
 from adapters.san.ports import GroupControl, GroupState, Step, unwatched
 from adapters.smis.values import CopyState, Operation
-from adapters.swordfish.array import SwordfishArray
+from adapters.swordfish import resources
+from adapters.swordfish.array import ROOT, SwordfishArray
 from adapters.swordfish.client import SwordfishClient, SwordfishEndpoint
 from simulation.arrays.array import Array
-from simulation.arrays.swordfish import SwordfishServer
-from tests.san.pairs import ArrayPair, arrays, until, until_state
+from simulation.arrays.swordfish import SwordfishServer, _link
+from tests.san.pairs import MIB, POOL, SECOND_POOL, ArrayPair, arrays, until, until_state
 from vault.errors import AuthenticationRefused, BadInput, InvalidState, NotFound, Unreachable
 
 pytestmark = pytest.mark.contract
@@ -67,6 +68,50 @@ def test_groups_are_discovered_with_their_state(services: Services) -> None:
     assert group.whole_at is not None
     services.array("east").resume(services.array("east").groups()[0], unwatched)
     until_state(services.pair.at_west, CopyState.SYNCHRONIZED)
+
+
+def test_the_pool_of_a_volume_is_told_by_its_capacity_sources(services: Services) -> None:
+    services.pair.mirrored("log")
+    services.pair.east.create_volume("data", SECOND_POOL, MIB)
+    array: GroupControl = services.array("east")
+    assert array.pools_of(array.volumes(["log", "data"])) == {"log": [POOL], "data": [SECOND_POOL]}
+
+
+def test_capacity_sources_that_are_links_are_followed(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = services.pair.east.create_volume("log", POOL, MIB)
+    server = services.servers["east"]
+    path, pool = f"{ROOT}/Storage/east/Volumes/{volume.id}", f"{ROOT}/Storage/east/StoragePools/{POOL}"
+    served = server._resources()
+    served[f"{path}/CapacitySources/0"] = {
+        "Id": "0",
+        "ProvidingPools": {"@odata.id": "/none", "Members": [_link(pool)]},
+    }
+    served[path]["CapacitySources"] = [_link(f"{path}/CapacitySources/0")]
+    monkeypatch.setattr(server, "_resources", lambda: served)
+    array = services.array("east")
+    assert array.pools_of(array.volumes(["log"])) == {"log": [POOL]}
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        [
+            {
+                "ProvidingPools": {
+                    "@odata.id": "/pools",
+                    "Members": [{"@odata.id": "/redfish/v1/Storage/east/StoragePools/gold"}],
+                }
+            }
+        ],
+        [{"ProvidingVolumes": {"@odata.id": "/volumes"}}],
+        [],
+    ],
+    ids=["members embedded", "other sources", "none"],
+)
+def test_other_forms_of_capacity_sources_are_read_too(services: Services, sources: list[dict[str, object]]) -> None:
+    volume = resources.Volume.model_validate({"Id": "1", "Name": "log", "CapacityBytes": 1, "CapacitySources": sources})
+    expected = [POOL] if "ProvidingPools" in str(sources) else []
+    assert services.array("east")._pools_of(volume) == expected
 
 
 def test_a_planned_failover_and_the_way_back_move_what_was_written(services: Services) -> None:

@@ -14,10 +14,11 @@ from adapters.san.ports import GroupState
 from simulation.arrays.operations import create_mirror
 from simulation.arrays.swordfish import SwordfishServer
 from tests.san.house import DEFAULT, EAST, WEST, House, inventory, quiet
-from tests.san.pairs import MIB, POOL, arrays, done
+from tests.san.pairs import MIB, POOL, SECOND_POOL, arrays, done
 from vault.domain import LATEST, Answering, Finding, Severity
 from vault.errors import InvalidState
 from vault.lifecycle import JobKind, refusal_of_target
+from vault.words import size
 
 pytestmark = pytest.mark.contract
 LOAD_S = 0.3
@@ -145,6 +146,21 @@ def test_a_group_that_is_not_mirrored_yet_is_refused_before_anything_is_made(unm
     assert unmirrored.pair.east.state.groups == {}
 
 
+def test_a_mapping_says_into_which_pool_to_mirror(unmirrored: House) -> None:
+    mapped = unmirrored.mapping((POOL, SECOND_POOL))
+    findings = [str(finding) for finding in mapped.provider.check_source(mapped.relationship("db"))]
+    assert (
+        f"group payments: its replicas, {size(3 * MIB)}, go to pool {SECOND_POOL} at recovery, mapped from {POOL}"
+        in findings
+    )
+
+
+def test_a_mapping_tells_the_pools_of_a_mirrored_group(san: House) -> None:
+    mapped = san.mapping((POOL, POOL))
+    findings = [str(finding) for finding in mapped.provider.check_target(mapped.relationship("db"))]
+    assert f"db: its volumes at recovery are in pool {POOL} (mapped to {POOL})" in findings
+
+
 def test_what_needs_more_than_moving_is_refused_in_one_sentence(san: House) -> None:
     relationship = san.relationship("db")
     for job in (JobKind.TEST_FAILOVER, JobKind.UNPLANNED_FAILOVER):
@@ -163,6 +179,7 @@ def test_what_needs_more_than_moving_is_refused_in_one_sentence(san: House) -> N
 
 def test_ending_the_protection_leaves_the_mirror_as_it_was_found(san: House) -> None:
     for machine in ("db", "web"):
-        san.provider.disable_source(san.relationship(machine))
-        san.provider.disable_target(san.relationship(machine))
+        left = san.provider.disable_source(san.relationship(machine))
+        assert "the mirror of group 'payments' at array east goes on" in str(left)
+        assert "goes on" in str(san.provider.disable_target(san.relationship(machine)))
     assert san.adapters.array(EAST).groups()[0].state is GroupState.SYNCHRONIZED

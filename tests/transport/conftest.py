@@ -12,6 +12,7 @@ from transport_wire import Wire
 from replication.cipher import SiteKey
 
 sys.path.append(str(Path(__file__).parents[1] / "replication"))
+sys.path.append(str(Path(__file__).parents[1] / "azure"))  # for test_replica_store_contract
 
 
 @pytest.fixture

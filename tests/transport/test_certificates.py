@@ -13,10 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from transport_wire import SOURCE, TARGET, Wire
+from transport_wire import KEEPALIVE_MS, SOURCE, TARGET, Wire
 
+from replication.ports import Extent
+from replication.transport import messages as say
 from replication.transport import tls
+from replication.transport.connection import Connection
 from replication.transport.pki import Identity, Pki, server_name
+from replication.transport.remote import RemoteReplicaStore
 from replication.transport.server import MasterTarget
 from vault.domain import Disk
 from vault.errors import AuthenticationRefused, AuthorizationRefused, InvalidState, LeewardError, Unreachable
@@ -140,6 +144,54 @@ def test_a_revoked_certificate(wire: Wire) -> None:
     assert wire.remote().exists() is False
 
 
+def test_a_renewed_certificate_is_used_at_once_by_whoever_is_connected(wire: Wire) -> None:
+    """A worker keeps its connection for as long as it lives."""
+    store = wire.remote()
+    store.create([Disk(name="os", size=4096)], "e")
+    with store.lock():
+        for path in wire.pki.issued.glob("primary-*.pem"):
+            path.unlink()
+        wire.pki.issue(SOURCE, NOW, renew=True)
+        assert store.exists()
+        store.write_base("os", Extent(0, b"x" * 4096))
+        store.checkpoint_base("os", 4096)
+    assert store.state().seeded_bytes == {"os": 4096}
+
+
+def test_a_new_authority_is_trusted_at_once_by_whoever_is_connected(wire: Wire, tmp_path: Path) -> None:
+    connection = Connection(wire.address, Identity(wire.pki, SOURCE), TARGET, keepalive_ms=KEEPALIVE_MS)
+    store = RemoteReplicaStore(connection, "db")
+    assert store.exists() is False
+    wire.close()
+    other = other_pki(tmp_path / "other")
+    for path in (wire.pki.authority, wire.pki.site(SOURCE), wire.pki.site(TARGET)):
+        shutil.copy(other.folder / path.relative_to(wire.pki.folder), path)
+    shutil.rmtree(wire.pki.issued)
+    wire.start(wire.address)
+    assert store.exists() is False
+    connection.close()
+
+
+def test_what_goes_wrong_at_the_other_side_tells_which_side_it_is(wire: Wire) -> None:
+    with pytest.raises(InvalidState, match="where a Lock is due") as found:
+        wire.connection().session("db", "Write", say.Settle())
+    assert found.value.where == f"master target of site 'recovery' at {wire.address}"
+    assert found.value.remedy
+    with pytest.raises(InvalidState) as found:
+        wire.connection().ask("db", say.Settle())
+    assert found.value.where == f"master target of site 'recovery' at {wire.address}"
+    assert "same release" in found.value.remedy
+
+
+@pytest.mark.parametrize("method", ["Write", "Read"])
+def test_a_caller_that_leaves_before_it_said_anything_is_no_error(
+    wire: Wire, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    call = wire.connection()._call_of("db", method)
+    assert list(call(iter(()))) == []
+    assert "unforeseen" not in caplog.text
+
+
 def test_nobody_is_there(wire: Wire) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
@@ -187,7 +239,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 import grpc
 grpc.ssl_channel_credentials()
+from replication.transport.connection import Connection
 from replication.transport.pki import Identity, Pki
+from replication.transport.remote import RemoteReplicaStore
 from replication.transport.server import MasterTarget
 from vault.errors import InvalidState
 pki = Pki(Path(sys.argv[1]))

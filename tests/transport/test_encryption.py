@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
 
 import pytest
 from model_source import ModelSource
 
-from replication import stream
-from replication.cipher import FrameCipher, SiteKey
+from replication import files, stream
+from replication.cipher import FrameCipher, SiteKey, write_new_key
 from replication.frames import EXTENT, ZEROS, Frame, check_frame, encode_frame, plain_of
 from replication.local import LocalReplicaStore
 from replication.segment_reader import SegmentReader
 from vault.domain import ConsistencyKind, Progress, Retention
-from vault.errors import AuthenticationRefused, BadInput, Damaged, InvalidState
+from vault.errors import AuthenticationRefused, BadInput, Damaged, InvalidState, NoSpace
 
 pytestmark = pytest.mark.unit
 
@@ -98,7 +99,7 @@ def test_a_wrong_key_is_named_and_changes_nothing(pair: Pair, site_key: SiteKey 
     points = stranger.state().points
     with pytest.raises(AuthenticationRefused, match=expected):
         stranger.prune(Retention(count=1, hours=1000), pair.source.now())
-    assert [point.id for point in pair.store.state().points] == [points[-1].id]
+    assert pair.store.state().points == points
     assert pair.latest(pair.store) == pair.source.images["os"]
     assert len(pair.files()) == pytest.approx(len(before), rel=0.1)
 
@@ -188,3 +189,31 @@ def test_what_is_no_key_is_refused_without_being_quoted(text: str, monkeypatch: 
         SiteKey.from_reference("env:SITE_KEY")
     assert text not in str(caught.value)
     assert "leeward pki key" in caught.value.remedy
+
+
+def test_a_new_key_is_durable_before_anything_is_encrypted_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be gone with everything that it opens. One that could not be written whole is not there."""
+    synced: list[bytes] = []
+    real = files.sync
+
+    def sync(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").resolve()
+        synced.append(path.read_bytes() if path.is_file() else b"folder")
+        real(fd)
+
+    monkeypatch.setattr(files, "sync", sync)
+    write_new_key(tmp_path / "key")
+    assert synced == [(tmp_path / "key").read_bytes(), b"folder"]
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InvalidState, match="exists already"):
+        write_new_key(tmp_path / "key")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(files, "write_at", full)
+    with pytest.raises(NoSpace):
+        write_new_key(tmp_path / "other")
+    assert not (tmp_path / "other").exists()

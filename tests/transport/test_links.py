@@ -49,7 +49,7 @@ def test_the_limit_of_a_site_holds_for_all_its_machines_together(tmp_path: Path)
         store.create([Disk(name="os", size=MIB)], "e")
         for offset in range(0, MIB, MIB // 4):
             store.write_base("os", Extent(offset, b"x" * (MIB // 4)))
-    assert 0.7 < time.monotonic() - began < 5
+    assert 0.7 < time.monotonic() - began < 30
 
 
 def test_what_crosses_the_wire_is_limited(wire: Wire) -> None:

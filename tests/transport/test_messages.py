@@ -35,6 +35,7 @@ EXAMPLES = [
     say.CloseSegment(disk="os", frames=0),
     say.AbandonSegment(disk="os"),
     say.Seal(cut=1, time=NOW, consistency=ConsistencyKind.APPLICATION, group="erp"),
+    say.KeepDifferences(epoch="e"),
     say.Prune(retention=Retention(), now=NOW, in_use=["rp-1"]),
     say.KeepOnly(point=POINT),
     say.Remove(),

@@ -113,6 +113,34 @@ def test_a_file_with_another_sites_certificate_is_refused(pki: Pki) -> None:
         _ = Identity(pki, "recovery").peer
 
 
+@pytest.mark.parametrize(
+    "content", [b"nonsense", b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+@pytest.mark.parametrize("which", ["ca.pem", "sites/primary.pem"])
+def test_a_file_that_holds_no_certificate_is_named_with_what_to_do(pki: Pki, which: str, content: bytes) -> None:
+    pki.issue("primary", NOW)
+    path = pki.folder / which
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="not a certificate") as found:
+        Identity(pki, "primary").require_usable(NOW)
+    assert found.value.where == str(path)
+    assert "leeward pki issue" in found.value.remedy
+
+
+def test_a_file_without_its_key_or_of_another_site_says_what_to_do(pki: Pki) -> None:
+    pki.issue("primary", NOW)
+    whole = pki.site("primary").read_bytes()
+    pki.site("primary").write_bytes(whole[: whole.index(b"-----BEGIN PRIVATE")])
+    with pytest.raises(BadInput, match="no private key") as found:
+        Identity(pki, "primary").key_and_certificate()
+    assert "leeward pki issue" in found.value.remedy
+    pki.site("recovery").write_bytes(whole)
+    pki.site("recovery").chmod(0o600)
+    with pytest.raises(BadInput, match="not 'recovery'") as found:
+        _ = Identity(pki, "recovery").peer
+    assert "leeward pki issue recovery" in found.value.remedy
+
+
 def test_a_certificate_that_names_no_site(pki: Pki) -> None:
     with pytest.raises(AuthenticationRefused, match="does not name a site"):
         peer_in(pki.authority.read_bytes())
@@ -154,3 +182,21 @@ def test_the_command_makes_a_site_key(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(SiteKey.from_reference(f"file:{path}").id) == 16
     assert path.read_text().strip() not in leeward("pki", "key", str(path), code=3)
+
+
+def test_a_certificate_for_a_site_that_the_inventory_does_not_know_is_issued_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("LEEWARD_VAULT", "LEEWARD_DATA"):
+        monkeypatch.delenv(variable, raising=False)
+    leeward("pki", "init")
+    assert "warning" not in leeward("pki", "issue", "anywhere")  # there is no inventory here
+    leeward("init", "--lab")
+    assert "warning" not in leeward("pki", "issue", "recovery")
+    assert (
+        "warning: leeward.yaml: no site 'recvery' in the inventory: no master target accepts it — "
+        "did you mean 'recovery'?\n"
+    ) in leeward("pki", "issue", "recvery")
+    Path("leeward.yaml").write_text("version: 2\n")
+    assert "whether it knows site 'recovery' is open — leeward vault check" in leeward("pki", "issue", "recovery")

@@ -28,9 +28,11 @@ from test_local_store import (  # collected here once more
 from test_stream import (
     protected,  # noqa: F401
     setup,  # noqa: F401
+    test_a_commit_between_two_tries_of_a_resynchronization_drops_what_was_kept,  # noqa: F401
     test_a_cut_that_a_crash_left_is_sent_once,  # noqa: F401
     test_a_disk_that_grew_is_refused,  # noqa: F401
     test_a_lost_snapshot_starts_the_seed_again_so_that_no_point_mixes_moments,  # noqa: F401
+    test_a_stopped_resynchronization_goes_on_after_what_was_kept,  # noqa: F401
     test_a_stopped_resynchronization_leaves_the_points_and_can_be_repeated,  # noqa: F401
     test_an_unreachable_source_stops_the_transfer_with_its_error,  # noqa: F401
     test_deltas_that_do_not_follow_ask_for_a_resync,  # noqa: F401

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from adapters.registry import Adapters
 from replication.cipher import write_new_key
 from replication.ports import ReplicaStore
 from replication.transport.pki import Pki
+from simulation.free_ports import free_address
 from vault.domain import Relationship
 from vault.errors import Unreachable
 
@@ -30,8 +30,7 @@ class Sites:
     """Two sites of one lab: this process is the process server of ``primary``; ``secondary`` has a master target."""
 
     def __init__(self, folder: Path, *, disks: dict[str, str] | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = free_address()
         self.data = folder / "data"
         self.vault = folder / "leeward.yaml"
         pki = Pki(folder / "pki")

@@ -56,7 +56,7 @@ def test_a_machine_need_not_be_in_a_group(tmp_path: Path) -> None:
         ),
         (
             "  payments: [payment-db]\n",
-            "consistency group 'payments' has 1 machines — name at least two, or remove the group",
+            "consistency group 'payments' has 1 machine — name at least two, or remove the group",
         ),
     ],
 )

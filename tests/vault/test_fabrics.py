@@ -78,7 +78,6 @@ def test_hyper_v_sites_are_read(tmp_path: Path) -> None:
         (19, "frequency: 30s", "frequency: 1m", "knows no frequency of 60 s — choose one of 30s, 300s, 900s"),
         (20, "every: 4h", "every: 90m", "every whole number of hours — choose 1h to 12h"),
         (20, "every: 4h", "every: 13h", "choose 1h to 12h"),
-        (21, "every: 4h\n", "every: 4h\n    initial_replication: {method: media}\n", "over the network only"),
         (
             10,
             "    hyperv: {hosts: ['hv1.w",
@@ -120,3 +119,15 @@ def test_machines_of_hyper_v_are_replicated_to_azure(tmp_path: Path) -> None:
             "app: {site: east, target: lab, network: production", "app: {site: lab, target: east, network: production"
         ),
     )
+
+
+def test_only_hyper_v_replica_begins_with_an_existing_machine(tmp_path: Path) -> None:
+    text = GOOD.replace("app_consistent_every: 4h", "initial_replication: {method: existing}")
+    assert load(tmp_path, text) == ""
+    inventory = load_inventory(tmp_path / "leeward.yaml")
+    assert inventory.relationship("db").existing_replica
+    said = load(tmp_path, text.replace("app: {site: east, target: west", "app: {site: east, target: lab"))
+    (complaint,) = (each for each in said.splitlines() if "begin with a machine that exists" in each)
+    assert "leeward.yaml:20:" in complaint
+    assert "machine 'app'" in complaint
+    assert "choose 'method: network' or 'method: media'" in complaint

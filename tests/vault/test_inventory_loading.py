@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.errors import InputErrors
+from vault.errors import BadInput, InputErrors
 from vault.inventory import Inventory, format_duration, format_size, parse_duration, parse_size
 from vault.loading import load_inventory, load_inventory_source
 from vault.template import LAB_INVENTORY
@@ -56,6 +56,31 @@ def test_an_inventory_survives_json(tmp_path: Path) -> None:
     assert Inventory.model_validate_json(inventory.model_dump_json()) == inventory
 
 
+def test_unknown_names_are_told_together_with_what_else_is_wrong(tmp_path: Path) -> None:
+    text = LAB_INVENTORY
+    for old, new in (
+        ("    frequency: 5s", "    frequency: 5"),
+        ("    policy: gold", "    policy: glod"),
+        ("    test: recovery/isolated", "    test: recvery/isolated"),
+        ("    network: production", "    network: prodction"),
+    ):
+        text = text.replace(old, new, 1)
+    with pytest.raises(InputErrors) as caught:
+        load_text(tmp_path, text)
+    assert [error.what for error in caught.value.errors] == [
+        "'5' has no unit",
+        "unknown site 'recvery'",
+        "site 'primary' has no network 'prodction'",
+        "unknown policy 'glod'",
+    ]
+
+
+def test_nothing_is_unknown_where_the_part_that_has_the_names_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputErrors) as caught:
+        load_text(tmp_path, LAB_INVENTORY.replace("\npolicies:", "\npolices:"))
+    assert [error.what for error in caught.value.errors] == ["'policies' is missing", "unknown key 'polices'"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -73,6 +98,7 @@ def test_an_inventory_survives_json(tmp_path: Path) -> None:
         ("    frequency: 5s", "    frequency: 0s", "greater than 0"),
         ("      count: 24", "      count: many", "'count' must be a whole number, not 'many'"),
         ('      from: "18:00"', '      from: "6 pm"', "not a time of day"),
+        ('      from: "18:00"', '      from: "06:00"', "ends at 06:00, when it begins — write 'resync: at-once'"),
         ("  payment-db:", "  payment db:", "'payment db' is not a valid name"),
         ("          size: 32MiB", "          size: 32MB", "is not a size"),
         ("        - name: data", "        - name: log", "disk 'log' is there twice"),
@@ -85,6 +111,20 @@ def test_mistakes_are_named_at_their_line(tmp_path: Path, old: str, new: str, sa
     assert any(says in line for line in found), found
     if "missing" not in says:  # what is missing is told at what it is missing from
         assert any(line.startswith(f"leeward.yaml:{line_of(old)}:") and says in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("  - source: primary/production", "  - source: primry/production", "unknown site 'primry'"),
+        ("    target: recovery/production", "    target: recvery/production", "unknown site 'recvery'"),
+        ("    target: recovery/production", "    target: recovery/prod", "site 'recovery' has no network 'prod'"),
+    ],
+)
+def test_a_wrong_name_in_a_mapping_is_one_mistake(tmp_path: Path, old: str, new: str, says: str) -> None:
+    """Not one more for each machine that has no other mapping."""
+    (said,) = complaints(tmp_path, old, new)
+    assert says in said
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -114,9 +154,28 @@ def test_a_network_mapped_twice_is_refused_in_either_direction(tmp_path: Path) -
 
 
 def test_a_secret_put_where_a_reference_belongs_is_never_quoted(tmp_path: Path) -> None:
-    found = complaints(tmp_path, "    fabric: lab\n", "    fabric: lab\n    credentials: hunter2\n")
-    assert "hunter2" not in "".join(found)
-    assert "not a reference to a secret" in found[0]
+    for key in ("credentials", "replica_key", "pki"):
+        found = complaints(tmp_path, "    fabric: lab\n", f"    fabric: lab\n    {key}: hunter2\n")
+        assert "hunter2" not in "".join(found)
+        assert "not a reference to a secret" in found[0]
+
+
+@pytest.mark.parametrize("written", ["!hunter2", "*hunter2", "!!hunter2", "&hunter2 [*hunter2]"])
+def test_nor_is_one_that_yaml_takes_for_something_else(tmp_path: Path, written: str) -> None:
+    """Passwords begin with anything."""
+    path = tmp_path / "leeward.yaml"
+    path.write_text(LAB_INVENTORY.replace("    fabric: lab\n", f"    fabric: lab\n    credentials: {written}\n", 1))
+    with pytest.raises(BadInput, match=r"leeward\.yaml:\d+:\d+: .* — ") as caught:
+        load_inventory(path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_with_a_password_in_it_is_not_quoted(tmp_path: Path) -> None:
+    addresses = "notifications:\n  - url: htps://hooks.example.com/hunter2\n\nmachines:\n"
+    found = complaints(tmp_path, "machines:\n", addresses)
+    assert [line.split(": ", 1)[1] for line in found] == [
+        "'url': this value is not an address — begin it with http:// or https://, then the host"
+    ]
 
 
 def test_positions_stay_available(tmp_path: Path) -> None:

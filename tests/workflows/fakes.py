@@ -26,6 +26,7 @@ from vault.domain import (
     RecoveredMachine,
     RecoveryPoint,
     Relationship,
+    ReplicaSpace,
 )
 from vault.errors import NoSpace
 
@@ -51,6 +52,7 @@ class World:
         self.power: dict[tuple[str, str], PowerState] = defaultdict(lambda: PowerState.OFF)
         self.points: dict[str, list[RecoveryPoint]] = defaultdict(list)
         self.findings: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+        self.space: dict[str, ReplicaSpace] = {}
         """``("source" | "target" | "fabric", machine or site)`` → what a check finds."""
         self.caches: dict[str, CacheFill] = {}
         """What ``keep_changes`` answers; machines that are not here have no cache."""
@@ -114,6 +116,9 @@ class World:
         return FakeHypervisor(self, site) if self.test_networks is None else FakeWithNetworks(self, site)
 
     def provider(self, relationship: Relationship) -> FakeProvider:
+        return FakeProvider(self)
+
+    def provider_to_end(self, relationship: Relationship, site: str) -> FakeProvider:
         return FakeProvider(self)
 
     # -- for the fakes -------------------------------------------------------------------------------------------
@@ -232,7 +237,11 @@ class FakeProvider:
 
     def check_target(self, relationship: Relationship) -> list[Finding]:
         self._world.enter("check_target", relationship.machine, relationship.target_site)
-        return list(self._world.findings["target", relationship.machine])
+        space, found = relationship.replica_space, list(self._world.findings["target", relationship.machine])
+        return [*found, Finding.failed(space.pool, f"no room for {space.size:,} bytes", "")] if space else found
+
+    def replica_space(self, relationship: Relationship) -> ReplicaSpace | None:
+        return self._world.space.get(relationship.machine)
 
     def room_needed(self, relationship: Relationship) -> int:
         return 1

@@ -27,6 +27,7 @@ from activities.machines import MachineActivities
 from activities.protection import ProtectionActivities
 from activities.running import BlockingRunner
 from activities.runs import RunActivities
+from activities.schedules import ScheduleActivities
 from activities.steps import StepActivities
 from activities.testing import TestingActivities
 from plans.model import Plan
@@ -53,7 +54,7 @@ from workflows.model import (
 SERVER = Path(__file__).parents[2] / ".venv/bin/temporal-test-server"
 REAL_SERVER = SERVER.with_name("temporal")
 QUEUES = ("control", "site.primary", "site.recovery", "replication.primary", "replication.recovery")
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 """Real seconds until a wait gives up: far more than anything here takes."""
 PATIENCE = timedelta(seconds=PATIENCE_S)
 FORWARD = {
@@ -129,7 +130,10 @@ class House:
     ) -> WorkflowHandle[Any, Any]:
         """Start a machine's workflow in a phase; one with recovery points runs at its source."""
         settings = policy(**policy_changes)
-        forward = relationship(name, settings.frequency).model_copy(update={"recovers": recovers})
+        existing = settings.initial_replication.method == "existing"
+        forward = relationship(name, settings.frequency).model_copy(
+            update={"recovers": recovers, "existing_replica": existing}
+        )
         running_site = "recovery" if is_reversed else "primary"
         self.world.power[running_site, name] = PowerState.RUNNING
         if phase is not Phase.UNPROTECTED:
@@ -346,7 +350,7 @@ async def replay(histories: Sequence[WorkflowHistory], runner: WorkflowRunner | 
 def activity_methods(world: World, runner: BlockingRunner) -> list[Any]:
     kinds = (ProtectionActivities, MachineActivities, TestingActivities, StepActivities)
     holders: list[Any] = [kind(world, runner) for kind in kinds]  # type: ignore[arg-type]
-    holders.append(RunActivities())
+    holders += [RunActivities(), ScheduleActivities()]
     return [
         method
         for holder in holders
@@ -384,7 +388,7 @@ async def open_house(
         runner: without a sandbox when None, which is much quicker; some tests and all stored histories run in it.
         real_server: time cannot be skipped there, but it tells parents and children of each other's termination.
     """
-    monkeypatch.setattr("activities.running.LONGEST_HEARTBEAT_PAUSE_S", 0.05)
+    monkeypatch.setattr("activities.running.HEARTBEATS_PER_TIMEOUT", 600)  # told to end, an activity hears it at once
     async with await _server(real_server) as env:
         with ThreadPoolExecutor(32) as threads:
             await env.client.operator_service.add_search_attributes(

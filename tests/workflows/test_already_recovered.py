@@ -45,7 +45,7 @@ async def test_a_run_goes_on_past_what_another_one_recovered(house: House, tmp_p
     status = await completed(house, plan("shop", "db", "web", after=[told, on_db]), "planned")
     rows = details(status)
     words = "already recovered: at recovery by plan office (test)"
-    assert rows["readiness/check"] == ("done", f"1 machines and their sites are ready; db is {words}")
+    assert rows["readiness/check"] == ("done", f"1 machine and its sites are ready; db is {words}")
     assert rows["shut down with-db/db"] == rows["recover with-db/db"] == ("done", words)
     assert rows["recover with-web/web"][0] == "done"
     assert log.read_text() == "127.0.0.1:9\n"
@@ -55,6 +55,9 @@ async def test_a_run_goes_on_past_what_another_one_recovered(house: House, tmp_p
     await completed(house, office, "commit")
     rows = details(await completed(house, shop, "commit"))
     assert rows["commit with-db/db"] == ("done", "already committed: at recovery by plan office (test)")
+    too_early = await house.run_ends(await house.plan(office, "failback"))
+    assert too_early.state == "refused"
+    assert "nothing replicates them back yet — commit and reverse first: leeward plan commit" in too_early.message
     await completed(house, office, "reverse")
     rows = details(await completed(house, shop, "reverse"))
     assert rows["reverse replication of with-db/db"][1].startswith("already protected the other way: at recovery")

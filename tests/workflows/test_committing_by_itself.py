@@ -95,6 +95,22 @@ async def test_a_plan_without_all_machines_of_a_group_is_refused_before_anything
     assert (await run(house, plan("db"), "test")).state == "completed"
 
 
+async def test_a_group_is_not_torn_apart_by_leaving_out_one_of_its_machines(house: House) -> None:
+    for machine in ("db", "app", "web"):
+        await house.replicating(machine)
+    shop = plan("db", "app", "web")
+    handle = await house.plan(shop, "unplanned", without=["app"], note="ticket 4711")
+    status = await house.run_ends(handle)
+    assert (status.state, status.message) == (
+        "refused",
+        "db: cannot be failed over without app, whose disks move with its own — leave db out of this run, too, or none "
+        "of them",
+    )
+    assert status.way_out.endswith("again with: --without db --without app --note WHY")
+    handle = await house.plan(shop, "unplanned", without=["app", "db"], note="ticket 4711")
+    assert (await house.run_ends(handle)).state == "completed"
+
+
 def test_a_provider_that_moves_machines_together_is_known_by_its_method() -> None:
     assert isinstance(OnArray(World()), MovesTogether)
     assert not isinstance(FakeProvider(World()), MovesTogether)

@@ -233,14 +233,16 @@ async def test_a_site_whose_queue_nobody_polls_does_not_answer(
             assert (await house.state("db")).phase is Phase.PROTECTED
 
 
-async def test_a_chosen_recovery_point_is_passed_on_and_needs_no_last_changes(house: House) -> None:
+@pytest.mark.parametrize("point", ["db-p1", "latest-processed"])
+async def test_a_chosen_recovery_point_is_passed_on_and_needs_no_last_changes(house: House, point: str) -> None:
+    """``latest`` sends first what the source still has; ``latest-processed`` is the newest that is at the target."""
     await house.replicating("db")
-    await house.job("db", JobKind.UNPLANNED_FAILOVER, point="db-p1")
-    assert house.world.of("fail_over")[0].detail == "db-p1"
+    await house.job("db", JobKind.UNPLANNED_FAILOVER, point=point)
+    assert house.world.of("fail_over")[0].detail == point
     assert house.world.of("send_last_changes") == []
     state = await house.state("db")
     assert state.failed_over_to is not None
-    assert state.failed_over_to.id == "db-p1"
+    assert point in (state.failed_over_to.id, "latest-processed")
 
 
 async def test_last_changes_that_cannot_be_sent_do_not_stop_an_unplanned_failover(house: House) -> None:
@@ -368,6 +370,37 @@ async def test_a_test_copy_must_be_cleaned_up_before_protection_ends(house: Hous
     await house.job("db", JobKind.CLEANUP_TEST)
     await house.ask("db", JobKind.DISABLE)
     await house.until(lambda: house.world.of("disable_target", "db"), "the replica is deleted")
+
+
+async def test_protection_does_not_end_beside_a_test_copy_in_the_making(house: House) -> None:
+    await house.replicating("db")
+    gate = house.world.hold("start_test", "db")
+    test = await house.ask("db", JobKind.TEST_FAILOVER)
+    with pytest.raises(WorkflowUpdateFailedError) as refusal:
+        await house.ask("db", JobKind.DISABLE)
+    assert "a test copy of machine 'db' is being made, db-test — wait until it is there" in str(refusal.value.cause)
+    gate.set()
+    assert (await house.ended("db", test.job_id)).state == "done"
+
+
+async def test_nor_beside_one_that_was_begun_while_the_end_waited_for_replication(house: House) -> None:
+    await house.replicating("db", frequency="15m")
+    cycles = len(house.world.of("replicate_once", "db"))
+    cycle = house.world.hold("replicate_once", "db", stubborn=True)
+    await house.job("db", JobKind.RESYNCHRONIZE)
+    await house.until(lambda: len(house.world.of("replicate_once", "db")) > cycles, "a cycle runs")
+    end = await house.ask("db", JobKind.DISABLE)
+    copy = house.world.hold("start_test", "db")
+    test = await house.ask("db", JobKind.TEST_FAILOVER)
+    await house.until(lambda: house.world.of("start_test", "db"), "the copy is being made")
+    cycle.set()
+    refused = await house.ended("db", end.job_id)
+    assert refused.state == "failed"
+    assert "a test copy of machine 'db' is being made, db-test" in refused.message
+    assert not house.world.of("disable_target", "db")
+    copy.set()
+    assert (await house.ended("db", test.job_id)).state == "done"
+    assert (await house.state("db")).phase is Phase.PROTECTED
 
 
 async def test_a_failover_leaves_no_test_copy_to_the_reverse_replication(house: House) -> None:

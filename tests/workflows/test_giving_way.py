@@ -99,7 +99,7 @@ async def test_the_room_of_test_copies_counts_for_a_failover_that_removes_them(h
     assert (await house.run_ends(await house.plan(plan(), "test", run_id="t1-aa01"))).state == "completed"
     second = await house.run_ends(await house.plan(plan("books"), "test", run_id="t2-aa02"))
     assert second.state == "refused"
-    assert "space at recovery: 0 bytes are free — free space at recovery" in second.message
+    assert "space at recovery: 0 B are free — free space at recovery" in second.message
 
     gate = house.world.hold("end_test", "db")
     run = await house.plan(plan(), "planned")

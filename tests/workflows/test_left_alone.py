@@ -6,10 +6,11 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from fakes import FakeProvider
 from house import PATIENCE_S, House, open_house
 
 from plans.model import Plan
-from vault.errors import AuthenticationRefused, Unreachable
+from vault.errors import AuthenticationRefused, NotFound, Unreachable
 from vault.lifecycle import JobKind, Phase
 from workflows import held
 
@@ -107,3 +108,41 @@ async def test_a_refused_login_is_no_dead_site(house: House) -> None:
     record = await house.job("db", JobKind.DISABLE, source_unreachable=True)
     assert (record.state, record.message) == ("failed", "login refused — renew the password")
     assert house.world.of("disable_target") == []
+
+
+async def test_a_machine_out_of_the_inventory_is_disabled_and_what_remains_is_told(house: House) -> None:
+    unknown = NotFound("the inventory does not name 'db' any more", where="site recovery", remedy="remove it by hand")
+    house.world.always("disable_target", "db", unknown)
+    handle = await house.replicating("db")
+    refused = await house.job("db", JobKind.DISABLE)
+    assert (refused.state, refused.message) == ("failed", str(unknown))
+
+    accepted = await house.ask("db", JobKind.DISABLE, not_in_inventory=True)
+    await asyncio.wait_for(handle.result(), PATIENCE_S)
+    result = await house.client.get_workflow_handle(accepted.job_id).result()
+    told = f"not cleaned up at recovery: {unknown}"
+    assert (result["sentences"], result["trouble"]) == (["tracking stopped at primary", told], told)
+
+
+async def test_the_inventory_excuses_no_other_failure(house: House) -> None:
+    await house.replicating("db")
+    house.world.script("disable_source", "db", AuthenticationRefused("login refused"))
+    record = await house.job("db", JobKind.DISABLE, not_in_inventory=True)
+    assert (record.state, record.message) == ("failed", "login refused")
+    assert house.world.of("disable_target") == []
+
+
+async def test_what_stays_of_a_replica_is_told_instead_of_its_deletion(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a group of an array, whose mirror goes on for others, say."""
+    handle = await house.replicating("db")
+    for side in ("source", "target"):
+        monkeypatch.setattr(FakeProvider, f"disable_{side}", lambda *_: "the mirror goes on: it protects web")
+    accepted = await house.ask("db", JobKind.DISABLE)
+    await asyncio.wait_for(handle.result(), PATIENCE_S)
+    result = await house.client.get_workflow_handle(accepted.job_id).result()
+    assert result["sentences"] == [
+        "at primary: the mirror goes on: it protects web",
+        "at recovery: the mirror goes on: it protects web",
+    ]

@@ -15,7 +15,7 @@ from vault.domain import Finding, Severity
 from vault.errors import AuthenticationRefused, Unreachable
 from vault.lifecycle import JobKind, Phase
 from workers.worker import sandbox
-from workflows.model import RunStatus
+from workflows.model import RunStatus, StepRow
 
 pytestmark = pytest.mark.workflow
 
@@ -85,10 +85,16 @@ async def test_a_planned_run_shuts_down_in_reverse_and_starts_in_order(house: Ho
         assert house.world.most_copies_on_production[machine] == 1
 
 
-async def test_all_run_types_one_after_the_other_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_run_types_one_after_the_other_in_the_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     async with open_house(monkeypatch, runner=sandbox(strict=True)) as house:
         await protect(house, "db", "app")
-        two = plan({"name": "data", "machines": ["db"]}, {"name": "front", "machines": ["app"]})
+        tell = {"script": "tell", "runs": ["planned", "commit", "failback"]}
+        tell["run"] = f"echo {{{{ run_type }}}} {{{{ way }}}} >> {tmp_path}/told"
+        two = plan(
+            {"name": "data", "machines": ["db"]},
+            {"name": "front", "machines": ["app"], "after": [tell]},
+            variables_for={"primary-to-recovery": {"way": "there"}, "recovery-to-primary": {"way": "back"}},
+        )
         for run_type in ("test", "cleanup", "planned", "commit", "reverse", "failback", "commit", "reverse"):
             status = await house.run_ends(await house.plan(two, run_type))
             assert status.state == "completed", (run_type, status.message)
@@ -96,6 +102,8 @@ async def test_all_run_types_one_after_the_other_in_the_sandbox(monkeypatch: pyt
         for machine in ("db", "app"):
             state = await house.state(machine)
             assert (state.phase, state.reversed, state.active_site) == (Phase.PROTECTED, False, "primary")
+        told = (tmp_path / "told").read_text().splitlines()
+        assert told == ["planned there", "commit there", "failback back", "commit back"]
 
 
 async def test_commit_and_reversal_can_follow_by_themselves(house: House) -> None:
@@ -149,6 +157,32 @@ async def test_an_unplanned_run_takes_the_chosen_point_and_the_operators_word(ho
     assert house.world.of("fail_over")[0].detail == "db-p1"
 
 
+async def test_a_source_that_is_gone_costs_the_full_wait_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recovery of a plan in many groups must not wait a minute for each of them."""
+    async with open_house(monkeypatch, without=("site.primary", "replication.primary"), site_answer_s=1.8) as house:
+        for machine in ("db", "app", "web", "cache"):
+            await house.machine(machine, Phase.PROTECTED)
+        order = {"machines": ["app", {"machine": "web", "depends_on": ["app"]}]}
+        groups = ({"name": "data", "machines": ["db"]}, {"name": "front", **order}, one_group("cache"))
+        handle = await house.plan(plan(*groups), "unplanned", source_unreachable=True)
+        status = await house.run_ends(handle)
+        assert status.state == "completed"
+        waits = {row.name: await _asked_its_source_for(house, row.name) for row in _machines_of(status)}
+        assert waits == {"db": 1.8, "app": 0.3, "web": 0.3, "cache": 0.3}
+
+
+async def _asked_its_source_for(house: House, machine: str) -> float:
+    job = (await house.state(machine)).jobs[-1].id
+    history = await house.client.get_workflow_handle(job).fetch_history()
+    scheduled = [event.activity_task_scheduled_event_attributes for event in history.events]
+    asked = next(one for one in scheduled if one.activity_type.name == "shut_down")
+    return asked.schedule_to_start_timeout.ToTimedelta().total_seconds()
+
+
+def _machines_of(status: RunStatus) -> list[StepRow]:
+    return [row for stage in status.stages for row in stage.steps if row.kind == "machine"]
+
+
 # -- readiness ---------------------------------------------------------------------------------------------------
 
 
@@ -174,8 +208,11 @@ async def test_every_reason_against_the_run_is_told_at_once(house: House) -> Non
     await house.machine("app", Phase.ENABLED)
     await house.machine("web", Phase.COPIED)
     message = await refused_run(house, plan(), "planned")
-    assert "machine 'app' is enabled; PlannedFailover is not possible now" in message
-    assert "machine 'web' is copied; PlannedFailover is not possible now" in message
+    app, web = message.splitlines()
+    assert "machine 'app' is enabled; PlannedFailover is not possible now" in app
+    assert "machine 'web' is copied; PlannedFailover is not possible now" in web
+    status = await house.client.get_workflow_handle("plan/shop").query("status", result_type=RunStatus)
+    assert status.problems == [app, web]
 
 
 async def test_a_target_that_is_not_ready_refuses_the_run(house: House) -> None:

@@ -11,7 +11,7 @@ import pytest
 from house import PATIENCE_S, House, open_house
 from temporalio.client import WorkflowUpdateFailedError
 
-from vault.domain import Finding, Severity
+from vault.domain import Finding, ReplicaSpace, Severity
 from vault.errors import AuthenticationRefused, InvalidState, ResynchronizationRequired, Unreachable
 from vault.lifecycle import JobKind, Phase
 from workflows.model import MachineState
@@ -55,6 +55,16 @@ async def test_a_failed_check_refuses_protection_and_changes_nothing(house: Hous
     assert state.jobs[0].message == (
         "protecting 'db' refused, nothing was changed: recovery: no space left — free 20 GiB"
     )
+    assert house.world.names() == ["check_source", "check_target"]
+
+
+async def test_the_target_judges_the_space_that_the_source_asks_for(house: House) -> None:
+    house.world.space["db"] = ReplicaSpace(pool="silver", size=4096)
+    handle = await house.machine("db")
+    await house.ask("db", JobKind.ENABLE)
+    await asyncio.wait_for(handle.result(), PATIENCE_S)
+    state = await house.state("db")
+    assert state.jobs[0].message == "protecting 'db' refused, nothing was changed: silver: no room for 4,096 bytes"
     assert house.world.names() == ["check_source", "check_target"]
 
 
@@ -123,6 +133,22 @@ async def test_a_refused_login_halts_replication_until_the_operator_resumes_it(h
     resumed = await handle.execute_update("resume_replication", result_type=MachineState)
     assert (resumed.halted, resumed.health.level) == (False, "ok")
     await house.until(lambda: len(house.world.of("replicate_once")) == 2, "replication starts again")
+
+
+async def test_the_newest_point_is_known_after_a_halt(house: House) -> None:
+    house.world.script("replicate_once", "db", None, None, REFUSED)
+    await house.machine("db", Phase.PROTECTED, frequency="50ms")
+    await house.halted("db")
+    assert (await house.state("db")).last_point == house.world.points["db"][-1]
+    assert house.world.points["db"][-1].sequence == 3
+
+
+async def test_the_newest_point_is_known_when_a_job_ends_the_replication(house: House) -> None:
+    house.world.script("resynchronize", "db", REFUSED)
+    await house.replicating("db")
+    made = house.world.points["db"][-1]
+    assert (await house.job("db", JobKind.RESYNCHRONIZE)).state == "failed"
+    assert (await house.state("db")).last_point == made
 
 
 async def test_a_job_beside_a_halted_replication_does_not_hide_that_it_is_halted(house: House) -> None:
@@ -267,6 +293,25 @@ async def test_disabling_ends_the_machines_workflow(house: House) -> None:
     await asyncio.wait_for(handle.result(), PATIENCE_S)
     assert (await house.state("db")).phase is Phase.UNPROTECTED
     assert house.world.names()[-2:] == ["disable_source", "disable_target"]
+
+
+async def test_a_protected_machine_does_not_take_over_other_sites(house: House) -> None:
+    """It would be told to be recovered where there is no replica of it."""
+    handle = await house.replicating("db")
+    state = await house.state("db")
+    settings = {name: getattr(state, name) for name in ("name", "forward", "backward", "policy", "timings")}
+    moved = settings | {"forward": state.forward.model_copy(update={"target_site": "elsewhere"})}
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update("configure", moved)
+    assert str(refused.value.cause) == (
+        "Refused: machine 'db' is replicated between primary and recovery, but the inventory says primary and "
+        "elsewhere — write its sites as they were; to move it, then: leeward disable db, change them, "
+        "leeward protect db"
+    )
+    assert (await house.state("db")).forward == state.forward
+    oftener = settings | {"forward": state.forward.model_copy(update={"frequency_s": 5})}
+    await handle.execute_update("configure", oftener)
+    assert (await house.state("db")).forward.frequency_s == 5
 
 
 async def test_recovery_points_are_read_at_the_target(house: House) -> None:

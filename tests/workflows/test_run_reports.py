@@ -148,6 +148,21 @@ async def test_a_worker_that_knows_no_reports_holds_nothing_up(house: House) -> 
     assert final.report.startswith("not written: ")
 
 
+async def test_a_worker_that_dies_over_a_report_is_missed_as_soon_as_over_anything_else(house: House) -> None:
+    """It was a minute for every run whose control worker was killed in its last moment."""
+    await house.replicating("web-1")
+    plan = Plan.model_validate({"plan": "shop", "groups": [{"name": "web", "machines": ["web-1"]}]})
+    handle = await house.plan(plan, "cleanup")
+    await house.run_ends(handle)
+    scheduled = [
+        event.activity_task_scheduled_event_attributes
+        for event in (await handle.fetch_history()).events
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    (report,) = [one for one in scheduled if one.activity_type.name == "write_report"]
+    assert report.heartbeat_timeout.ToTimedelta().total_seconds() == house.timings.heartbeat_s
+
+
 def test_cutting_keeps_every_row_once_and_in_order() -> None:
     def stage(name: str, rows: int) -> StageRecord:
         steps = [
@@ -210,7 +225,7 @@ async def test_an_exercise_brings_its_reports_to_a_folder_and_to_a_webhook(
         "PlanExercise", request, id="exercise/shop", task_queue="control", result_type=ExerciseResult
     )
     house.roots.append(handle)
-    result = await asyncio.wait_for(handle.result(), 30)
+    result = await asyncio.wait_for(handle.result(), 120)
     runs = [result.test, result.cleanup]
     assert all(run is not None and run.state == "completed" for run in runs)
     await house.until(lambda: len(posted) == 3, "both reports are posted")

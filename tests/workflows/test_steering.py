@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import house as harness
 import pytest
 from house import House, open_house
+from receiver_support import Answer, Receiver, receiving
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from activities.notifications import NotificationActivities
 from activities.running import BlockingRunner
 from plans.model import Plan
-from vault.access import Access
+from vault.access import Access, AccessSection
 from vault.lifecycle import JobKind
 from workflows.exercise import unattended
-from workflows.model import Cancel, Decision, ExerciseRequest, ExerciseResult, Pause, Steer
+from workflows.model import Cancel, Decision, ExerciseRequest, ExerciseResult, Pause, Resume, RunStatus, Steer
 
 pytestmark = pytest.mark.workflow
 
-ACCESS = Access(operators=["olga"], approvers=["abel"])
+ON_CALL = AccessSection(groups={"oncall": ["olga"]}, operators=["@oncall"], approvers=["abel"])
+ACCESS = ON_CALL.resolved()
 STEP = "recover all/switch DNS"
 
 
@@ -53,7 +53,7 @@ async def steer(handle: Any, action: str, by: str, note: str = "because") -> Dec
 
 async def test_the_run_itself_refuses_who_lacks_the_role(house: House) -> None:
     await house.replicating("db")
-    handle = await house.plan(plan(MANUAL), "test", access=ACCESS)
+    handle = await house.plan(plan(MANUAL), "test", access=ACCESS, requested_by="olga")
     await house.row(handle, STEP, "waiting")
     assert "'olga' may not approve" in await refusal(steer(handle, "approve", "olga"))
     assert "'abel' may not retry, skip, pause or cancel" in await refusal(steer(handle, "skip", "abel"))
@@ -115,6 +115,37 @@ async def test_a_machine_refuses_jobs_of_who_lacks_the_role(house: House) -> Non
     await house.ask("db", JobKind.RESYNCHRONIZE, requested_by="olga")
 
 
+async def test_a_machine_takes_settings_and_is_resumed_by_operators_only(house: House) -> None:
+    """Settings hold the list itself: who could replace it would have every role."""
+    handle = await house.replicating("db")
+    state = await house.state("db")
+    settings = {name: getattr(state, name) for name in ("name", "forward", "backward", "policy", "timings")}
+    await handle.execute_update("configure", {**settings, "access": ACCESS, "by": "mallory"})
+    open_again = {**settings, "by": "mallory"}
+    assert "'mallory' may not" in await refusal(handle.execute_update("configure", open_again))
+    assert "'mallory' may not" in await refusal(handle.execute_update("resume_replication", Resume(by="mallory")))
+    assert "'' may not" in await refusal(handle.execute_update("resume_replication"))
+    await handle.execute_update("resume_replication", Resume(by="olga"))
+    await handle.execute_update("configure", {**open_again, "by": "olga"})
+    assert (await house.state("db")).access is None
+
+
+async def test_a_run_of_somebody_who_may_not_start_one_is_refused_by_itself(house: House) -> None:
+    """However it was started: nothing of it is done."""
+    await house.replicating("db")
+    for wanted, told in (
+        ({"requested_by": "abel"}, "'abel' may not run a plan"),
+        ({"requested_by": "olga", "auto_approve": True}, "'olga' may not approve"),
+    ):
+        handle = await house.plan(plan(MANUAL), "test", access=ACCESS, **wanted)
+        with pytest.raises(WorkflowFailureError) as refused:
+            await asyncio.wait_for(handle.result(), 120)
+        assert told in str(refused.value.cause)
+        status = await house.status(handle)
+        assert (status.state, told in status.message) == ("refused", True)
+    assert house.world.of("start_test") == []
+
+
 async def test_a_paused_run_begins_nothing_new_and_goes_on_when_resumed(house: House) -> None:
     await house.replicating("db")
     await house.replicating("web")
@@ -151,29 +182,10 @@ async def test_a_paused_run_can_be_cancelled(house: House) -> None:
 # -- webhooks ----------------------------------------------------------------------------------------------------
 
 
-class Receiver(HTTPServer):
-    got: list[dict[str, Any]]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            server.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    server = Receiver(("127.0.0.1", 0), Handler)
-    server.got = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving(Answer(204)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -191,7 +203,7 @@ async def telling_house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]
 async def test_webhooks_hear_of_waiting_of_failed_steps_and_of_the_end_once_each(
     telling_house: House, receiver: Receiver
 ) -> None:
-    house, url = telling_house, f"http://127.0.0.1:{receiver.server_port}/hook"
+    house, url = telling_house, receiver.url("/hook")
     await house.replicating("db")
     failing = {"script": "break", "run": "exit 7"}
     handle = await house.plan(plan(MANUAL, failing), "test", webhooks=[{"url": url}])
@@ -203,12 +215,13 @@ async def test_webhooks_hear_of_waiting_of_failed_steps_and_of_the_end_once_each
     await house.steer(handle, "skip", "recover all/break")
     await house.run_ends(handle)
     await house.until(lambda: len(receiver.got) == 3, "the webhook hears of the end")
-    assert [(one["occasion"], one["step"]) for one in receiver.got] == [
+    told = [json.loads(one.body) for one in receiver.got]
+    assert [(one["occasion"], one["step"]) for one in told] == [
         ("waiting", STEP),
         ("failed-step", "recover all/break"),
         ("finished", None),
     ]
-    assert "exit code 7" in receiver.got[1]["message"]
+    assert "exit code 7" in told[1]["message"]
 
 
 async def test_a_dead_webhook_does_not_hold_the_run_up(telling_house: House) -> None:
@@ -232,7 +245,7 @@ async def exercise(house: House, the_plan: Plan, **wanted: Any) -> Any:
 async def test_an_exercise_tests_approves_and_cleans_up_by_itself(house: House) -> None:
     await house.replicating("db")
     handle = await exercise(house, plan(MANUAL), auto_approve=True)
-    result: ExerciseResult = await asyncio.wait_for(handle.result(), 30)
+    result: ExerciseResult = await asyncio.wait_for(handle.result(), 120)
     assert result.test is not None
     assert result.cleanup is not None
     assert (result.test.state, result.cleanup.state) == ("completed", "completed")
@@ -241,11 +254,28 @@ async def test_an_exercise_tests_approves_and_cleans_up_by_itself(house: House) 
     assert (await house.state("db")).tests == []
 
 
+async def test_an_exercise_asks_whether_it_may_and_its_run_obeys_the_same_list(house: House) -> None:
+    await house.replicating("db")
+    for by, policy, told in (("abel", False, "'abel' may not run a plan"), ("olga", True, "'olga' may not approve")):
+        handle = await exercise(house, plan(MANUAL), access=ACCESS, set_by=by, auto_approve=policy)
+        with pytest.raises(WorkflowFailureError) as refused:
+            await asyncio.wait_for(handle.result(), 120)
+        assert told in str(refused.value.cause)
+    assert house.world.of("start_test") == []
+    handle = await exercise(house, plan(MANUAL), access=ACCESS, set_by="olga")
+    run = house.client.get_workflow_handle("plan/shop", result_type=RunStatus)
+    await house.until(lambda: house.world.of("start_test"), "the exercise makes its copy")
+    await house.row(run, STEP, "waiting")
+    assert "'olga' may not approve" in await refusal(steer(run, "approve", "olga"))
+    await steer(run, "approve", "abel")
+    assert (await asyncio.wait_for(handle.result(), 120)).test.state == "completed"
+
+
 async def test_a_failed_exercise_fails_and_still_cleans_up(house: House) -> None:
     await house.replicating("db")
     handle = await exercise(house, plan({"script": "break", "run": "exit 7"}))
     with pytest.raises(WorkflowFailureError) as failed:
-        await asyncio.wait_for(handle.result(), 30)
+        await asyncio.wait_for(handle.result(), 120)
     assert isinstance(failed.value.cause, ApplicationError)
     assert "stopped at 'recover all'" in failed.value.cause.message
     assert (await house.state("db")).tests == []
@@ -257,7 +287,7 @@ async def test_an_exercise_gives_way_to_a_run_of_the_plan(house: House) -> None:
     await house.row(running, STEP, "waiting")
     handle = await exercise(house, plan(MANUAL))
     with pytest.raises(WorkflowFailureError) as failed:
-        await asyncio.wait_for(handle.result(), 30)
+        await asyncio.wait_for(handle.result(), 120)
     assert "running already" in str(failed.value.cause)
     assert (await house.status(running)).state == "waiting"
 

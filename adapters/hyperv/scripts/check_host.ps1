@@ -7,6 +7,7 @@ $administrator = $login.IsInRole([System.Security.Principal.SecurityIdentifier] 
 $module = Get-Module -ListAvailable -Name Hyper-V | Sort-Object -Property Version -Descending | Select-Object -First 1
 $cluster = ''
 $broker = ''
+$online = $true
 $volumes = @(Get-CimInstance -ClassName Win32_Volume -Filter 'DriveType = 3' | Where-Object { $_.Name -notlike '\\?\*' } | ForEach-Object {
     @{ path = $_.Name; free = [long] $_.FreeSpace; size = [long] $_.Capacity }
 })
@@ -17,6 +18,7 @@ if ($administrator -and $null -ne $service -and $service.Status -eq 'Running') {
     $role = $resources | Where-Object { "$($_.ResourceType)" -eq 'Virtual Machine Replication Broker' } | Select-Object -First 1
     if ($null -ne $role) {
         $name = $resources | Where-Object { "$($_.ResourceType)" -eq 'Network Name' -and "$($_.OwnerGroup)" -eq "$($role.OwnerGroup)" } | Select-Object -First 1
+        $online = "$($role.State)" -eq 'Online'
         $broker = (Get-ClusterParameter -InputObject $name -Name DnsName).Value
         if ($domain) { $broker = "$broker.$domain" }
     }
@@ -51,7 +53,13 @@ if ($administrator -and $null -ne $module) {
     $firewall = @($found | Where-Object { "$($_.Enabled)" -eq 'True' }).Count -gt 0
 }
 $certificates = @(Get-ChildItem -Path Cert:\LocalMachine\My | Where-Object { $_.HasPrivateKey } | ForEach-Object {
-    @{ thumbprint = $_.Thumbprint; subject = $_.Subject; not_after = $_.NotAfter.ToUniversalTime().ToString('o') }
+    @{
+        thumbprint = $_.Thumbprint
+        subject    = $_.Subject
+        not_after  = $_.NotAfter.ToUniversalTime().ToString('o')
+        dns_names  = @($_.DnsNameList | Where-Object { $_ } | ForEach-Object { [string] $_.Punycode })
+        usages     = @($_.EnhancedKeyUsageList | Where-Object { $_ } | ForEach-Object { [string] $_.ObjectId })
+    }
 })
 @{
     computer_name         = $computer.DNSHostName
@@ -63,6 +71,7 @@ $certificates = @(Get-ChildItem -Path Cert:\LocalMachine\My | Where-Object { $_.
     administrator         = $administrator
     cluster               = $cluster
     replica_broker        = $broker
+    broker_online         = $online
     replica_server        = $replicaServer
     replica_firewall_open = $firewall
     virtual_disk_path     = $storage

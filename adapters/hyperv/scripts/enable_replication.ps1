@@ -19,7 +19,7 @@ if ($Parameters.vss_frequency_h -gt 0) {
     $settings.VSSSnapshotFrequencyHour = $Parameters.vss_frequency_h
 }
 if (@($Parameters.excluded_disks).Count -gt 0) {
-    $settings.ExcludedVhdPath = @($Parameters.excluded_disks)
+    $settings.ExcludedVhd = @(Get-VMHardDiskDrive -VM $vm | Where-Object { $Parameters.excluded_disks -contains $_.Path })
 }
 Enable-VMReplication @settings
 @{}

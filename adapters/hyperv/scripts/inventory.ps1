@@ -34,6 +34,8 @@ function ConvertFrom-Drive($Drive) {
             $found.kind = [string] $file.VhdType
             $found.format = [string] $file.VhdFormat
             $found.parent_path = [string] $file.ParentPath
+            while ($file.ParentPath) { $file = Get-VHD -Path $file.ParentPath }
+            if ($found.parent_path) { $found.base_path = [string] $file.Path }
         } catch {
             $found.problem = $_.Exception.Message
         }
@@ -41,7 +43,10 @@ function ConvertFrom-Drive($Drive) {
     $found
 }
 function ConvertFrom-Replication($Items) {
+    # A replica that is replicated further has a second relationship, and no end of it may hide the machine's own.
+    $extended = $Items | Where-Object { "$($_.ReplicationRelationshipType)" -eq 'Extended' } | Select-Object -First 1
     $item = $Items | Where-Object { "$($_.ReplicationRelationshipType)" -eq 'Simple' } | Select-Object -First 1
+    if ($null -eq $item) { $item = $extended }
     if ($null -eq $item) { return $null }
     @{
         state             = [string] $item.ReplicationState
@@ -57,9 +62,12 @@ function ConvertFrom-Replication($Items) {
         last_replication  = ConvertTo-Utc $item.LastReplicationTime
         replicated_disks  = @($item.ReplicatedDisks | ForEach-Object { $_.Path })
         test_vm_id        = if ($null -ne $item.TestVirtualMachine) { [string] $item.TestVirtualMachine.Id } else { '' }
+        extended_to       = if ("$($item.ReplicationMode)" -eq 'Replica') { [string] $extended.ReplicaServerName } else { '' }
     }
 }
+$system = Get-CimInstance -ClassName Win32_OperatingSystem
 @{
+    uptime_s = ([System.DateTime]::UtcNow - $system.LastBootUpTime.ToUniversalTime()).TotalSeconds
     machines = @($machines | ForEach-Object {
         $key = [string] $_.Id
         @{
@@ -71,6 +79,8 @@ function ConvertFrom-Replication($Items) {
             version              = [string] $_.Version
             notes                = [string] $_.Notes
             clustered            = [bool] $_.IsClustered
+            automatic_start      = [string] $_.AutomaticStartAction
+            automatic_start_delay_s = [int] $_.AutomaticStartDelay
             disks                = @($disks[$key] | Where-Object { $_ } | ForEach-Object { ConvertFrom-Drive $_ })
             checkpoints          = @($checkpoints[$key] | Where-Object { $_ } | ForEach-Object {
                 @{ id = [string] $_.Id; name = $_.Name; kind = [string] $_.SnapshotType; time = ConvertTo-Utc $_.CreationTime }

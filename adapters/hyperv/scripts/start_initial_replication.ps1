@@ -1,3 +1,10 @@
 $vm = Get-VM -Id $Parameters.vm_id
-Start-VMInitialReplication -VM $vm -Confirm:$false
+$settings = @{
+    VM      = $vm
+    Confirm = $false
+}
+if ($Parameters.use_backup) {
+    $settings.UseBackup = $true
+}
+Start-VMInitialReplication @settings
 @{}

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in a report as in the terminal."""
+"""Numbers as people read them, the same in a finding, a report and the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def counted(count: int, thing: str) -> str:
+    """``1 disk``, ``2 disks``; for words that take an ``s``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def seconds(value: float | None) -> str:

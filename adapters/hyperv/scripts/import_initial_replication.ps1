@@ -1,0 +1,3 @@
+$vm = Get-VM -Id $Parameters.vm_id
+Import-VMInitialReplication -VM $vm -Path $Parameters.path -Confirm:$false
+@{}

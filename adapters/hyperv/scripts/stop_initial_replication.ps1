@@ -1,0 +1,3 @@
+$vm = Get-VM -Id $Parameters.vm_id
+Stop-VMInitialReplication -VM $vm -Confirm:$false
+@{}

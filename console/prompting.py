@@ -1,0 +1,56 @@
+"""Questions to a person at a terminal. Ctrl-C at one ends the command, whatever is typed next."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+
+def confirm(question: str) -> None:
+    """Raises ``KeyboardInterrupt`` for Ctrl-C, ``typer.Abort`` when the answer is no or the input has ended."""
+    with _interruptible():
+        typer.confirm(question, abort=True, err=True)
+
+
+def ask(question: str) -> str:
+    """Raises as :func:`confirm`."""
+    with _interruptible():
+        return str(typer.prompt(question, err=True))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """asyncio makes Ctrl-C a cancellation, which waits for the loop while the question waits for an answer: a *y* after
+    it was taken for consent."""
+    interrupted = False
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if _is_being_cancelled():
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except typer.Abort:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _is_being_cancelled() -> bool:
+    """Ctrl-C was pressed before the question was shown."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return False
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,20 @@
+"""Signals between workflows that may be gone."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+from workflows.calls import is_cancellation, reason
+
+
+async def reached(workflow_id: str, signal: str, value: object, *, run_id: str | None = None) -> bool:
+    """Signal another workflow. False: it has ended, or never began, so there is nobody who wants to know."""
+    try:
+        await workflow.get_external_workflow_handle(workflow_id, run_id=run_id).signal(signal, value)
+    except FailureError as error:
+        if is_cancellation(error):
+            raise
+        workflow.logger.info("%s did not reach %s: %s", signal, workflow_id, reason(error))
+        return False
+    return True
