@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from temporalio.workflow import ActivityCancellationType
 from activities.contracts import WORKER_LEAVING, ActivityCall, FailureDetails
 from vault.domain import RecoveryPoint, Value
 from vault.errors import BadInput, InvalidState, LeewardError, Unreachable
+from workflows.cancelling import heeding_cancellation
 from workflows.model import Timings
 
 Input = TypeVar("Input", bound=Value)
@@ -49,6 +51,7 @@ async def call(
     at_most: timedelta = ONE_TASK,
     once: bool = False,
     site_must_answer: bool = False,
+    counts_when_cancelled: bool = False,
 ) -> Output:
     """Run an activity and wait for it. A cancelled one has come to its safe end: what undoes it cannot overtake it.
 
@@ -57,14 +60,16 @@ async def call(
         at_most: longest time that one try may take.
         once: do not try again after an error. A worker that died or left is none: another one does the work.
         site_must_answer: fail when no worker takes the task within ``timings.site_answer_s``.
+        counts_when_cancelled: what was done in spite of a cancellation is told, not undone.
 
     Raises:
         ActivityError: see :func:`reason`.
+        CancelledError: cancelled, and the activity ended in spite of it.
     """
     lost = 0
     while True:
         try:
-            result: Output = await workflow.execute_activity(
+            running: Awaitable[Output] = workflow.execute_activity(
                 what.name,
                 given,
                 result_type=what.gives,
@@ -76,7 +81,7 @@ async def call(
                 retry_policy=ONCE if once else UNTIL_DONE,
                 cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             )
-            return result
+            return await (running if counts_when_cancelled else heeding_cancellation(running))
         except ActivityError as error:
             lost += 1
             if not once or lost > WORKERS_LOST_AT_MOST or not _worker_was_lost(error):

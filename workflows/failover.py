@@ -18,6 +18,7 @@ from vault.domain import LATEST, RecoveredMachine, Relationship, utc
 from vault.lifecycle import JobKind
 from vault.words import size
 from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason, site_is_silent
+from workflows.cancelling import heeding_cancellation
 from workflows.ids import machine_id
 from workflows.jobs import (
     Story,
@@ -88,7 +89,8 @@ class PlannedFailover:
         if not self._proceed:
             story.tell("ready; waiting for its turn to start")
             held = HeldJob(request_id=given.request.id)
-            await workflow.get_external_workflow_handle(machine_id(relationship.machine)).signal("job_held", held)
+            told = workflow.get_external_workflow_handle(machine_id(relationship.machine)).signal("job_held", held)
+            await heeding_cancellation(told)
             await workflow.wait_condition(lambda: self._proceed)
         return last, recovered
 

@@ -155,6 +155,7 @@ async def start(site: str, machine: str, given: JobInput) -> tuple[Answering | N
             summary=f"start {machine} at {site} and wait until it answers",
             timings=given.timings,
             at_most=timedelta(seconds=timeout) + GRACE,
+            counts_when_cancelled=True,
         )
     except ActivityError as error:
         return None, reason(error)

@@ -6,12 +6,14 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from workflows.calls import is_cancellation, reason
+from workflows.cancelling import heeding_cancellation
 
 
 async def reached(workflow_id: str, signal: str, value: object, *, run_id: str | None = None) -> bool:
     """Signal another workflow. False: it has ended, or never began, so there is nobody who wants to know."""
     try:
-        await workflow.get_external_workflow_handle(workflow_id, run_id=run_id).signal(signal, value)
+        told = workflow.get_external_workflow_handle(workflow_id, run_id=run_id).signal(signal, value)
+        await heeding_cancellation(told)
     except FailureError as error:
         if is_cancellation(error):
             raise

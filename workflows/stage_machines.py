@@ -16,6 +16,7 @@ from vault.domain import Answering, TargetSettings
 from vault.lifecycle import WITH_RECOVERY_POINTS, JobKind, Phase
 from workflows.already import COMMITTED_ALREADY, FAILED_OVER
 from workflows.calls import call, is_cancellation, reason
+from workflows.cancelling import heeding_cancellation
 from workflows.ids import machine_id
 from workflows.jobs import GRACE
 from workflows.model import AnswersNow, HeldJob, JobEvent, JobRequest, JobResult
@@ -104,9 +105,9 @@ class MachineWork:
         request_id = self._given.held.get(entry.machine)
         if request_id is None:
             raise StepFailed(f"'{entry.machine}' was not shut down in this run, so it is not started — skip it")
-        await workflow.get_external_workflow_handle(machine_id(entry.machine)).signal(
-            "proceed", HeldJob(request_id=request_id, reply_to=workflow.info().workflow_id)
-        )
+        word = HeldJob(request_id=request_id, reply_to=workflow.info().workflow_id)
+        told = workflow.get_external_workflow_handle(machine_id(entry.machine)).signal("proceed", word)
+        await heeding_cancellation(told)
         return await self._event(entry.machine, request_id, {"finished", "failed"})
 
     async def _start_again(self, entry: PlanMachine, row_id: str, earlier: JobResult) -> str:
@@ -212,7 +213,8 @@ class MachineWork:
 
     async def _ask(self, machine: str, request: JobRequest) -> None:
         try:
-            await workflow.get_external_workflow_handle(machine_id(machine)).signal("ask", request)
+            told = workflow.get_external_workflow_handle(machine_id(machine)).signal("ask", request)
+            await heeding_cancellation(told)
         except FailureError as error:
             if is_cancellation(error):
                 raise

@@ -204,6 +204,15 @@ class House:
         await self.until(there, f"{name} becomes {wanted}")
         return await self.state(name)
 
+    async def recorded(self, workflow_id: str, event: EventType.ValueType) -> None:
+        """Wait until a workflow's history has an event."""
+
+        async def is_recorded() -> bool:
+            history = await self.client.get_workflow_handle(workflow_id).fetch_history()
+            return any(one.event_type == event for one in history.events)
+
+        await self.until(is_recorded, f"{workflow_id} has {EventType.Name(event)}")
+
     # -- plans ---------------------------------------------------------------------------------------------------
 
     async def plan(self, plan: Plan, run_type: str, **wanted: Any) -> WorkflowHandle[Any, RunStatus]:
@@ -283,7 +292,9 @@ class House:
                 answer = await answer
             if answer:
                 return
-            assert asyncio.get_running_loop().time() < deadline, f"in {PATIENCE_S} s it did not happen that {what}"
+            if asyncio.get_running_loop().time() > deadline:
+                stand = "\n".join(map(last_events, await self.histories()))
+                pytest.fail(f"in {PATIENCE_S} s it did not happen that {what}\n{stand}")
             await asyncio.sleep(0.02)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -335,6 +346,12 @@ def continued_as(history: WorkflowHistory) -> list[str]:
 def is_closed(history: WorkflowHistory) -> bool:
     last = EventType.Name(history.events[-1].event_type)
     return last.startswith("EVENT_TYPE_WORKFLOW_EXECUTION_") and not last.endswith(("SIGNALED", "STARTED", "REQUESTED"))
+
+
+def last_events(history: WorkflowHistory, count: int = 12) -> str:
+    """For whoever reads why a test waited in vain."""
+    names = [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events]
+    return f"  {history.workflow_id}: {len(names)} events, the last: {' '.join(names[-count:])}"
 
 
 async def replay(histories: Sequence[WorkflowHistory], runner: WorkflowRunner | None = None) -> None:

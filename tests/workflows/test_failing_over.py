@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from house import PATIENCE_S, House, open_house
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 
 from vault.domain import Finding, PowerState, Severity
@@ -166,14 +167,13 @@ async def test_a_held_failover_can_be_abandoned_while_a_step_waits_for_its_next_
 
 
 async def test_a_failover_abandoned_before_it_began_changes_nothing(house: House) -> None:
-    gate = house.world.hold("replicate_once", "db")
-    await house.machine("db", Phase.PROTECTED)
-    await house.until(lambda: house.world.of("replicate_once"), "it replicates")
+    await house.replicating("db")
     check = house.world.hold("check_source", "db")
     accepted = await house.ask("db", JobKind.PLANNED_FAILOVER, id="held", hold_before_start=True)
     machine = house.client.get_workflow_handle(machine_id("db"))
     await machine.signal("abandon", HeldJob(request_id="held", reason="wrong day"))
-    gate.set()
+    await house.until(lambda: house.world.of("check_source"), "the source is checked")
+    await house.recorded(accepted.job_id, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
     check.set()
     record = await house.ended("db", accepted.job_id)
     assert record.message == "wrong day"
