@@ -89,6 +89,12 @@ class Lab:
             assert time.monotonic() < deadline, f"{machine} holds {held.last} transactions after 60 s, not {last}"
             time.sleep(0.02)
 
+    def wait_for_a_further_transaction(self, machine: str = "db", site: str = HOME) -> None:
+        """So that the next recovery point has changes."""
+        held = self.site(site).wait_until_answering(machine, 60, no_beat).transactions
+        assert held is not None
+        self.wait_for_transactions(held.last + 1, machine, site)
+
 
 @contextmanager
 def running_lab(root: Path, inventory: Inventory | None = None, *, overlaps_expected: bool = False) -> Iterator[Lab]:

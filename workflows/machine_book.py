@@ -10,7 +10,10 @@ from workflows.ids import job_id
 from workflows.model import Health, JobRecord, JobRequest, MachineState, StoryLine
 
 JOBS_REMEMBERED = 20
-"""Of as many requests the ids are known, so that a repeated one finds its job."""
+"""Of as many requests the ids are known, so that a repeated one finds its job. Open ones are never forgotten."""
+OPEN = frozenset({"running", "held"})
+FORGETS_NO_OPEN_JOB = "no-open-job-is-forgotten"
+"""Patch: one of more than twenty ended without a word, and whoever had asked for it waited for ever."""
 STORY_REMEMBERED = 20
 
 
@@ -75,11 +78,8 @@ class MachineBook:
             started=workflow.now(),
         )
         self.requests[wanted.id] = wanted
-        self.update(
-            jobs_started=number,
-            jobs=[*self.state.jobs, record][-JOBS_REMEMBERED:],
-            seen_requests=[*self.state.seen_requests, wanted.id][-JOBS_REMEMBERED:],
-        )
+        jobs = _remembered([*self.state.jobs, record])
+        self.update(jobs_started=number, jobs=jobs, seen_requests=[job.request_id for job in jobs])
 
     def record(self, request_id: str, *, state: str, message: str = "") -> None:
         finished = workflow.now() if state in {"done", "failed"} else None
@@ -103,8 +103,16 @@ class MachineBook:
         return any(job.request_id == request_id and job.state == "held" for job in self.state.jobs)
 
     def is_open(self, request_id: str) -> bool:
-        return any(job.request_id == request_id and job.state in {"running", "held"} for job in self.state.jobs)
+        return any(job.request_id == request_id and job.state in OPEN for job in self.state.jobs)
 
     def answers_to(self, request_id: str, reply_to: str) -> None:
         """Somebody else than who asked wants to hear of the job's end."""
         self.requests[request_id] = self.requests[request_id].model_copy(update={"reply_to": reply_to})
+
+
+def _remembered(jobs: list[JobRecord]) -> list[JobRecord]:
+    too_many = len(jobs) - JOBS_REMEMBERED
+    if not any(job.state in OPEN for job in jobs[: max(0, too_many)]) or not workflow.patched(FORGETS_NO_OPEN_JOB):
+        return jobs[-JOBS_REMEMBERED:]
+    forgotten = [job.id for job in jobs if job.state not in OPEN][:too_many]
+    return [job for job in jobs if job.id not in forgotten]

@@ -98,8 +98,9 @@ class MachineState(Value):
     story: list[StoryLine] = Field(default=[], max_length=20)
     webhooks: list[Webhook] = []
     jobs_started: int = 0
-    jobs: list[JobRecord] = Field(default=[], max_length=20)
-    seen_requests: list[str] = Field(default=[], max_length=50)
+    jobs: list[JobRecord] = []
+    """The newest ones, and all that are open; with the requests for them, so that a repeated one is known."""
+    seen_requests: list[str] = []
 
     _load_old = model_validator(mode="before")(_as_list_of_copies)
 

@@ -36,6 +36,7 @@ async def test_a_point_that_cannot_be_opened_is_found_before_a_recovery(tmp_path
         provider, env = adapters.provider(relationship), ActivityEnvironment()
         provider.enable(relationship)
         first = provider.copy_initial(relationship, no_report)
+        lab.wait_for_a_further_transaction()
         provider.replicate_once(relationship, no_report, app_consistent=False)
         activities = protection.ProtectionActivities(adapters, BlockingRunner(threads))
 
@@ -68,7 +69,10 @@ async def test_what_a_check_had_no_time_to_read_is_told(tmp_path: Path, monkeypa
         adapters, relationship = Adapters(lab.inventory, tmp_path), lab.inventory.relationship("db")
         provider = adapters.provider(relationship)
         provider.enable(relationship)
-        point = provider.copy_initial(relationship, no_report)
+        provider.copy_initial(relationship, no_report)
+        lab.wait_for_a_further_transaction()
+        provider.replicate_once(relationship, no_report, app_consistent=False)
+        point = provider.recovery_points(relationship)[-1]
         asked = {"site": AWAY, "side": "target", "relationships": [relationship], "recovering": True}
         check = protection.ProtectionActivities(adapters, BlockingRunner(threads)).check_readiness
         answer = await ActivityEnvironment().run(check, ReadinessQuestion.model_validate(asked | {"point": LATEST}))

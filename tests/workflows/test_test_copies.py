@@ -12,6 +12,7 @@ from plans.model import Plan
 from vault.domain import RecoveryPoint
 from vault.errors import InvalidState
 from vault.lifecycle import JobKind, Phase
+from workflows.machine_book import JOBS_REMEMBERED
 from workflows.model import JobInput, MachineState, RunStatus
 from workflows.testing import test_machine_name as name_of_copy
 
@@ -169,3 +170,23 @@ async def test_states_of_before_there_were_several_copies_still_load(house: Hous
     }
     assert [one.machine for one in JobInput.model_validate({**job, "test_machine": "db-test"}).copies] == ["db-test"]
     assert JobInput.model_validate({**job, "test_machine": None}).copies == []
+
+
+async def test_no_test_is_forgotten_while_many_others_are_asked_for(house: House) -> None:
+    """More than the machine remembers of those that have ended."""
+    gate = house.world.hold("start_test", "db")
+    await house.replicating("db")
+    many = JOBS_REMEMBERED + 5
+    asked = [await house.ask("db", JobKind.TEST_FAILOVER, id=f"r{n}", run_id=f"t-{n:02}") for n in range(many)]
+    again = await house.ask("db", JobKind.TEST_FAILOVER, id="r0", run_id="t-00")
+    assert again == asked[0]
+    assert len((await house.state("db")).jobs) == many
+    gate.set()
+    await house.until(lambda: len(house.world.of("answer")) == many, "every copy was started")
+
+    async def all_known() -> bool:
+        return len((await house.state("db")).tests) == many
+
+    await house.until(all_known, "every copy is known")
+    assert (await house.job("db", JobKind.CLEANUP_TEST)).state == "done"
+    assert len((await house.state("db")).jobs) == JOBS_REMEMBERED
