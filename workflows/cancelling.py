@@ -39,6 +39,14 @@ async def heeding_cancellation(work: Awaitable[Result]) -> Result:
     return result
 
 
+async def cancel_and_wait(task: asyncio.Task[Result], at_most_s: float | None = None) -> None:
+    """Cancel a task and wait for its safe end. How it ended is told by what it did, not by its error."""
+    task.cancel()
+    await workflow.wait([task], timeout=at_most_s)
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        workflow.logger.info("cancelled: %s", task.exception())
+
+
 def _cancellations() -> int:
     task = asyncio.current_task()
     assert task is not None

@@ -18,7 +18,7 @@ from vault.domain import LATEST, RecoveredMachine, Relationship, utc
 from vault.lifecycle import JobKind
 from vault.words import size
 from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason, site_is_silent
-from workflows.cancelling import heeding_cancellation
+from workflows.cancelling import cancel_and_wait, heeding_cancellation
 from workflows.ids import machine_id
 from workflows.jobs import (
     Story,
@@ -100,12 +100,10 @@ class PlannedFailover:
         try:
             await workflow.wait_condition(lambda: task.done() or self._abandoned is not None)
         except asyncio.CancelledError:
-            task.cancel()
-            await workflow.wait([task])
+            await cancel_and_wait(task)
             raise
         if not task.done():
-            task.cancel()
-            await workflow.wait([task])
+            await cancel_and_wait(task)
         self._end_if_abandoned()
         return await task
 

@@ -16,6 +16,7 @@ from temporalio.exceptions import FailureError
 from plans.leaving_out import machine_of
 from plans.model import PlanMachine
 from plans.steps import OnFailure, Step
+from workflows.cancelling import cancel_and_wait
 from workflows.ids import plan_id
 from workflows.model import JobEvent, StageInput, StageResult, StageRow, Steer
 from workflows.progress import RunEnds, StageProgress, StepFailed
@@ -124,12 +125,10 @@ class PlanStage:
         try:
             await workflow.wait_condition(lambda: work.done() or progress.gave_way)
         except asyncio.CancelledError:
-            work.cancel()
-            await workflow.wait([work])
+            await cancel_and_wait(work)
             raise
         if not work.done():
-            work.cancel()
-            await workflow.wait([work], timeout=SAFE_END.total_seconds())
+            await cancel_and_wait(work, SAFE_END.total_seconds())
             progress.cancel_what_is_open()
             return "cancelled"
         try:
