@@ -155,7 +155,7 @@ def _status_row(name: str, status: MachineStatus | None) -> list[str]:
     return [
         name,
         state.phase.value,
-        status.health.level,
+        status.health_level,
         state.active_site,
         other,
         "not replicating" if status.failed_over else seconds(status.rpo_s),
@@ -166,7 +166,7 @@ def _status_row(name: str, status: MachineStatus | None) -> list[str]:
 def _facts(status: MachineStatus) -> dict[str, object]:
     return {
         "phase": status.state.phase.value,
-        "health": status.health.level,
+        "health": status.health_level,
         "rpo_s": status.rpo_s,
         "failed_over": status.failed_over,
         "cache": next((one.pulse.waiting.cache for one in status.activities if one.pulse and one.pulse.waiting), None),
@@ -234,11 +234,15 @@ def _progress(status: MachineStatus) -> str:
 
 
 def _show_details(output: Output, status: MachineStatus | None) -> None:
+    from console.machine_status import NOT_KNOWN
+
     if status is None:
         return
     point = status.last_point
     if status.failed_over:
         output.say(f"\n{_failed_over(status)}")
+        if status.health_level == NOT_KNOWN:
+            output.say(_since_when_unknown(status))
     elif point is not None:
         output.say(f"\nnewest recovery point {point.id}, {point.time:%Y-%m-%d %H:%M:%S}Z, {point.kind}")
     for activity in status.activities:
@@ -273,6 +277,12 @@ def _failed_over(status: MachineStatus) -> str:
     if lacks <= 0:
         return f"{told}, made by the failover itself"
     return f"{told}, {seconds(lacks)} before the failover began: what was written after that moment is not there"
+
+
+def _since_when_unknown(status: MachineStatus) -> str:
+    recovered = status.state.recovered
+    answered = f"{recovered.name} answered at {recovered.address} when it was recovered; " if recovered else ""
+    return f"health not known: {answered}from then on until replication is reversed nothing looks at it"
 
 
 def _job_table(output: Output, rows: list[list[str]]) -> None:

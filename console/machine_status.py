@@ -28,6 +28,7 @@ TAKEN_WITHIN = timedelta(seconds=2)
 OVERDUE_SIGN = 1.5 / HEARTBEATS_PER_TIMEOUT
 """Of the time after which a worker is given up: by then one sign of it is missing."""
 SIGN_TRAVELS_S = 5
+NOT_KNOWN = "not known"
 
 
 class PendingActivity(Value):
@@ -109,9 +110,15 @@ class MachineStatus(Value):
 
     @property
     def health(self) -> Health:
-        """What the machine's workflow knows; a recovery point that is too old, and replication whose worker may be
-        gone, are never called ok."""
-        known = self.state.health
+        """What the machine's workflow knows; a recovery point that is too old, replication whose worker may be gone, and
+        a recovered machine that never answered are never called ok."""
+        known, recovered = self.state.health, self.state.recovered
+        if known.level == "ok" and self.state.phase in AT_TARGET and recovered is not None and not recovered.address:
+            reason = (
+                f"{recovered.name} has not answered since it was recovered: where it is still off, start it at "
+                f"{recovered.site}, and see that it answers"
+            )
+            return Health(level="warning", reason=reason)
         if known.level != "ok" or self.state.phase is not Phase.PROTECTED:
             return known
         if self.is_late:
@@ -120,6 +127,13 @@ class MachineStatus(Value):
             return Health(level="warning", reason=reason)
         silent = [one for one in self.activities if one.name == REPLICATE_DELTAS.name and one.silent_s is not None]
         return Health(level="warning", reason=silent[0].trouble) if silent else known
+
+    @property
+    def health_level(self) -> str:
+        """How it is, in a word. *ok* where it was failed over would tell of the moment at which it answered there:
+        nothing asks it, or its site, before its replication is reversed."""
+        level = self.health.level
+        return NOT_KNOWN if level == "ok" and self.state.phase in AT_TARGET else level
 
 
 class JobLine(Value):

@@ -31,6 +31,7 @@ STYLES = {
     "warning": "yellow",
     "warn": "yellow",
     "waiting": "yellow",
+    "not known": "yellow",
     "held": "yellow",
     "commit-pending": "yellow",
     "resync-required": "yellow",

@@ -15,7 +15,7 @@ from activities.contracts import WATCH_OLD_COPY, WORKER_LEAVING, ReplicationPuls
 from console.cmd_machines import WATCH, _facts, _now, _show_details, _status_row
 from console.machine_status import MachineStatus, PendingActivity, pending_activity
 from console.output import Output
-from vault.domain import RecoveryPoint, Relationship
+from vault.domain import RecoveredMachine, RecoveryPoint, Relationship
 from vault.inventory import Policy
 from vault.lifecycle import JobKind, Phase
 from workflows.model import Health, JobRecord, MachineState, OldCopy, Timings
@@ -166,6 +166,49 @@ def test_a_recovery_point_that_is_too_old_is_not_called_ok() -> None:
     assert status(Health(), phase=Phase.PROTECTED).health == Health()
     halted = Health(level="critical", reason="login refused")
     assert status(halted, phase=Phase.PROTECTED, point_age_s=900).health == halted
+
+
+AT_RECOVERY = RecoveredMachine(
+    name="db",
+    site="recovery",
+    network="production",
+    point=RecoveryPoint(id="p", sequence=1, time=NOW),
+    address="127.0.0.1:5000",
+)
+
+
+def recovered(as_it_was: RecoveredMachine, *, health: Health | None = None, phase: Phase) -> MachineStatus:
+    over = status(health or Health(), phase=phase)
+    return over.model_copy(update={"state": over.state.model_copy(update={"recovered": as_it_was, "old_copy": None})})
+
+
+@pytest.mark.parametrize("phase", [Phase.COMMIT_PENDING, Phase.FAILED_OVER])
+def test_a_recovered_machine_at_which_nobody_looks_any_more_is_not_called_ok(phase: Phase) -> None:
+    """Powered off where it was recovered, it was ok until its replication was reversed."""
+    over = recovered(AT_RECOVERY, phase=phase)
+    assert (_status_row("db", over)[2], _facts(over)["health"]) == ("not known", "not known")
+    assert "leeward plan" in _now(over)
+    assert _status_row("db", status(Health(), phase=Phase.PROTECTED, point_age_s=1))[2] == "ok"
+
+
+@pytest.mark.parametrize("phase", [Phase.COMMIT_PENDING, Phase.FAILED_OVER])
+def test_a_machine_that_never_answered_where_it_was_recovered_is_warned_of(phase: Phase) -> None:
+    """It stayed off, as the plan says; or a commit took the trouble of the failover from its health."""
+    off = recovered(AT_RECOVERY.model_copy(update={"address": None}), phase=phase)
+    assert (_status_row("db", off)[2], _facts(off)["health"]) == ("warning", "warning")
+    assert _now(off) == (
+        "db has not answered since it was recovered: where it is still off, start it at recovery, and see that it answers"
+    )
+    worse = Health(level="critical", reason="an old copy runs")
+    assert recovered(off.state.recovered or AT_RECOVERY, health=worse, phase=phase).health == worse
+
+
+def test_the_details_tell_since_when_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    _show_details(Output(), recovered(AT_RECOVERY, phase=Phase.FAILED_OVER))
+    assert (
+        "health not known: db answered at 127.0.0.1:5000 when it was recovered; from then on until replication is "
+        "reversed nothing looks at it"
+    ) in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_after_a_failover_the_next_step_is_named() -> None:
