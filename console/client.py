@@ -14,7 +14,7 @@ from console.asking import JobFailed, translated
 from console.leaving_out import require_that_may_be_left_out
 from console.machine_status import MachineStatus
 from console.machines import Machines
-from console.plan_runs import PlanRuns
+from console.plan_runs import FAILOVERS, GIVE_WAY, PlanRuns
 from plans.model import Plan, default_direction
 from vault.domain import LATEST, Finding, RunType, Severity
 from vault.lifecycle import WITH_RECOVERY_POINTS
@@ -70,7 +70,22 @@ class Leeward(Machines, PlanRuns):
         statuses = await asyncio.gather(*map(self.machine_status, machines))
         replicating = [status for status in statuses if status and status.state.phase in WITH_RECOVERY_POINTS]
         left_out = [Finding(severity=Severity.WARN, subject=name, what=LEFT_OUT) for name in without]
-        return found.findings + [_rpo_finding(status) for status in replicating] + left_out
+        findings = found.findings + [_rpo_finding(status) for status in replicating] + left_out
+        going_on = await self.going_on(plan.name)
+        return findings if going_on is None else [_not_beside(plan.name, going_on, run_type), *findings]
+
+
+def _not_beside(plan: str, going_on: str, run_type: RunType) -> Finding:
+    """What another run of the plan means for one that is to begin."""
+    what = f"a run of it ({going_on}) is going on"
+    if run_type in FAILOVERS and going_on in GIVE_WAY:
+        return Finding(severity=Severity.WARN, subject=plan, what=f"{what}; a failover ends it")
+    return Finding(
+        severity=Severity.FAIL,
+        subject=plan,
+        what=f"{what}; a plan runs once at a time",
+        remedy=f"follow it to its end: leeward plan watch {plan}",
+    )
 
 
 def _rpo_finding(status: MachineStatus) -> Finding:

@@ -13,6 +13,8 @@ from console.output import Output, counted, seconds, size
 from console.prompting import confirm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from console.client import Leeward
     from console.machine_status import MachineStatus
     from vault.domain import CacheFill
@@ -132,7 +134,8 @@ def status(
         names = [machine] if machine else list(leeward.inventory.machines)
         if machine is None:  # some may have been taken out of the inventory, and still be protected
             names += sorted(set(await leeward.protected()) - set(names))
-        found = dict(zip(names, await asyncio.gather(*map(leeward.machine_status, names)), strict=True))
+        seen = await _with_runs(leeward, await asyncio.gather(*map(leeward.machine_status, names)))
+        found = dict(zip(names, seen, strict=True))
         output = Output(json)
         output.document({name: {**_facts(one), "details": one} if one else None for name, one in found.items()})
         output.table(
@@ -143,6 +146,19 @@ def status(
             _show_details(output, found[machine])
 
     run(work)
+
+
+async def _with_runs(leeward: Leeward, statuses: Sequence[MachineStatus | None]) -> list[MachineStatus | None]:
+    """With the run that is going on of each plan that would be named as the next step."""
+    from vault.lifecycle import AT_TARGET
+
+    plans = {one.last_plan for one in statuses if one and one.last_plan and one.state.phase in AT_TARGET}
+    found = dict(zip(plans, await asyncio.gather(*map(leeward.going_on, plans)), strict=True))
+    going_on = {plan for plan, run_type in found.items() if run_type is not None}
+    return [
+        one.model_copy(update={"plan_going_on": one.last_plan}) if one and one.last_plan in going_on else one
+        for one in statuses
+    ]
 
 
 def _status_row(name: str, status: MachineStatus | None) -> list[str]:
@@ -206,10 +222,11 @@ def _unwatched(status: MachineStatus) -> str:
 
 def _next_step(status: MachineStatus) -> str:
     """After a failover nothing replicates until somebody goes on."""
-    from vault.lifecycle import Phase
+    from vault.lifecycle import AT_TARGET, Phase
 
-    jobs = status.state.jobs
-    plan = (jobs[-1].plan if jobs else None) or "PLAN"
+    plan = status.last_plan or "PLAN"
+    if status.plan_going_on and status.state.phase in AT_TARGET:
+        return f"not replicated; a run of {plan} is going on: leeward plan watch {plan}"
     if status.state.phase is Phase.COMMIT_PENDING:
         return f"commit pending, not replicated: leeward plan commit {plan}"
     return f"not replicated: leeward plan reverse {plan}" if status.state.phase is Phase.FAILED_OVER else ""

@@ -65,6 +65,13 @@ class PendingActivity(Value):
 class MachineStatus(Value):
     state: MachineState
     activities: list[PendingActivity] = []
+    plan_going_on: str = ""
+    """The plan that asked for its last job, when a run of it is going on; known to who looked at that."""
+
+    @property
+    def last_plan(self) -> str:
+        """The plan that asked for its last job, if one did."""
+        return (self.state.jobs[-1].plan if self.state.jobs else None) or ""
 
     @property
     def last_point(self) -> RecoveryPoint | None:
@@ -110,8 +117,8 @@ class MachineStatus(Value):
 
     @property
     def health(self) -> Health:
-        """What the machine's workflow knows; a recovery point that is too old, replication whose worker may be gone, and
-        a recovered machine that never answered are never called ok."""
+        """What the machine's workflow knows; never called ok are a recovery point that is too old, replication whose
+        worker may be gone, and a recovered machine that never answered."""
         known, recovered = self.state.health, self.state.recovered
         if known.level == "ok" and self.state.phase in AT_TARGET and recovered is not None and not recovered.address:
             reason = (

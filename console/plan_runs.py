@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
@@ -19,13 +19,14 @@ from console.leaving_out import require_that_may_be_left_out
 from plans.model import Plan
 from vault.domain import LATEST, RunType
 from vault.errors import InvalidState, NotFound, Unreachable
-from workflows.attributes import attributes
+from workflows.attributes import RUN_TYPE, attributes
 from workflows.ids import plan_id
 from workflows.model import Cancel, Decision, GiveWay, Pause, PlanRequest, RunStatus, Steer
 from workflows.steering import why_not_start
 
 FAILOVERS = frozenset({"planned", "unplanned", "failback"})
 """Runs that a test of the same plan gives way to."""
+GIVE_WAY = frozenset({"test", "cleanup"})
 TESTS_END_WITHIN_S = 60.0
 LARGEST_PLAN_TEXT = 64 * 1024
 """Bytes of a plan's file that travel with a run: together with the plan itself they must fit into one payload."""
@@ -109,7 +110,7 @@ class PlanRuns(Connection):
     async def _test_gives_way(self, plan: str, run_type: RunType) -> bool:
         """End a test or a clean-up of the plan that is going on; False: what is going on is a run of another kind."""
         status = await self.run_status(plan)
-        if status.run_type not in {"test", "cleanup"}:
+        if status.run_type not in GIVE_WAY:
             return False
         handle = self.client.get_workflow_handle(plan_id(plan))
         if status.finished is None:
@@ -135,6 +136,17 @@ class PlanRuns(Connection):
                 f"no run of plan '{plan}' is known here", remedy=f"start one: leeward plan test {plan}"
             ) from error
         return status
+
+    async def going_on(self, plan: str) -> str | None:
+        """The type of the plan's run that is going on; None: there is none. Temporal alone is asked: it knows of one
+        that was terminated, and whether a control worker has time to answer does not matter."""
+        try:
+            run = await self.asked(self.client.get_workflow_handle(plan_id(plan)).describe(), f"plan {plan}")
+        except NotFound:
+            return None
+        if run.status is not WorkflowExecutionStatus.RUNNING:
+            return None
+        return run.typed_search_attributes.get(RUN_TYPE) or "plan"
 
     async def watch(
         self, plan: str, *, auto_approve: bool = False, lost: Callable[[str], None] = lambda _: None

@@ -197,7 +197,8 @@ def test_a_machine_that_never_answered_where_it_was_recovered_is_warned_of(phase
     off = recovered(AT_RECOVERY.model_copy(update={"address": None}), phase=phase)
     assert (_status_row("db", off)[2], _facts(off)["health"]) == ("warning", "warning")
     assert _now(off) == (
-        "db has not answered since it was recovered: where it is still off, start it at recovery, and see that it answers"
+        "db has not answered since it was recovered: where it is still off, start it at recovery, and see that it "
+        "answers"
     )
     worse = Health(level="critical", reason="an old copy runs")
     assert recovered(off.state.recovered or AT_RECOVERY, health=worse, phase=phase).health == worse
@@ -224,6 +225,8 @@ def test_after_a_failover_the_next_step_is_named() -> None:
     )
     by_plan = done.model_copy(update={"state": done.state.model_copy(update={"jobs": [job]})})
     assert _now(by_plan) == "not replicated: leeward plan reverse shop"
+    during = by_plan.model_copy(update={"plan_going_on": "shop"})
+    assert _now(during) == "not replicated; a run of shop is going on: leeward plan watch shop"
     assert _now(status(Health(), phase=Phase.PROTECTED)) == ""
 
 

@@ -37,7 +37,7 @@ from vault.domain import PowerState, Relationship
 from vault.inventory import Policy
 from vault.lifecycle import JobKind, Phase
 from workers.worker import WORKFLOWS
-from workflows.attributes import ALL
+from workflows.attributes import ALL, attributes
 from workflows.ids import machine_id, plan_id
 from workflows.model import (
     Cancel,
@@ -229,7 +229,12 @@ class House:
             }
         )
         handle = await self.client.start_workflow(
-            "PlanRun", request, id=plan_id(plan.name), task_queue="control", result_type=RunStatus
+            "PlanRun",
+            request,
+            id=plan_id(plan.name),
+            task_queue="control",
+            result_type=RunStatus,
+            search_attributes=attributes(plan=plan.name, run_type=run_type),
         )
         self.roots.append(handle)
         return handle

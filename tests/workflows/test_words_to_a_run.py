@@ -12,6 +12,7 @@ from rich.console import Console
 from console.client import Leeward
 from console.watching import run_tree
 from plans.model import Plan
+from vault.domain import Finding, RunType, Severity
 from vault.errors import AuthenticationRefused, InvalidState, NotFound
 from workflows.model import RunStatus, Steer
 
@@ -79,3 +80,31 @@ async def test_a_run_that_has_ended_takes_no_word(house: House) -> None:
     for word in words:
         with pytest.raises(InvalidState, match="no run of plan 'shop' is going on — see the last one"):
             await word
+
+
+async def test_nothing_is_ready_beside_a_run_of_the_plan(house: House) -> None:
+    """`plan check --ready --run commit` passed while a failover of the plan waited for its operator."""
+    await house.replicating("db")
+    olga = Leeward(house.client, make_inventory(), house.timings)
+    assert await olga.going_on("shop") is None
+    handle = await house.plan(PLAN, "test", run_id="t1-aa01")
+    await house.row(handle, "recover all/Look at it", "waiting")
+    assert await olga.going_on("shop") == "test"
+
+    async def found(run_type: RunType) -> list[Finding]:
+        return [one for one in await olga.readiness(PLAN, run_type) if "going on" in one.what]
+
+    assert await found("reverse") == [
+        Finding(
+            severity=Severity.FAIL,
+            subject="shop",
+            what="a run of it (test) is going on; a plan runs once at a time",
+            remedy="follow it to its end: leeward plan watch shop",
+        )
+    ]
+    (gives_way,) = await found("planned")
+    assert (gives_way.severity, gives_way.what) == (Severity.WARN, "a run of it (test) is going on; a failover ends it")
+    await olga.cancel_run("shop", "seen")
+    await house.run_ends(handle)
+    assert await olga.going_on("shop") is None
+    assert await found("reverse") == []
