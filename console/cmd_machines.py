@@ -153,7 +153,7 @@ async def _with_runs(leeward: Leeward, statuses: Sequence[MachineStatus | None])
     from vault.lifecycle import AT_TARGET
 
     plans = {one.last_plan for one in statuses if one and one.last_plan and one.state.phase in AT_TARGET}
-    found = dict(zip(plans, await asyncio.gather(*map(leeward.going_on, plans)), strict=True))
+    found = dict(zip(plans, await asyncio.gather(*(leeward.going_on(plan) for plan in plans)), strict=True))
     going_on = {plan for plan, run_type in found.items() if run_type is not None}
     return [
         one.model_copy(update={"plan_going_on": one.last_plan}) if one and one.last_plan in going_on else one
