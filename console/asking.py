@@ -68,6 +68,12 @@ class Connection:
             raise answer_not_understood(await control_versions(self.client)) from error
 
 
+def keyword(value: str) -> str:
+    """A value in a query, whatever somebody has typed for it."""
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{quoted}'"
+
+
 def is_not_understood(said: str) -> bool:
     """Whether a worker's words mean that it does not know the question, or what the question holds."""
     return said == "Failed decoding arguments" or " expected but not found" in said

@@ -11,4 +11,4 @@ def reason(note: str) -> str:
     """The note; a person at a terminal is asked for a missing one."""
     if note or not sys.stdin.isatty():
         return note
-    return ask("Why (kept with the run)")
+    return ask("Why (kept with the run)", "--note")

@@ -9,7 +9,7 @@ import typer
 
 from console.exits import run
 from console.options import Data, Json, Vault, connected, settings_of
-from console.output import Output
+from console.output import Output, outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,7 @@ def audit(
         output.document({"lines": lines, "unreadable": unreadable})
         output.table(
             ["when", "who", "what", "on", "outcome", "why"],
-            [[utc(line.at), line.who, line.what, line.on, line.outcome, line.note] for line in lines],
+            [[utc(line.at), line.who, line.what, line.on, outcome(line.outcome), line.note] for line in lines],
             empty="nothing was done",
         )
         for one in unreadable:

@@ -9,7 +9,7 @@ import typer
 
 from console.exits import Exit, code_of, guarded, run, tell
 from console.options import Data, Detach, Json, Machine, Vault, connected, settings_of
-from console.output import Output, counted, seconds, size
+from console.output import Output, counted, outcome, seconds, size
 from console.prompting import confirm
 
 if TYPE_CHECKING:
@@ -138,9 +138,11 @@ def status(
         found = dict(zip(names, seen, strict=True))
         output = Output(json)
         output.document({name: {**_facts(one), "details": one} if one else None for name, one in found.items()})
+        without = [name for name, one in found.items() if one is None]
+        why = dict(zip(without, await asyncio.gather(*map(leeward.why_not_protected, without)), strict=True))
         output.table(
             ["machine", "phase", "health", "runs at", "recovered at", "RPO", "now"],
-            [_status_row(name, one) for name, one in found.items()],
+            [_status_row(name, one, why.get(name, "")) for name, one in found.items()],
         )
         if machine is not None:
             _show_details(output, found[machine])
@@ -161,9 +163,10 @@ async def _with_runs(leeward: Leeward, statuses: Sequence[MachineStatus | None])
     ]
 
 
-def _status_row(name: str, status: MachineStatus | None) -> list[str]:
+def _status_row(name: str, status: MachineStatus | None, why_not_protected: str = "") -> list[str]:
     if status is None:
-        return [name, "unprotected", "-", "-", "-", "-", f"leeward protect {name}"]
+        now = f"{why_not_protected}; then again: leeward protect {name}" if why_not_protected else ""
+        return [name, "unprotected", "-", "-", "-", "-", now or f"leeward protect {name}"]
     state = status.state
     other = state.relationship.target_site
     if state.active_site == other:
@@ -274,7 +277,7 @@ def _show_details(output: Output, status: MachineStatus | None) -> None:
     _job_table(
         output,
         [
-            [job.id, job.state, f"{job.started:%Y-%m-%d %H:%M:%S}Z", job.requested_by, job.message]
+            [job.id, outcome(job.state), f"{job.started:%Y-%m-%d %H:%M:%S}Z", job.requested_by, job.message]
             for job in status.state.jobs
         ],
     )
@@ -317,12 +320,19 @@ def jobs(
     """Lifecycle jobs, newest first. Each is a workflow of that id in the Temporal UI."""
 
     async def work() -> None:
-        leeward = await connected(settings_of(vault, data))
-        lines = await leeward.jobs(machine, plan, limit)
+        from console.plan_files import find_plan_file, plan_name
+
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
+        lines = await leeward.jobs(machine, plan and plan_name(plan), limit)
+        if not lines and machine is not None:  # what was taken out of the inventory may have had some
+            leeward.settings(machine)
+        if not lines and plan is not None:
+            find_plan_file(plan, settings)
         output = Output(json)
         output.document(lines)
         output.table(
-            ["job", "machine", "state", "started", "took", "plan"],
+            ["job", "machine", "state", "started", "took", "plan", "why it failed"],
             [
                 [
                     line.id,
@@ -331,6 +341,7 @@ def jobs(
                     f"{line.started:%Y-%m-%d %H:%M:%S}Z",
                     seconds((line.finished - line.started).total_seconds() if line.finished else None),
                     line.plan,
+                    line.message,
                 ]
                 for line in lines
             ],

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from console.asking import translated
+from console.asking import keyword, translated
 from vault.domain import Value
 from vault.errors import NotFound
 
@@ -46,7 +46,7 @@ Found = tuple[list[AuditLine], list[Unreadable]]
 
 
 def of_plan(plan: str | None) -> str:
-    return f" AND LeewardPlan = '{plan}'" if plan else ""
+    return f" AND LeewardPlan = {keyword(plan)}" if plan else ""
 
 
 def began_since(since: datetime | None) -> str:

@@ -10,17 +10,18 @@ from typing import Any
 from temporalio.api.enums.v1 import PendingActivityState, TimeoutType
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.workflow.v1 import PendingActivityInfo
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 
 from activities.contracts import REPLICATE_DELTAS, WORKER_LEAVING, ReplicationPulse
 from activities.running import HEARTBEATS_PER_TIMEOUT
-from console.asking import Connection
+from console.asking import Connection, keyword
 from vault.domain import Progress, RecoveryPoint, Value
 from vault.errors import NotFound
 from vault.lifecycle import AT_TARGET, LIFECYCLE, JobKind, Phase
 from vault.words import seconds
 from workflows.attributes import MACHINE, PLAN
-from workflows.ids import machine_id
+from workflows.calls import reason
+from workflows.ids import job_id, machine_id
 from workflows.model import Health, MachineState
 
 TAKEN_WITHIN = timedelta(seconds=2)
@@ -153,6 +154,8 @@ class JobLine(Value):
     status: str
     started: datetime
     finished: datetime | None = None
+    message: str = ""
+    """Why it failed; empty of all others."""
 
 
 class MachineViews(Connection):
@@ -193,23 +196,36 @@ class MachineViews(Connection):
         """Jobs, newest first."""
         kinds = ", ".join(f"'{kind.value}'" for kind in JobKind)
         query = f"WorkflowType IN ({kinds})"
-        query += f" AND LeewardMachine = '{machine}'" if machine else ""
-        query += f" AND LeewardPlan = '{plan}'" if plan else ""
-        lines = []
-        async for execution in self.client.list_workflows(query, limit=limit):
-            found = execution.typed_search_attributes
-            lines.append(
-                JobLine(
-                    id=execution.id,
-                    kind=execution.workflow_type,
-                    machine=found.get(MACHINE) or "",
-                    plan=found.get(PLAN) or "",
-                    status=execution.status.name.lower() if execution.status else "unknown",
-                    started=execution.start_time,
-                    finished=execution.close_time,
-                )
-            )
+        query += f" AND LeewardMachine = {keyword(machine)}" if machine else ""
+        query += f" AND LeewardPlan = {keyword(plan)}" if plan else ""
+        found = [execution async for execution in self.client.list_workflows(query, limit=limit)]
+        failures = await asyncio.gather(*map(self._why_it_failed, found))
+        lines = [_job_line(execution, why) for execution, why in zip(found, failures, strict=True)]
         return sorted(lines, key=lambda line: line.started, reverse=True)
+
+    async def why_not_protected(self, machine: str) -> str:
+        """How the last try to protect a machine ended that has no workflow any more; empty: it did not fail.
+
+        Its first job is looked at: when that fails, the machine's own workflow ends with it."""
+        job = job_id(machine, 1, JobKind.ENABLE.value)
+        try:
+            first = await self.asked(self.client.get_workflow_handle(job).describe(), job)
+        except NotFound:
+            return ""
+        why = await self._why_it_failed(first)
+        return f"{JobKind.ENABLE.value} failed: {why}" if why else ""
+
+    async def _why_it_failed(self, job: WorkflowExecution) -> str:
+        if job.status is not WorkflowExecutionStatus.FAILED:
+            return ""
+        handle = self.client.get_workflow_handle(job.id, run_id=job.run_id)
+        try:
+            await self.asked(handle.result(), job.id)
+        except WorkflowFailureError as error:
+            return reason(error.cause)
+        except NotFound:  # Temporal has deleted it since it was listed
+            return ""
+        return ""
 
     def _machine(self, machine: str) -> WorkflowHandle[Any, Any]:
         return self.client.get_workflow_handle(machine_id(machine))
@@ -228,6 +244,20 @@ class MachineViews(Connection):
         beats = list(raw.heartbeat_details.payloads)
         decoded = (await self.client.data_converter.decode(beats, [kind]))[0] if beats else None
         return pending_activity(workflow_id, raw, decoded, datetime.now(UTC))
+
+
+def _job_line(job: WorkflowExecution, why_it_failed: str) -> JobLine:
+    found = job.typed_search_attributes
+    return JobLine(
+        id=job.id,
+        kind=job.workflow_type,
+        machine=found.get(MACHINE) or "",
+        plan=found.get(PLAN) or "",
+        status=job.status.name.lower() if job.status else "unknown",
+        started=job.start_time,
+        finished=job.close_time,
+        message=why_it_failed,
+    )
 
 
 def pending_activity(

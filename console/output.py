@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree
 
-__all__ = ["STYLES", "Output", "counted", "seconds", "size"]
+__all__ = ["STYLES", "Output", "counted", "outcome", "seconds", "size"]
 
 PIPED_WIDTH = 1000
 COLUMN_GAP = 2
@@ -44,6 +44,11 @@ STYLES = {
     "pending": "dim",
 }
 """Colour by what a cell says, so that one word looks the same in every table."""
+
+
+def outcome(state: str) -> str:
+    """How a job, a run or a change ended, in one word for all tables. ``--json`` keeps the word of whoever knows it."""
+    return "completed" if state == "done" else state
 
 
 class Output:

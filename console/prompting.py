@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,15 +13,29 @@ import typer
 
 
 def confirm(question: str) -> None:
-    """Raises ``KeyboardInterrupt`` for Ctrl-C, ``typer.Abort`` when the answer is no or the input has ended."""
-    with _interruptible():
-        typer.confirm(question, abort=True, err=True)
+    """Raises ``KeyboardInterrupt`` for Ctrl-C, ``typer.Abort`` when the answer is no, and ``InvalidState`` when the
+    input has ended: nobody is there to answer."""
+    with _needing_an_answer("say yes beforehand with --yes"), _interruptible():
+        agreed = typer.confirm(question, err=True)
+    if not agreed:
+        raise typer.Abort
 
 
-def ask(question: str) -> str:
-    """Raises as :func:`confirm`."""
-    with _interruptible():
+def ask(question: str, option: str) -> str:
+    """Raises ``KeyboardInterrupt`` and ``InvalidState`` as :func:`confirm`. ``option``: what says it beforehand."""
+    with _needing_an_answer(f"say it with {option}"), _interruptible():
         return str(typer.prompt(question, err=True))
+
+
+@contextmanager
+def _needing_an_answer(remedy: str) -> Iterator[None]:
+    from vault.errors import InvalidState
+
+    try:
+        yield
+    except typer.Abort:
+        print(file=sys.stderr)  # the question stands in the line
+        raise InvalidState("nobody answered the question; nothing was changed", remedy=remedy) from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from console import cmd_machines
 from console.exits import Exit
+from console.machine_status import JobLine
 from console.machines import Machines
 from console.main import app
 from vault.lifecycle import JobKind
@@ -35,6 +36,12 @@ class Engine:
 
     async def machine_status(self, machine: str) -> None:
         return None
+
+    async def why_not_protected(self, machine: str) -> str:
+        return ""
+
+    async def jobs(self, machine: str | None, plan: str | None, limit: int) -> list[JobLine]:
+        return []
 
     async def request(self, machine: str, kind: JobKind, **options: bool) -> str:
         self.asked.append((machine, kind, options))
@@ -70,6 +77,29 @@ def test_one_out_of_the_inventory_is_confirmed_as_such_and_disabled(engine: Engi
 
     assert leeward("disable", "old", answer="n\n").exit_code != Exit.OK
     assert len(engine.asked) == 1
+
+
+def test_without_anybody_to_ask_it_is_refused(engine: Engine) -> None:
+    """It ended with 1, *the operation failed*, and said *Aborted*."""
+    refused = leeward("disable", "db")
+    assert (refused.exit_code, refused.stderr.splitlines()[-1]) == (
+        Exit.REFUSED,
+        "error: nobody answered the question; nothing was changed — say yes beforehand with --yes",
+    )
+    assert engine.asked == []
+
+
+def test_jobs_of_what_nobody_knows_are_refused(engine: Engine) -> None:
+    of_nobody = leeward("jobs", "bd")
+    assert (of_nobody.exit_code, of_nobody.stderr) == (
+        Exit.REFUSED,
+        "error: machine 'bd' is not in the inventory — known machines: db\n",
+    )
+    of_no_plan = leeward("jobs", "--plan", "paymnets")
+    assert of_no_plan.exit_code == Exit.REFUSED
+    assert of_no_plan.stderr.startswith("error: no plan 'paymnets' — ")
+    assert (leeward("jobs", "db").exit_code, leeward("jobs", "db").stdout) == (Exit.OK, "no jobs\n")
+    assert leeward("jobs", "--plan", "payments").exit_code == Exit.OK
 
 
 def test_one_of_the_inventory_is_disabled_as_ever(engine: Engine) -> None:

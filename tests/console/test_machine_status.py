@@ -274,6 +274,7 @@ def test_the_details_tell_the_point_that_was_used_and_what_it_lacks(
     told = {"failed_over_to": point, "jobs": [failover]}
     _show_details(Output(), over.model_copy(update={"state": over.state.model_copy(update=told)}))
     shown = capsys.readouterr().out
+    assert f"{failover.id}  completed  " in shown  # as `leeward jobs` calls it
     assert "newest recovery point" not in shown
     assert f"not replicating: recovered at recovery from p7, {point.time:%Y-%m-%d %H:%M:%S}Z, crash" in shown
     assert says.replace("90 s", "1 min 30 s") in shown

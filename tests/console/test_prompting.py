@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from console import prompting
+from vault.errors import InvalidState
 
 pytestmark = pytest.mark.unit
 
@@ -44,6 +45,24 @@ def test_a_yes_goes_on_and_a_no_does_not(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(typer.Abort):
         asyncio.run(question())
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("asking", "remedy"),
+    [
+        (lambda: prompting.confirm("Go on?"), "say yes beforehand with --yes"),
+        (lambda: prompting.ask("Why", "--note"), "say it with --note"),
+    ],
+)
+def test_a_question_that_nobody_can_answer_is_a_refusal(
+    asking: Callable[[], object], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: str = "") -> str:
+        raise EOFError
+
+    monkeypatch.setattr(f"{typer.confirm.__module__}.visible_prompt_func", closed)
+    with pytest.raises(InvalidState, match=f"nobody answered the question; nothing was changed — {remedy}"):
+        asking()
 
 
 def test_ctrl_c_at_a_question_ends_the_command_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 from house import PATIENCE_S, House, open_house
+from lab_support import make_inventory
 from temporalio.client import WorkflowUpdateFailedError
 
+from console.client import Leeward
 from vault.domain import Finding, ReplicaSpace, Severity
 from vault.errors import AuthenticationRefused, InvalidState, ResynchronizationRequired, Unreachable
 from vault.lifecycle import JobKind, Phase
@@ -42,6 +45,39 @@ async def test_one_request_leads_to_a_protected_machine(house: House) -> None:
     assert house.world.names()[:5] == ["check_source", "check_target", "enable", "copy_initial", "finalize"]
     assert state.health.level == "ok"
     assert state.last_point is not None
+
+
+async def test_why_protecting_failed_is_told_after_the_machine_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --detach nobody was there to hear it, and only the job's workflow in Temporal knew."""
+    async with open_house(monkeypatch, real_server=True) as house:
+        leeward = Leeward(house.client, make_inventory(), house.timings)
+        assert await leeward.why_not_protected("db") == ""
+        house.world.script("check_source", "db", REFUSED)
+        why = "site primary: login refused — renew the password"
+        machine = await house.machine("db")
+        await house.ask("db", JobKind.ENABLE)
+        await asyncio.wait_for(machine.result(), PATIENCE_S)
+        assert await leeward.machine_status("db") is None
+        assert await leeward.why_not_protected("db") == f"EnableProtection failed: {why}"
+
+        async def listed() -> bool:
+            return [(job.status, job.message) for job in await leeward.jobs("db")] == [("failed", why)]
+
+        await house.until(listed, "visibility has the job")
+        assert await leeward.jobs("d'b", "a\\") == []  # whatever is typed, it is a name and no query
+        await house.machine("db")
+        await house.ask("db", JobKind.ENABLE, id="again")
+        await house.phase("db", Phase.PROTECTED)
+        assert await leeward.why_not_protected("db") == ""
+        await house.until(all_told_nothing(leeward), "the jobs that went well have nothing to tell")
+
+
+def all_told_nothing(leeward: Leeward) -> Callable[[], Awaitable[bool]]:
+    async def told() -> bool:
+        jobs = await leeward.jobs("db")
+        return {job.message for job in jobs if job.status == "completed"} == {""}
+
+    return told
 
 
 async def test_a_failed_check_refuses_protection_and_changes_nothing(house: House) -> None:
