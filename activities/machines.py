@@ -23,12 +23,12 @@ class MachineActivities:
     def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
         self._adapters = adapters
         self._runner = runner
-        self._run = runner.run
+        self._change = runner.change
 
     @activity.defn(name=contracts.SHUT_DOWN.name)
     async def shut_down(self, given: ShutDown) -> PowerSeen:
         fabric = self._adapters.hypervisor(given.site)
-        power = await self._run(lambda run: fabric.shut_down(given.machine, given.timeout_s, run.beat))
+        power = await self._change(lambda run: fabric.shut_down(given.machine, given.timeout_s, run.beat))
         return PowerSeen(power=power)
 
     @activity.defn(name=contracts.START_MACHINE.name)
@@ -42,7 +42,7 @@ class MachineActivities:
             except Unreachable as silent:
                 raise DoesNotAnswer(silent.what, where=silent.where, remedy=silent.remedy) from silent
 
-        return await self._run(call)
+        return await self._change(call)
 
     @activity.defn(name=contracts.WATCH_OLD_COPY.name)
     async def watch_old_copy(self, given: WatchOldCopy) -> OldCopyWatched:
@@ -56,19 +56,20 @@ class MachineActivities:
         clock = asyncio.get_running_loop().time
         end = clock() + given.run_for_s
         while True:
-            was_running, sentence = await self._run(lambda _: _kept_off(fabric, given.machine))
+            was_running, sentence = await self._change(lambda running: _kept_off(fabric, given.machine, running))
             if was_running or clock() >= end:
                 return OldCopyWatched(stopped=sentence if was_running else None)
             await self._runner.pause(given.every_s, Progress(doing=sentence))
 
 
-def _kept_off(fabric: Hypervisor, machine: str) -> tuple[bool, str]:
+def _kept_off(fabric: Hypervisor, machine: str, running: Running) -> tuple[bool, str]:
     """Whether the old copy ran and was powered off, and the sentence for it."""
     where = f"the old copy of {machine} at {fabric.site}"
     try:
         found = fabric.describe(machine)
         if found.power is PowerState.OFF:
             return False, f"{where} is off"
+        running.check()  # after a failback it runs there rightly
         fabric.power_off(machine)
         if fabric.describe(machine).power is not PowerState.OFF:
             raise InvalidState(

@@ -79,6 +79,7 @@ class ProtectionActivities:
         self._now = clock
         self._turns = Turns()
         self._run = runner.run
+        self._change = runner.change
 
     @activity.defn(name=contracts.CHECK_READINESS.name)
     async def check_readiness(self, given: ReadinessQuestion) -> Findings:
@@ -127,12 +128,12 @@ class ProtectionActivities:
                 f"what replicates '{given.relationship.machine}' cannot begin with a machine that exists",
                 remedy="choose another 'method' of 'initial_replication' in its policy",
             )
-        await self._run(lambda _: provider.adopt_replica(given.relationship))
+        await self._change(lambda _: provider.adopt_replica(given.relationship))
         return Done()
 
     @activity.defn(name=contracts.ENABLE.name)
     async def enable_replication(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).enable(given.relationship))
+        await self._change(lambda _: self._adapters.provider(given.relationship).enable(given.relationship))
         return Done()
 
     @activity.defn(name=contracts.AWAIT_SEED.name)
@@ -147,12 +148,12 @@ class ProtectionActivities:
     async def copy_initial(self, given: OfRelationship) -> PointMade:
         provider = self._adapters.provider(given.relationship)
         sent = _Sent()
-        point = await self._run(lambda run: provider.copy_initial(given.relationship, sent.counting(run)))
+        point = await self._change(lambda run: provider.copy_initial(given.relationship, sent.counting(run)))
         return PointMade(point=point, bytes_sent=sent.bytes)
 
     @activity.defn(name=contracts.FINALIZE.name)
     async def finalize_replication(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).finalize(given.relationship))
+        await self._change(lambda _: self._adapters.provider(given.relationship).finalize(given.relationship))
         return Done()
 
     @activity.defn(name=contracts.REPLICATE_DELTAS.name)
@@ -266,7 +267,7 @@ class ProtectionActivities:
     async def resynchronize(self, given: OfRelationship) -> PointMade:
         provider = self._adapters.provider(given.relationship)
         sent = _Sent()
-        point = await self._run(lambda run: provider.resynchronize(given.relationship, sent.counting(run)))
+        point = await self._change(lambda run: provider.resynchronize(given.relationship, sent.counting(run)))
         return PointMade(point=point, bytes_sent=sent.bytes)
 
     @activity.defn(name=contracts.SEND_LAST_CHANGES.name)
@@ -274,7 +275,7 @@ class ProtectionActivities:
         provider = self._adapters.provider(given.relationship)
         sent = _Sent()
         self._turns.make_way(given.relationship.machine)
-        point = await self._run(
+        point = await self._change(
             lambda run: when_free(run, lambda: provider.send_last_changes(given.relationship, sent.counting(run)))
         )
         return PointMade(point=point, bytes_sent=sent.bytes)
@@ -300,41 +301,41 @@ class ProtectionActivities:
             make = partial(provider.fail_over, given.relationship, given.choice, running.report)
             return when_there_is_room(make, fabric, given.leaving, running)
 
-        made = await self._run(call)
+        made = await self._change(call)
         return made.model_copy(update={"committed": provider.capabilities.commits_by_itself})
 
     @activity.defn(name=contracts.CANCEL_FAILOVER.name)
     async def cancel_failover(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).cancel_failover(given.relationship))
+        await self._change(lambda _: self._adapters.provider(given.relationship).cancel_failover(given.relationship))
         return Done()
 
     @activity.defn(name=contracts.COMMIT.name)
     async def commit(self, given: CommitPoint) -> Done:
         provider = self._adapters.provider(given.relationship)
-        await self._run(lambda _: provider.commit(given.relationship, given.point_id))
+        await self._change(lambda _: provider.commit(given.relationship, given.point_id))
         return Done()
 
     @activity.defn(name=contracts.PREPARE_REVERSE.name)
     async def prepare_reverse(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).prepare_reverse(given.relationship))
+        await self._change(lambda _: self._adapters.provider(given.relationship).prepare_reverse(given.relationship))
         return Done()
 
     @activity.defn(name=contracts.RETIRE_REPLICA.name)
     async def retire_replica(self, given: OfRelationship) -> Done:
-        await self._run(lambda _: self._adapters.provider(given.relationship).retire_replica(given.relationship))
+        await self._change(lambda _: self._adapters.provider(given.relationship).retire_replica(given.relationship))
         return Done()
 
     @activity.defn(name=contracts.DISABLE_SOURCE.name)
     async def disable_source(self, given: OfRelationship) -> Ended:
         relationship, site = given.relationship, given.relationship.source_site
         provider = self._adapters.provider_to_end(relationship, site)
-        return Ended(left=await self._run(lambda _: provider.disable_source(relationship)))
+        return Ended(left=await self._change(lambda _: provider.disable_source(relationship)))
 
     @activity.defn(name=contracts.DISABLE_TARGET.name)
     async def disable_target(self, given: OfRelationship) -> Ended:
         relationship, site = given.relationship, given.relationship.target_site
         provider = self._adapters.provider_to_end(relationship, site)
-        return Ended(left=await self._run(lambda _: provider.disable_target(relationship)))
+        return Ended(left=await self._change(lambda _: provider.disable_target(relationship)))
 
 
 def _stopped(reason: Literal["time-is-up", "asked"], pulse: ReplicationPulse) -> ReplicationStopped:

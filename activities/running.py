@@ -23,6 +23,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.contracts import WORKER_LEAVING, ReplicationPulse
 from activities.failures import Unexpected, as_failure, as_leeward_error
+from activities.standing import Asking, Standing, asking_temporal
 from vault.domain import Progress, Value
 
 Result = TypeVar("Result")
@@ -40,8 +41,10 @@ class Stopped(BaseException):
 class Running:
     """Handed to the blocking call: how it reports, waits and learns that it should stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, standing: Standing | None = None) -> None:
+        """``standing``: set for a call that must not go on once Temporal gave this try up."""
         self._stop = threading.Event()
+        self._standing = standing
         self.pulse: Value | None = None
         self.healthy_at_attempt = 1
         """The attempt in which the call last succeeded at something: failures in a row are counted from there."""
@@ -49,9 +52,13 @@ class Running:
     def stop(self) -> None:
         self._stop.set()
 
+    @property
+    def is_told_to_stop(self) -> bool:
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Raises ``Stopped`` when the call should end."""
-        if self._stop.is_set():
+        if self._stop.is_set() or not (self._standing is None or self._standing.holds(self.pulse, self._stop)):
             raise Stopped
 
     def report(self, progress: Progress) -> None:
@@ -82,11 +89,21 @@ class _Halted:
 
 
 class BlockingRunner:
-    """Runs blocking calls for one worker process."""
+    """Runs blocking calls for one worker process.
 
-    def __init__(self, threads: Executor, time_scale: float = 1.0) -> None:
+    Args:
+        asking: how :meth:`change` asks Temporal whether it counts on a try.
+    """
+
+    def __init__(self, threads: Executor, time_scale: float = 1.0, asking: Asking = asking_temporal) -> None:
         self._threads = threads
+        self._asking = asking
         self.time_scale = time_scale
+
+    async def change(self, call: Callable[[Running], Result]) -> Result:
+        """As :meth:`run`, for what changes something at a site: begun, and continued at each report, only while
+        Temporal counts on this try. A late one would undo what came after it."""
+        return await self._run(call, Running(Standing(self._asking())))
 
     async def run(self, call: Callable[[Running], Result], *, healthy_at_attempt: int = 1) -> Result:
         """Run ``call`` in a thread under the current activity.
@@ -100,6 +117,9 @@ class BlockingRunner:
         """
         running = Running()
         running.healthy_at_attempt = healthy_at_attempt
+        return await self._run(call, running)
+
+    async def _run(self, call: Callable[[Running], Result], running: Running) -> Result:
         context = contextvars.copy_context()
         work = asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, _guarded, call, running))
         leaving = asyncio.create_task(activity.wait_for_worker_shutdown())
@@ -123,7 +143,7 @@ class BlockingRunner:
             return outcome.value
         if isinstance(outcome, _Failed):
             raise self._failure(outcome.error, running) from outcome.error
-        raise _worker_leaves()
+        raise _worker_leaves() if running.is_told_to_stop else _given_up()
 
     async def pause(self, seconds: float, pulse: Value, until: asyncio.Event | None = None) -> None:
         """Let time pass, at most until the event, with heartbeats and without a thread.
@@ -179,6 +199,10 @@ def _given_up_or(cancelled: asyncio.CancelledError) -> BaseException:
     why = activity.cancellation_details()
     if why is None or why.cancel_requested or not (why.timed_out or why.not_found):
         return cancelled
+    return _given_up()
+
+
+def _given_up() -> ApplicationError:
     return _goes_on_elsewhere("Temporal heard nothing of this try for too long; another one goes on")
 
 

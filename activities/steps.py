@@ -37,10 +37,11 @@ class StepActivities:
     def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
         self._programs = Programs(adapters)
         self._run = runner.run
+        self._change = runner.change
 
     @activity.defn(name=contracts.RUN_SCRIPT.name)
     async def run_script(self, given: RunScript) -> ScriptDone:
-        return await self._run(lambda running: self._script(given, running))
+        return await self._change(lambda running: self._script(given, running))
 
     @activity.defn(name=contracts.RUN_CHECK.name)
     async def run_check(self, given: RunCheck) -> CheckDone:
@@ -48,7 +49,7 @@ class StepActivities:
 
     @activity.defn(name=contracts.SEND_CALL.name)
     async def send_call(self, given: SendCall) -> CallDone:
-        return await self._run(lambda running: send_call(given, running))
+        return await self._change(lambda running: send_call(given, running))
 
     @activity.defn(name=contracts.RENDER_INSTRUCTIONS.name)
     async def render_instructions(self, given: RenderInstructions) -> Instructions:

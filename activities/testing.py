@@ -23,6 +23,7 @@ class TestingActivities:
     def __init__(self, adapters: Adapters, runner: BlockingRunner) -> None:
         self._adapters = adapters
         self._run = runner.run
+        self._change = runner.change
 
     @activity.defn(name=contracts.START_TEST.name)
     async def start_test(self, given: StartTest) -> RecoveredMachine:
@@ -31,7 +32,7 @@ class TestingActivities:
             provider = self._adapters.provider(relationship)
             return provider.start_test(relationship, given.choice, given.name, running.report)
 
-        return await self._run(call)
+        return await self._change(call)
 
     def _on_network_of_its_own(self, given: StartTest) -> Relationship:
         relationship = given.relationship
@@ -51,7 +52,7 @@ class TestingActivities:
                 fabric.leave_test_networks(given.run_id, given.name)
             return Done()
 
-        return await self._run(call)
+        return await self._change(call)
 
     @activity.defn(name=contracts.MEASURE_REPLICATION.name)
     async def measure_replication(self, given: ReplicationQuestion) -> ReplicationAnswer:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from lab_support import AWAY, no_report, running_lab
+from lab_support import AWAY, counted_on, no_report, running_lab
 from temporalio.testing import ActivityEnvironment
 
 from activities import protection
@@ -38,7 +38,7 @@ async def test_a_point_that_cannot_be_opened_is_found_before_a_recovery(tmp_path
         first = provider.copy_initial(relationship, no_report)
         lab.wait_for_a_further_transaction()
         provider.replicate_once(relationship, no_report, app_consistent=False)
-        activities = protection.ProtectionActivities(adapters, BlockingRunner(threads))
+        activities = protection.ProtectionActivities(adapters, BlockingRunner(threads, asking=counted_on))
 
         async def failures(choice: str, *, recovering: bool = True) -> list[str]:
             asked = {"site": AWAY, "side": "target", "relationships": [relationship], "point": choice}
@@ -74,7 +74,7 @@ async def test_what_a_check_had_no_time_to_read_is_told(tmp_path: Path, monkeypa
         provider.replicate_once(relationship, no_report, app_consistent=False)
         point = provider.recovery_points(relationship)[-1]
         asked = {"site": AWAY, "side": "target", "relationships": [relationship], "recovering": True}
-        check = protection.ProtectionActivities(adapters, BlockingRunner(threads)).check_readiness
+        check = protection.ProtectionActivities(adapters, BlockingRunner(threads, asking=counted_on)).check_readiness
         answer = await ActivityEnvironment().run(check, ReadinessQuestion.model_validate(asked | {"point": LATEST}))
         (told,) = [finding for finding in answer.findings if finding.subject == "recovery point of 'db'"]
         assert told.severity is Severity.PASS

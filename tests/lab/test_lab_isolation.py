@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lab_support import AWAY, make_inventory, no_beat, no_report, running_lab
+from lab_support import AWAY, counted_on, make_inventory, no_beat, no_report, running_lab
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts import EndTest, StartTest
@@ -32,7 +32,7 @@ async def test_two_runs_test_one_machine_at_once_on_networks_of_their_own(tmp_pa
         lab.up()
         provider.enable(relationship)
         provider.copy_initial(relationship, no_report)
-        testing, away = TestingActivities(adapters, BlockingRunner(threads)), lab.site(AWAY)
+        testing, away = TestingActivities(adapters, BlockingRunner(threads, asking=counted_on)), lab.site(AWAY)
         for run_id in ("run-1", "run-2"):
             name = f"db-{run_id}"
             made = await env.run(
@@ -63,7 +63,7 @@ async def test_a_copy_that_fails_takes_its_network_along_unless_another_one_join
     relationship = inventory.relationship("db")
     with running_lab(tmp_path / "lab", inventory) as lab, ThreadPoolExecutor(2) as threads:
         away = lab.site(AWAY)
-        testing = TestingActivities(adapters, BlockingRunner(threads))
+        testing = TestingActivities(adapters, BlockingRunner(threads, asking=counted_on))
         network = away.make_test_network(relationship.test_network, "run-1", "web-run-1")
         unseeded = StartTest(relationship=relationship, choice=LATEST, name="db-run-1", run_id="run-1")
         with pytest.raises(Exception, match="no replica"):

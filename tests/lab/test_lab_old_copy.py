@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab_support import HOME, make_inventory, no_beat, running_lab
+from lab_support import HOME, counted_on, make_inventory, no_beat, running_lab
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts import WatchOldCopy
@@ -26,7 +26,7 @@ async def test_a_host_that_comes_back_with_its_guest_has_it_powered_off(tmp_path
     with running_lab(tmp_path / "lab", inventory) as lab, ThreadPoolExecutor(2) as threads:
         lab.up()
         SiteFaults(lab.root, HOME).set(Fault.HOST_DEAD)
-        activities = MachineActivities(Adapters(inventory, tmp_path), BlockingRunner(threads))
+        activities = MachineActivities(Adapters(inventory, tmp_path), BlockingRunner(threads, asking=counted_on))
         env = ActivityEnvironment()
         silent = asyncio.Event()
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab_support import AWAY, Lab, make_inventory, no_beat, no_report, running_lab
+from lab_support import AWAY, Lab, counted_on, make_inventory, no_beat, no_report, running_lab
 from temporalio.testing import ActivityEnvironment
 
 from activities.contracts import FailOver, ReadinessQuestion
@@ -50,7 +50,7 @@ async def test_a_failover_counts_and_gets_the_room_of_the_copies_that_it_removes
     with running_lab(tmp_path / "lab") as lab, ThreadPoolExecutor(2) as threads:
         adapters, env = full_of_copies(lab, tmp_path), ActivityEnvironment()
         relationship = lab.inventory.relationship("db")
-        protection = ProtectionActivities(adapters, BlockingRunner(threads))
+        protection = ProtectionActivities(adapters, BlockingRunner(threads, asking=counted_on))
         question = ReadinessQuestion(site=AWAY, side="target", relationships=[relationship])
         severity, what = room((await env.run(protection.check_readiness, question)).findings)
         assert severity is Severity.FAIL
@@ -78,7 +78,7 @@ async def test_what_does_not_fit_without_the_copies_is_refused_at_once(tmp_path:
     with running_lab(tmp_path / "lab") as lab, ThreadPoolExecutor(2) as threads:
         adapters = full_of_copies(lab, tmp_path)
         relationship = lab.inventory.relationship("db")
-        protection = ProtectionActivities(adapters, BlockingRunner(threads))
+        protection = ProtectionActivities(adapters, BlockingRunner(threads, asking=counted_on))
         began = time.monotonic()
         with pytest.raises(Exception, match="do not fit") as refusal:
             await ActivityEnvironment().run(
