@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from vault.errors import AuthorizationRefused
+from vault.errors import AuthorizationRefused, BadInput
 from vault.validation import did_you_mean
 from vault.yamlsource import MAX_NODES, Node, YamlSource, read_yaml
 
@@ -31,14 +31,17 @@ _VARIABLES = ("variables", "variables_for")
 _KNOWN = sorted({"groups", "steps", *_VARIABLES, *_OF_ITS_OWN_RUN})
 
 
-def with_included(source: YamlSource) -> YamlSource:
+def with_included(source: YamlSource) -> tuple[YamlSource, list[BadInput]]:
     """The file with everything that it includes in its place; the file itself when it includes nothing.
 
+    Beside it what cannot be included, and stands nowhere then: a file that is missing, includes itself, or has nothing
+    to take, with the place of the include; and one that is not readable as YAML, with the place in that file.
+
     Raises:
-        BadInput: an included file is missing, includes itself, or has nothing to take; with the place of the include.
-            Also when an included file is not readable as YAML, with the place in that file.
+        BadInput: with its includes the plan is too large.
     """
-    return _Expansion(source).expanded()
+    expansion = _Expansion(source)
+    return expansion.expanded(), expansion.faults
 
 
 def reviewed_text(source: YamlSource) -> bytes:
@@ -79,6 +82,7 @@ class _Expansion:
         self._files: dict[str, YamlSource] = {}
         self._variables: dict[str, Node] = {}
         self._left = MAX_NODES
+        self.faults: list[BadInput] = []
         self._real_path = functools.cache(os.path.realpath)
 
     def expanded(self) -> YamlSource:
@@ -90,7 +94,7 @@ class _Expansion:
         if "groups" in children:
             children["groups"] = self._list(children["groups"], "groups", self._plan, chain)
         children |= {key: self._list(children[key], "steps", self._plan, chain) for key in _step_lists(children)}
-        if not self._files:
+        if not self._files and not self.faults:
             return self._plan
         for key, node in self._variables.items():
             children[key] = _overlaid(node, children.get(key))
@@ -110,7 +114,7 @@ class _Expansion:
         if self._left < 0:
             raise file.error_at(node, f"with its includes the plan has more than {MAX_NODES} values", "split it")
         if isinstance(node.data, dict) and "include" in node.data:
-            yield from self._included(node, kind, file, chain)
+            yield from self._included_or_told(node, kind, file, chain)
             return
         inner = self._steps_inside(node, file, chain)
         yield inner if file is self._plan else replace(inner, source=file)
@@ -128,6 +132,15 @@ class _Expansion:
             data = [entry.data for entry in entries.values()]
             children["machines"] = replace(machines, data=data, children=entries)
         return _mapping(node, children)
+
+    def _included_or_told(self, node: Node, kind: Taken, file: YamlSource, chain: list[str]) -> list[Node]:
+        try:
+            return list(self._included(node, kind, file, chain))
+        except BadInput as error:
+            if self._left < 0:
+                raise
+            self.faults.append(error)
+            return []
 
     def _included(self, node: Node, kind: Taken, file: YamlSource, chain: list[str]) -> Iterator[Node]:
         part, real = self._read(node, file, chain)

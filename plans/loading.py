@@ -10,10 +10,11 @@ from plans.checking import PlanChecks
 from plans.including import with_included
 from plans.model import Plan
 from plans.people import with_people
-from vault.errors import BadInput
+from plans.pruning import rest_of
+from vault.errors import BadInput, InputErrors
 from vault.inventory import Inventory
 from vault.names import unknown
-from vault.validation import MAX_ERRORS, Loaded, in_order_of_the_file, validate_beside
+from vault.validation import MAX_ERRORS, Loaded, in_order_of_the_file, validate
 from vault.yamlsource import YamlSource, read_yaml
 
 MAX_STEPS = 1_000
@@ -32,15 +33,40 @@ def load_plan(path: Path, inventory: Inventory) -> Plan:
 
 def load_plan_source(path: Path, inventory: Inventory) -> Loaded[Plan]:
     """As :func:`load_plan`, with the positions of everything in the file and in those that it includes."""
-    source = with_included(read_yaml(path))
-    strangers = list(islice(_unknown_machines(source, inventory), MAX_ERRORS))
-    loaded = validate_beside(source, Plan, strangers)
-    _refuse_too_large(loaded)
-    errors = [*strangers, *islice(PlanChecks(loaded.model, loaded.source, inventory).all(), MAX_ERRORS)]
-    if errors:
-        raise in_order_of_the_file(errors)
+    source, faults = with_included(read_yaml(path))
+    if faults and not _has_groups(source):  # they were to come from what cannot be included
+        raise in_order_of_the_file(faults)
+    found = [*faults, *islice(_unknown_machines(source, inventory), MAX_ERRORS)]
+    try:
+        loaded = validate(source, Plan)
+    except InputErrors as error:
+        rest = _mistakes_of_the_rest(source, inventory, is_whole=not faults)
+        raise in_order_of_the_file([*error.errors, *found, *rest]) from None
+    too_large = _too_large(loaded.model)
+    if too_large is not None:
+        raise source.error((), too_large, remedy="split the plan")
+    found += _mistakes(PlanChecks(loaded.model, source, inventory, all_machines=not faults, all_variables=not faults))
+    if found:
+        raise in_order_of_the_file(found)
     groups = inventory.access.groups if inventory.access is not None else {}
     return Loaded(with_people(loaded.model, groups), loaded.source)
+
+
+def _has_groups(source: YamlSource) -> bool:
+    return not isinstance(source.data, dict) or source.data.get("groups") != []
+
+
+def _mistakes_of_the_rest(source: YamlSource, inventory: Inventory, *, is_whole: bool) -> list[BadInput]:
+    """What else is wrong with a file of which something is not a plan's."""
+    rest = rest_of(source)
+    if rest is None or _too_large(rest.plan) is not None:
+        return []
+    machines, variables = is_whole and rest.has_all_machines, is_whole and rest.has_all_variables
+    return _mistakes(PlanChecks(rest.plan, rest.source, inventory, all_machines=machines, all_variables=variables))
+
+
+def _mistakes(checks: PlanChecks) -> list[BadInput]:
+    return list(islice(checks.all(), MAX_ERRORS))
 
 
 def _unknown_machines(source: YamlSource, inventory: Inventory) -> Iterator[BadInput]:
@@ -54,9 +80,9 @@ def _unknown_machines(source: YamlSource, inventory: Inventory) -> Iterator[BadI
             yield from unknown(source, place, "machine", name, inventory.machines)
 
 
-def _refuse_too_large(loaded: Loaded[Plan]) -> None:
-    plan = loaded.model
+def _too_large(plan: Plan) -> str | None:
     steps = sum(1 for _ in plan.steps)
     for count, limit, what in ((steps, MAX_STEPS, "steps"), (len(plan.machines), MAX_MACHINES, "machines")):
         if count > limit:
-            raise loaded.source.error((), f"the plan has {count} {what}, more than {limit}", remedy="split the plan")
+            return f"the plan has {count} {what}, more than {limit}"
+    return None

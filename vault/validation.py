@@ -210,6 +210,10 @@ _PATTERNS = {
     r"^https://[^/?#\s]+/?$": ("is not a service's address", "write it as 'https://HOST:PORT'"),
     r"^https://[^/?#\s]+(/[^?#\s]*)?$": ("is not an account's address", "write it as 'https://HOST', without a '?'"),
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$": _NAME,
+    r"^[A-Za-z_][A-Za-z0-9_]{0,62}$": (
+        "is not a variable's name",
+        "use letters, digits and '_', not beginning with a digit, at most 63 characters",
+    ),
     r"^[a-z0-9-]+$": ("is not a valid name", "use small letters, digits and '-'"),
     r"^[^@*\s].*$": ("is nobody's name", "a group names people: no other group, and no '*'"),
     r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$": ("is not a header's name", "use letters, digits and '-'"),

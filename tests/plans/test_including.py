@@ -218,3 +218,29 @@ def test_the_command_line_says_where_a_group_came_from(folder: Path) -> None:
     )
     assert shown.exit_code == 0, shown.output
     assert "database  from common/database.yaml" in shown.output
+
+
+def test_what_cannot_be_included_hides_no_other_mistake(tmp_path: Path, inventory: Inventory) -> None:
+    (tmp_path / "broken.yaml").write_text("groups: [\n")
+    (tmp_path / "p.yaml").write_text(
+        "plan: p\n"
+        "before:\n"
+        "  - include: nowhere.yaml\n"
+        "  - manual: Look\n"
+        "    timeuot: 5s\n"
+        "groups:\n"
+        "  - include: broken.yaml\n"
+        "  - {name: a, machines: [web]}\n"
+        "  - name: a\n"
+        "    machines: [payment-db]\n"
+        "    before: [{check: It answers, tcp: payment-app-1}]\n"  # which the broken file may recover
+    )
+    with pytest.raises(InputErrors) as caught:
+        load_plan(tmp_path / "p.yaml", inventory)
+    told = [str(one).removeprefix(f"{tmp_path}/") for one in caught.value.errors]
+    assert [one.split(":")[0:2] for one in told] == [
+        ["p.yaml", "3"],
+        ["p.yaml", "5"],
+        ["p.yaml", "9"],
+        ["broken.yaml", "2"],
+    ]

@@ -293,3 +293,71 @@ def test_too_many_steps_and_complaints_are_bounded(tmp_path: Path, inventory: In
         load(tmp_path, inventory, SMALL + "    after:\n" + steps)
     machines = ", ".join(f"m{n}" for n in range(3000))
     assert len(complaints(tmp_path, inventory, SMALL + f"  - {{name: x, machines: [{machines}]}}\n")) == 100
+
+
+TWO_ROUNDS = """\
+plan: small
+on_failure: wiat
+groups:
+  - name: database
+    machines:
+      - machine: payment-db
+        priorty: 1
+        depends_on: [payment-app-1]
+    after:
+      - script: Tell it
+        on: web
+        run: echo "{{ servcie }}"
+      - script: Tell it
+        run: echo well
+        timeuot: 5s
+  - name: database
+    machines: [web]
+    before:
+      - manual: Look
+        instructions: Look at {{ machines.payment_db.address }}
+        runs: [plannned]
+      - manual: Look
+        instructions: "{{ oops"
+"""
+
+
+def test_what_keeps_a_file_from_being_a_plan_hides_no_other_mistake(tmp_path: Path, inventory: Inventory) -> None:
+    told = [one.split(" — ")[0] for one in complaints(tmp_path, inventory, TWO_ROUNDS)]
+    assert [(int(one.split(":")[1]), one.split(": ", 1)[1]) for one in told] == [
+        (2, "'wiat' is not allowed for 'on_failure'"),
+        (7, "unknown key 'priorty'"),
+        (8, "'payment-app-1' is not a machine of the group 'database'"),
+        (11, "machine 'web' is not recovered yet when this step runs"),
+        (12, "unknown variable 'servcie' (in a run of type test)"),
+        (15, "unknown key 'timeuot'"),
+        (16, "group 'database' is there twice, first in line 4"),
+        (21, "'plannned' is not allowed for entry 1 of 'runs'"),
+        (
+            23,
+            "the template is not sound: unexpected end of template, expected 'end of print statement'. "
+            "(in a run of type test)",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("variables:", "varaibles:", "unknown key 'varaibles'"),  # the templates would lack them all
+        ("  service: payments.example.com", "  serv ice: payments.example.com", "'serv ice' is not a variable's name"),
+        ("- machine: payment-db", "- machien: payment-db", "unknown key 'machien'"),  # checks name it
+        ("  - name: application\n", "  - name: an application\n", "'name': 'an application' is not a valid name"),
+        ("  - name: web\n    machines:\n      - web", "  - name: web\n    machines: web", "'machines' must be a list"),
+        ("plan: payments", "plan: the payments", "'plan': 'the payments' is not a valid name"),
+        ("plan: payments", "name: the payments", "'name': 'the payments' is not a valid name"),
+        ("groups:", "gruops:", "unknown key 'gruops'"),
+    ],
+)
+def test_what_follows_from_a_mistake_is_not_told_as_another_one(
+    tmp_path: Path, inventory: Inventory, example_text: str, old: str, new: str, told: str
+) -> None:
+    assert old in example_text
+    said = complaints(tmp_path, inventory, example_text.replace(old, new, 1))
+    assert any(told in one for one in said)
+    assert all(" is missing" in one or told in one for one in said), said
