@@ -1,4 +1,4 @@
-"""What is left of a plan without its parts that are no plan's, so that the mistakes of the rest are told beside theirs."""
+"""What is left of a plan without its parts that are no plan's: the mistakes of the rest are told beside theirs."""
 
 from __future__ import annotations
 
