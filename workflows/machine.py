@@ -19,6 +19,7 @@ from activities.contracts import OfRelationship, PointList, site_queue
 from vault.access import Action
 from vault.lifecycle import BESIDE_REPLICATION, IDLE, LIFECYCLE, JobKind, Phase, refusal, refusal_of_target
 from workflows.attributes import attributes
+from workflows.beside import begin_beside
 from workflows.calls import call, invalid_state, reason
 from workflows.claim_model import ClaimAnswer
 from workflows.claiming import GroupClaim
@@ -226,8 +227,8 @@ class MachineWorkflow:
     @workflow.run
     async def run(self, _: MachineState) -> None:
         self._book.show()
-        test_lane = asyncio.create_task(self._tests.run())
-        watching = asyncio.create_task(self._old_copy.run())
+        test_lane = begin_beside(self._tests.run())
+        watching = begin_beside(self._old_copy.run())
         while not self._is_over():
             await self._steady.let_end()
             if self._waiting is not None:

@@ -16,6 +16,7 @@ from activities.contracts import Done, OfRelationship, Replicate, ReplicationSto
 from vault.domain import RecoveryPoint, Relationship
 from vault.inventory import Policy
 from vault.lifecycle import Phase
+from workflows.beside import begin_beside
 from workflows.calls import is_cancellation, last_point_in, reason
 from workflows.machine_book import MachineBook
 from workflows.model import Health, Timings
@@ -81,7 +82,7 @@ class SteadyState:
                 self._ending = turn
                 return
             if workflow.patched(MAKES_WAY_AT_ONCE):
-                self._asking = asyncio.create_task(self._ask_to_make_way(relationship))
+                self._asking = begin_beside(self._ask_to_make_way(relationship))
         await self._end_of(turn)
 
     async def _ask_to_make_way(self, relationship: Relationship) -> None:

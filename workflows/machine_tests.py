@@ -9,6 +9,7 @@ from typing import Any
 from temporalio import workflow
 
 from vault.lifecycle import BESIDE_REPLICATION, JobKind
+from workflows.beside import begin_beside
 from workflows.machine_book import MachineBook
 from workflows.model import CopyName, JobRequest, JobResult, TestCopy
 from workflows.testing import test_machine_name
@@ -63,7 +64,7 @@ class TestLane:
             self._go(self._do(self._waiting.pop(0)))
 
     def _go(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = begin_beside(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

@@ -16,6 +16,7 @@ from temporalio.exceptions import FailureError
 from plans.leaving_out import machine_of
 from plans.model import PlanMachine
 from plans.steps import OnFailure, Step
+from workflows.beside import begin_beside
 from workflows.cancelling import cancel_and_wait
 from workflows.ids import plan_id
 from workflows.model import JobEvent, StageInput, StageResult, StageRow, Steer
@@ -101,7 +102,7 @@ class PlanStage:
     async def run(self, given: StageInput) -> StageResult:
         progress = self._progress
         work = asyncio.create_task(self._work(given))
-        news = asyncio.create_task(self._send_news())
+        news = begin_beside(self._send_news())
         progress.changed.update(progress.rows)
         state = await self._state_after(work)
         progress.row = progress.row.model_copy(update={"state": state, "finished": workflow.now()})
