@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from plans.model import Plan
     from vault.inventory import Inventory
 
+SVG = ".svg"
+
 
 def register(plan: typer.Typer) -> None:
     plan.command("import")(import_)
@@ -96,6 +98,11 @@ def graph(
 
         if run_type is not None and run_type not in RUN_TYPES:
             raise BadInput(f"unknown run type '{run_type}'", where="--run", remedy=f"use one of {', '.join(RUN_TYPES)}")
+        if out is not None and out.suffix.lower() != SVG:
+            what = (
+                f"a picture is written as SVG, not as '{out.suffix}'" if out.suffix else "a picture is written as SVG"
+            )
+            raise BadInput(what, where=f"--out {out}", remedy=f"name it {out.with_suffix(SVG)}")
         picture = plan_graph(_plan(plan, vault, data), cast("RunType | None", run_type))
         if out is None:
             print(picture, end="")

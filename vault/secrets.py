@@ -32,7 +32,7 @@ def _from_environment(name: str) -> str:
         raise NotFound(
             "the environment variable is not set, or empty",
             where=f"env:{name}",
-            remedy="set it for the worker that uses the secret",
+            remedy="set it where the secret is used: in your shell before a command, in the environment of a worker",
         )
     return value
 
@@ -44,11 +44,15 @@ def _from_file(path: Path) -> str:
             raw = stream.read(MAX_SECRET_BYTES + 1)
     except PermissionError:
         raise AuthorizationRefused(
-            "the secret's file may not be read", where=where, remedy="let the worker's user read it"
+            "the secret's file may not be read",
+            where=where,
+            remedy="let the user read it who gives the command, or as whom the worker runs",
         ) from None
     except (OSError, ValueError):
         raise NotFound(
-            "the secret's file cannot be read", where=where, remedy="check the path on the worker's host"
+            "the secret's file cannot be read",
+            where=where,
+            remedy="check the path, on this host or where the worker runs",
         ) from None
     if len(raw) > MAX_SECRET_BYTES:
         raise BadInput(

@@ -8,6 +8,7 @@ import sys
 from temporalio.exceptions import ApplicationError
 
 from activities.failures import Unexpected
+from vault.errors import LeewardError
 from workers.temporal_errors import of_a_worker
 
 
@@ -15,6 +16,12 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("temporalio.activity").addFilter(_in_one_line)
     logging.getLogger("temporalio.worker._worker").addFilter(_without_what_temporal_said)
+
+
+def tell(error: LeewardError) -> None:
+    """Why a process ends, as commands say it: each line begins alike."""
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 
 from temporalio.service import RPCError
 
@@ -12,7 +11,7 @@ from vault.errors import LeewardError
 from vault.loading import load_inventory
 from workers.connection import connect, register_search_attributes
 from workers.leaving import leave
-from workers.logs import log_to_stderr
+from workers.logs import log_to_stderr, tell
 from workers.memory import keep_freed_memory
 from workers.settings import Settings, load_settings
 from workers.temporal_errors import of_a_worker
@@ -38,7 +37,7 @@ def serve(roles: list[Role], site: str | None, settings: Settings) -> int:
     try:
         asyncio.run(_serve(roles, site, settings))
     except LeewardError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return EXIT_UNREACHABLE if error.recoverable else EXIT_BAD_INPUT
     return 0
 

@@ -15,6 +15,7 @@ from replication.transport.server import MasterTarget, only_sites
 from vault.errors import BadInput, LeewardError
 from vault.inventory import Inventory
 from vault.loading import load_inventory
+from workers.logs import tell
 from workers.memory import keep_freed_memory
 from workers.settings import Settings, load_settings
 
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         serve(given.site, load_settings())
     except LeewardError as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return EXIT_UNREACHABLE if error.recoverable else EXIT_BAD_INPUT
     return 0
 

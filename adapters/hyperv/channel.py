@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapters.hyperv.connection import Authentication, HyperVHost
-from adapters.hyperv.errors import AGAIN, from_fault, without
+from adapters.hyperv.errors import AGAIN, TRIED_AGAIN, from_fault, without
 from vault.errors import (
     AuthenticationRefused,
     AuthorizationRefused,
@@ -142,7 +142,7 @@ class Channel:
                 raise Unreachable(
                     f"the operation has not ended after {timeout_s:.3g} s and was told to stop",
                     where=self.host.where,
-                    remedy="see what the host is busy with; the operation is repeated",
+                    remedy=f"see what the host is busy with; {TRIED_AGAIN}",
                 )
 
     def _clean_up(self, shell: str, running: str) -> None:

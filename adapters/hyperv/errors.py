@@ -36,7 +36,9 @@ RIGHTS = (
     "Administrators; on a cluster's nodes also Grant-ClusterAccess (docs/hyperv.md)"
 )
 QUOTA = "wait, or end other remote shells of this account, or raise the host's WinRM quota (winrm get winrm/config)"
-AGAIN = "check that the host is up and its WinRM service runs; the operation is repeated"
+TRIED_AGAIN = "leeward tries it again by itself"
+"""What a worker does; :mod:`adapters.hyperv.host_check` asks once."""
+AGAIN = f"check that the host is up and its WinRM service runs; {TRIED_AGAIN}"
 CHECK_PATH = "check the path, and that its drive is there"
 SPACE = "free space on the host's volume, or move the virtual machine's files"
 
@@ -61,7 +63,7 @@ FAULTS: dict[int, Meaning] = {
     0x000003E3: Meaning(Unreachable, AGAIN, WINERROR),
     0x000004C7: Meaning(Unreachable, AGAIN, WINERROR),
     0x80338029: Meaning(Unreachable, AGAIN, WSMERROR),
-    0x8033805B: Meaning(Unreachable, "the host ended the remote shell; the operation is repeated", WSMERROR),
+    0x8033805B: Meaning(Unreachable, f"the host ended the remote shell; {TRIED_AGAIN}", WSMERROR),
     0x803381C4: Meaning(Unreachable, AGAIN, WSMERROR),
     0x803381DE: Meaning(Unreachable, AGAIN, WSMERROR),
     0x803381AC: Meaning(
@@ -89,9 +91,9 @@ RESULTS: dict[int, Meaning] = {
     0x8007000E: Meaning(NoSpace, "free memory on the host", WINERROR),
     0x800705AA: Meaning(NoSpace, "free memory or other resources on the host", WINERROR),
     0x800705AF: Meaning(NoSpace, "free memory on the host, or let its page file grow", WINERROR),
-    0x80070020: Meaning(Busy, "another program has the file open; the operation is repeated", WINERROR),
-    0x80070021: Meaning(Busy, "another program has locked the file; the operation is repeated", WINERROR),
-    0x800700AA: Meaning(Busy, "the resource is in use; the operation is repeated", WINERROR),
+    0x80070020: Meaning(Busy, f"another program has the file open; {TRIED_AGAIN}", WINERROR),
+    0x80070021: Meaning(Busy, f"another program has locked the file; {TRIED_AGAIN}", WINERROR),
+    0x800700AA: Meaning(Busy, f"the resource is in use; {TRIED_AGAIN}", WINERROR),
     0x80070035: Meaning(Unreachable, "check the network path between the hosts", WINERROR),
     0x8007003B: Meaning(Unreachable, "check the network between the hosts", WINERROR),
     0x80070040: Meaning(Unreachable, "check the network between the hosts", WINERROR),
@@ -125,7 +127,7 @@ RETURN_VALUES: dict[int, Meaning] = {
     32770: Meaning(InvalidState, "the host's version or the virtual machine does not support it", WMI),
     32772: Meaning(Unreachable, AGAIN, WMI),
     32773: Meaning(BadInput, "check the request against docs/hyperv.md", WMI),
-    32774: Meaning(Busy, "another operation runs on the virtual machine; the operation is repeated", WMI),
+    32774: Meaning(Busy, f"another operation runs on the virtual machine; {TRIED_AGAIN}", WMI),
     32775: Meaning(InvalidState, "see the machine's replication state: leeward hyperv check, Get-VMReplication", WMI),
     32777: Meaning(Unreachable, AGAIN, WMI),
     32778: Meaning(NoSpace, "free memory on the host", WMI),
@@ -136,7 +138,7 @@ IDENTIFIERS: dict[str, Meaning] = {
     "AccessDenied": Meaning(AuthorizationRefused, RIGHTS, HYPERV),
     "ObjectNotFound": Meaning(NotFound, "check the name, and that the virtual machine is on this host", HYPERV),
     "InvalidState": Meaning(InvalidState, "see the machine's state: Get-VM, Get-VMReplication", HYPERV),
-    "ObjectInUse": Meaning(Busy, "another operation runs on it; the operation is repeated", HYPERV),
+    "ObjectInUse": Meaning(Busy, f"another operation runs on it; {TRIED_AGAIN}", HYPERV),
     "OutOfMemory": Meaning(NoSpace, "free memory on the host", HYPERV),
     "CommandNotFoundException": Meaning(
         InvalidState,
@@ -156,7 +158,7 @@ CATEGORIES: dict[str, Meaning] = {
     "SecurityError": Meaning(AuthorizationRefused, RIGHTS, POWERSHELL),
     "AuthenticationError": Meaning(AuthenticationRefused, "check user and password", POWERSHELL),
     "ObjectNotFound": Meaning(NotFound, "check the name", POWERSHELL),
-    "ResourceBusy": Meaning(Busy, "the operation is repeated", POWERSHELL),
+    "ResourceBusy": Meaning(Busy, TRIED_AGAIN, POWERSHELL),
     "ConnectionError": Meaning(Unreachable, AGAIN, POWERSHELL),
     "OperationTimeout": Meaning(Unreachable, AGAIN, POWERSHELL),
     "QuotaExceeded": Meaning(Busy, QUOTA, POWERSHELL),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from adapters.hyperv import certificates
+from adapters.hyperv.errors import TRIED_AGAIN
 from adapters.hyperv.facts import HostFacts, ReplicaServer
 from adapters.hyperv.operations import CHECK_HOST, Nothing
 from adapters.hyperv.session import HostSession
@@ -47,6 +48,7 @@ def check_host(session: HostSession) -> tuple[HostChecked, LeewardError | None]:
         facts = session.run(CHECK_HOST, Nothing(), timeout_s=CHECK_TIMEOUT_S)
     except LeewardError as error:
         refused = Finding.of_error("connection", error)
+        refused = refused.model_copy(update={"remedy": _of_who_asks_once(refused.remedy)})
         return HostChecked(host=host.where, findings=[refused]), error
     login = Finding(
         severity=Severity.PASS if host.verify else Severity.WARN,
@@ -56,6 +58,13 @@ def check_host(session: HostSession) -> tuple[HostChecked, LeewardError | None]:
         remedy="" if host.verify else "name the authority of its certificate with 'ca' instead of 'verify: false'",
     )
     return HostChecked(host=host.where, findings=[login, *judge(facts, datetime.now(UTC))], facts=facts), None
+
+
+def _of_who_asks_once(remedy: str) -> str:
+    """Nobody tries a check again but who gave the command."""
+    if remedy == TRIED_AGAIN:
+        return "wait a little, then check again"
+    return remedy.replace(TRIED_AGAIN, "then check again")
 
 
 def judge(facts: HostFacts, now: datetime) -> list[Finding]:

@@ -158,7 +158,7 @@ def test_a_worker_that_temporal_refuses(words: tuple[str, ...], at: str, monkeyp
     with temporal(monkeypatch, **{at: grpc.StatusCode.PERMISSION_DENIED}) as address:
         code, error = told(*words)
     assert code == Exit.BAD_INPUT
-    assert error.endswith(f"{address}: {REFUSED}\n")
+    assert error.endswith(f"error: {address}: {REFUSED}\n")
     assert "Traceback" not in error
 
 

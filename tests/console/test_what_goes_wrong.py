@@ -51,6 +51,19 @@ def test_a_folder_that_does_not_exist(lab: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("y.png", "a picture is written as SVG, not as '.png' — name it y.svg"), ("y", "a picture is written as SVG — ")],
+)
+def test_a_picture_of_another_kind(lab: Path, name: str, says: str) -> None:
+    """It wrote SVG into a .png, which no program shows."""
+    told = leeward("plan", "graph", "payments", "--out", name)
+    assert told.exit_code == Exit.BAD_INPUT
+    assert told.stderr.startswith(f"error: --out {name}: {says}")
+    assert not (lab / name).exists()
+    assert leeward("plan", "graph", "payments", "--out", "y.SVG").exit_code == Exit.OK
+
+
 def test_a_data_directory_that_is_a_file(lab: Path) -> None:
     told = leeward("up", "--data", "leeward.yaml")
     assert told.exit_code == Exit.BAD_INPUT

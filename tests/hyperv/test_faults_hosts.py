@@ -42,7 +42,7 @@ def test_a_host_that_restarts_while_it_sends_the_last_changes_is_asked_again(sma
     sending.join(20)
     (error,) = raised
     assert isinstance(error, Unreachable), error
-    assert "the operation is repeated" in error.remedy or "the operation is begun anew" in error.remedy
+    assert "leeward tries it again by itself" in error.remedy or "the operation is begun anew" in error.remedy
     assert (small.vm(HOST).mode, small.vm(HOST).state) == (Mode.PRIMARY, State.REPLICATING)
     assert small.east.describe("db").power is PowerState.OFF
     point = small.provider.send_last_changes(small.forward, quiet)

@@ -138,6 +138,8 @@ def test_the_exit_code_says_how_it_went(host: SimulatedHost, monkeypatch: pytest
     unreachable = check(host, "--host", "127.0.0.1:1")
     assert unreachable.exit_code == 4
     assert "Connection refused" in unreachable.stdout
+    assert "check that the host is up and its WinRM service runs; then check again" in unreachable.stdout
+    assert "by itself" not in unreachable.stdout  # a worker would try it again; this command does not
     assert "hv1.example.net answers" in unreachable.stdout
 
     monkeypatch.setenv("HOST_PASSWORD", "wrong")
