@@ -133,7 +133,10 @@ class UnplannedFailover:
         proven_off = await self._try_to_shut_down(given, story)
         sent = 0
         if proven_off and given.request.point == LATEST:
-            sent = await self._try_to_send_last_changes(given, story)
+            try:
+                sent = await self._try_to_send_last_changes(given, story)
+            except (FailureError, asyncio.CancelledError) as cancelled:
+                raise _source_stays_off(relationship, cancelled) from cancelled
         try:
             recovered = await _make_replica_machine(given, given.request.point)
         except (FailureError, asyncio.CancelledError) as error:
@@ -152,9 +155,12 @@ class UnplannedFailover:
         try:
             await shut_down(relationship.source_site, _as_long_as_asked(given), once=True)
         except FailureError as error:
-            if is_cancellation(error):
-                raise
             why = reason(error)
+            if is_cancellation(error):
+                raise invalid_state(
+                    f"{why} while '{relationship.machine}' was being shut down at {relationship.source_site}",
+                    "see whether it runs there, and start it if not; nothing was recovered",
+                ) from error
             if site_is_silent(error):
                 self._silent_site = relationship.source_site
             if not given.request.source_unreachable:

@@ -13,7 +13,7 @@ from activities.contracts import Findings, ReadinessQuestion, ShutDown, StartMac
 from vault.domain import LATEST, Answering, Finding, PowerState, RecoveredMachine, Relationship, Severity
 from vault.errors import InvalidState
 from vault.lifecycle import JobKind
-from workflows.calls import call, reason, refused
+from workflows.calls import call, is_cancellation, reason, refused
 from workflows.model import JobInput, JobResult, Timings
 
 GRACE = timedelta(minutes=1)
@@ -158,6 +158,8 @@ async def start(site: str, machine: str, given: JobInput) -> tuple[Answering | N
             counts_when_cancelled=True,
         )
     except ActivityError as error:
+        if is_cancellation(error):
+            return None, f"cancelled before '{machine}' answered at {site} — see whether it runs there"
         return None, reason(error)
     return answer, None
 
