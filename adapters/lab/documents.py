@@ -10,13 +10,16 @@ import fcntl
 import json
 import os
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vault.errors import Damaged, NotFound
+from vault.errors import Busy, Damaged, NotFound
+
+_LOOK_AGAIN_S = 0.005
 
 
 def _checksum(body: dict[str, Any]) -> str:
@@ -89,12 +92,29 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+class Held(NamedTuple):
+    patience_s: float
+    error: Busy
+
+
+def _wait(descriptor: int, held: Held) -> None:
+    end = time.monotonic() + held.patience_s
+    while not try_lock(descriptor):
+        if time.monotonic() > end:
+            raise held.error
+        time.sleep(_LOOK_AGAIN_S)
+
+
 @contextmanager
-def locked_file(path: Path) -> Iterator[int]:
-    """Hold the exclusive lock of ``path``; gives its descriptor."""
+def locked_file(path: Path, held: Held | None = None) -> Iterator[int]:
+    """Hold the exclusive lock of ``path``; gives its descriptor. ``held``: how long to wait for who holds it, and what
+    to raise then; None: for ever, where nobody holds it for long."""
     descriptor = open_lock_file(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if held is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            _wait(descriptor, held)
         yield descriptor
     finally:
         os.close(descriptor)

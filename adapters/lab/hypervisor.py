@@ -10,7 +10,7 @@ from pathlib import Path
 from adapters.lab import groups, guest_client, making
 from adapters.lab.changes import LabChangeSource
 from adapters.lab.definition import MachineDefinition
-from adapters.lab.documents import locked_file
+from adapters.lab.documents import Held, locked_file
 from adapters.lab.faults import SiteFaults
 from adapters.lab.guest_state import FAILED, RUNNING
 from adapters.lab.isolation import TestNetworks
@@ -39,7 +39,7 @@ from vault.domain import (
     PowerState,
     RecoveryPoint,
 )
-from vault.errors import InvalidState, LeewardError, NotFound, Unreachable
+from vault.errors import Busy, InvalidState, LeewardError, NotFound, Unreachable
 from vault.inventory import Inventory
 from vault.words import size
 
@@ -341,9 +341,16 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
 
     @contextmanager
     def _registering(self, machine: str) -> Iterator[MachineFolder]:
-        """Nobody else starts, makes or removes a machine of this name meanwhile."""
+        """Nobody else starts, makes or removes a machine of this name meanwhile.
+
+        Raises ``Busy`` when another worker does so for long: a copy may take hours."""
         folder = self._folder.machine(machine)
-        with translated(folder.path), locked_file(folder.power_lock):
+        busy = Busy(
+            f"another worker is making, starting or removing '{machine}'",
+            where=f"site {self.site}",
+            remedy="leeward tries again; end a worker there that does not answer",
+        )
+        with translated(folder.path), locked_file(folder.power_lock, Held(PATIENCE_S, busy)):
             yield folder
 
     # --- replication ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from adapters.lab.layout import MachineFolder
 from adapters.lab.lun import lun, split_lun
 from adapters.lab.nbd import NbdDisk
 from replication.ports import ReplicaStore, Report
-from vault.domain import Disk, RecoveryPoint
+from vault.domain import Disk, Progress, RecoveryPoint
 from vault.errors import BadInput, Damaged, InvalidState, NotFound
 from vault.inventory import Inventory, LabMachine
 
@@ -186,6 +186,7 @@ def _make_from_views(
         if missing:
             raise Damaged(f"the replica did not give the disks {', '.join(missing)}", where=folder.name)
         definition.save(making)
+        report(Progress(doing=f"registering {definition.name}"))  # a late try hears here that it is one
         _register(making, folder)
     except BaseException:
         _delete(making)

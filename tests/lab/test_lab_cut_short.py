@@ -1,0 +1,174 @@
+"""Making a machine from a replica, ended at each of its reports, and asked for twice at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from lab_support import AWAY, HOME, Lab, lab_machine, make_inventory, no_report, running_lab
+
+from adapters.lab import hypervisor
+from adapters.lab.vdisk import VirtualDisks
+from adapters.ports import ReplicationProvider
+from adapters.registry import Adapters
+from replication import progress
+from vault.domain import LATEST, Progress, Relationship
+from vault.errors import Busy
+
+pytestmark = pytest.mark.contract
+
+DISKS = {"system": "2MiB", "data": "3MiB"}
+PATIENCE_S = 60.0
+
+
+class Ended(BaseException):
+    """As an activity is ended between two safe points."""
+
+
+class House(NamedTuple):
+    lab: Lab
+    provider: ReplicationProvider
+    relationship: Relationship
+
+    def at_target(self) -> dict[str, bytes]:
+        """Every file of machines there, but what is only held."""
+        folder = self.lab.layout.site(AWAY).machines
+        files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+    def machines(self) -> list[str]:
+        return [one.name for one in self.lab.site(AWAY).discover()]
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A machine that is off, with a recovery point at the other site; every piece of a copy is reported."""
+    monkeypatch.setattr(progress, "REPORT_EVERY_S", 0.0)
+    inventory = make_inventory({"db": lab_machine(disks=DISKS)})
+    with running_lab(tmp_path / "lab", inventory) as lab:
+        lab.site(HOME).define("db")
+        disks = VirtualDisks(lab.folder("db"))
+        for start in range(0, 2 << 20, 256 << 10):
+            disks.write("data", start, bytes([1 + start % 255]) * 4096)
+        disks.close()
+        relationship = inventory.relationship("db")
+        provider = Adapters(inventory, tmp_path).provider(relationship)
+        provider.enable(relationship)
+        provider.copy_initial(relationship, no_report)
+        yield House(lab, provider, relationship)
+
+
+Make = Callable[[House, Callable[[Progress], None]], object]
+Undo = Callable[[House], None]
+FAMILIES: dict[str, tuple[Make, Undo]] = {
+    "failover": (
+        lambda house, report: house.provider.fail_over(house.relationship, LATEST, report),
+        lambda house: house.provider.cancel_failover(house.relationship),
+    ),
+    "test": (
+        lambda house, report: house.provider.start_test(house.relationship, LATEST, "db-test", report),
+        lambda house: house.provider.end_test(house.relationship, "db-test"),
+    ),
+}
+family = pytest.mark.parametrize(("make", "undo"), FAMILIES.values(), ids=FAMILIES)
+
+
+@family
+def test_what_is_ended_at_any_report_can_be_undone_and_repeated(house: House, make: Make, undo: Undo) -> None:
+    before = house.at_target()
+    reports: list[Progress] = []
+    make(house, reports.append)
+    complete = house.at_target()
+    undo(house)
+    assert house.at_target() == before
+    assert len(reports) > 3
+    for at in range(len(reports)):
+        for ending in ("undone", "repeated"):
+            told: list[Progress] = []
+
+            def report(progress: Progress, told: list[Progress] = told, at: int = at) -> None:
+                told.append(progress)
+                if len(told) > at:
+                    raise Ended
+
+            with pytest.raises(Ended):
+                make(house, report)
+            assert house.machines() == [], f"ended at report {at}: {reports[at].doing}"
+            if ending == "repeated":
+                make(house, no_report)
+                assert house.at_target() == complete
+            undo(house)
+            assert house.at_target() == before
+
+
+@family
+def test_the_last_report_comes_when_nothing_is_left_but_to_register_the_machine(
+    house: House, make: Make, undo: Undo
+) -> None:
+    """There a late try hears that Temporal counts on another one."""
+    ready: list[bool] = []
+
+    def report(_: Progress) -> None:
+        making = house.lab.layout.site(AWAY).machines.glob(".making-*")
+        ready.append(any((one / "machine.json").exists() for one in making))
+
+    make(house, report)
+    assert ready[-1]
+
+
+@contextmanager
+def going_on(house: House, make: Make) -> Iterator[threading.Event]:
+    """In another worker, in the middle of its copy; it ends when the event is set."""
+    begun, ends, errors = threading.Event(), threading.Event(), list[BaseException]()
+
+    def report(_: Progress) -> None:
+        begun.set()
+        assert ends.wait(PATIENCE_S)
+        raise Ended
+
+    def work() -> None:
+        try:
+            make(house, report)
+        except Ended as error:
+            errors.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        assert begun.wait(PATIENCE_S)
+        yield ends
+    finally:
+        ends.set()
+        worker.join(PATIENCE_S)
+    assert errors
+
+
+@family
+def test_a_copy_that_goes_on_elsewhere_holds_nobody_up_for_long(
+    house: House, make: Make, undo: Undo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporal gave it to this worker, and the one that slept copies on for hours: a cancellation has to be heard."""
+    monkeypatch.setattr(hypervisor, "PATIENCE_S", 0.05)
+    before = house.at_target()
+    with going_on(house, make):
+        with pytest.raises(Busy, match="another worker is making, starting or removing"):
+            make(house, no_report)
+        with pytest.raises(Busy):
+            undo(house)
+    undo(house)
+    assert house.at_target() == before
+    make(house, no_report)
+    assert len(house.machines()) == 1
+
+
+@family
+def test_an_undoing_waits_for_a_copy_that_is_about_to_end(house: House, make: Make, undo: Undo) -> None:
+    before = house.at_target()
+    with going_on(house, make) as ends:
+        threading.Timer(0.1, ends.set).start()
+        undo(house)
+    assert house.at_target() == before
