@@ -12,13 +12,15 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adapters.lab.database import Geometry, Recovered, read_geometry, recover_database, write_transaction
 from adapters.lab.guest_http import GuestServer
-from adapters.lab.guest_state import BOOTING, FAILED, RUNNING, STOPPED, GuestState, process_mark, start_ticks
+from adapters.lab.guest_state import BOOTING, FAILED, RUNNING, STOPPED, STOPPING, GuestState, process_mark, start_ticks
 from adapters.lab.layout import LabLayout, MachineFolder
 from adapters.lab.ledger import Ledger, last_acknowledged
 from adapters.lab.lun import Disks, open_disks
@@ -43,6 +45,7 @@ class Guest:
         self._hold_wanted = False
         self._held_until_ns = 0
         self._rate = 0.0
+        self.before_stopping: Callable[[], None] = lambda: None
 
     def boot(self) -> None:
         """Open and recover the disks, join the network.
@@ -153,8 +156,10 @@ class Guest:
             return was_held
 
     def shut_down(self) -> None:
-        self._stop.set()
         with self._hold:
+            if not self._stop.is_set():
+                self.before_stopping()
+            self._stop.set()
             self._hold_wanted = False
             self._hold.notify_all()
 
@@ -213,6 +218,7 @@ def main(arguments: list[str]) -> int:
             in_production=guest.in_production,
         )
         state.save(folder)
+        guest.before_stopping = partial(replace(state, state=STOPPING).save, folder)
         guest.run()
         server.server_close()
         guest.close()

@@ -15,19 +15,42 @@ from pathlib import Path
 from typing import Any
 
 import adapters
-from adapters.lab.guest_state import RUNNING, STOPPED, GuestState, kill_guest
+from adapters.lab.guest_state import ENDING, RUNNING, STOPPED, GuestState, kill_guest
 from adapters.lab.layout import LabLayout, MachineFolder
-from vault.errors import InvalidState, Unreachable
+from vault.errors import Busy, InvalidState, Unreachable
 
 ANSWER_WITHIN_S = 3.0
 _LAUNCH_WITHIN_S = 30.0
 _DIE_WITHIN_S = 10.0
+_LOOK_AGAIN_S = 0.01
 
 
 def running_guest(folder: MachineFolder) -> GuestState | None:
     """The state of the guest whose process lives now, else None."""
     state = GuestState.load(folder)
     return state if state and state.alive() else None
+
+
+def has_ended(folder: MachineFolder, patience_s: float) -> bool:
+    """False: it runs, and goes on. One that was asked to stop is waited for: it would end after it was found running.
+
+    Raises ``Busy`` when it has not ended then."""
+    end = time.monotonic() + patience_s
+    while guest := running_guest(folder):
+        if guest.state not in ENDING:
+            return False
+        if time.monotonic() > end:
+            raise Busy(
+                f"'{folder.name}' is shutting down for {patience_s:g} s", remedy="leeward tries again; or power it off"
+            )
+        time.sleep(_LOOK_AGAIN_S)
+    return True
+
+
+def require_not_stopping(guest: GuestState) -> None:
+    """Raises ``Unreachable``: it answers to the last, and then it is off."""
+    if guest.state in ENDING:
+        raise Unreachable("it is shutting down", remedy="start it once it is off")
 
 
 def last_state(folder: MachineFolder) -> GuestState | None:

@@ -15,14 +15,17 @@ from vault.errors import NotFound
 FORMAT, VERSION = "leeward-lab-guest", 1
 
 _GONE = ("Z", "X")
-BOOTING, RUNNING, STOPPED, FAILED = "booting", "running", "stopped", "failed"
+BOOTING, RUNNING, STOPPING, STOPPED, FAILED = "booting", "running", "stopping", "stopped", "failed"
+ENDING = (STOPPING, STOPPED, FAILED)
+"""A process that says so lives for moments only."""
 
 
 @dataclass(frozen=True)
 class GuestState:
     """``start_ticks`` is the kernel's start time of ``pid``: together they name one process for ever.
 
-    ``reason`` is why a guest gave up. ``address`` and ``token`` are there while it is RUNNING."""
+    ``reason`` is why a guest gave up. ``address`` and ``token`` are there while it is RUNNING or
+    STOPPING."""
 
     state: str
     pid: int

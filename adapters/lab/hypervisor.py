@@ -170,7 +170,7 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         folder = self._registered(machine)
         with self._registering(machine):
             self._registered(machine)
-            if guest_client.running_guest(folder):
+            if not guest_client.has_ended(folder, PATIENCE_S):
                 return
             guest_client.launch(self._layout, folder)
             try:
@@ -217,6 +217,7 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
             if guest is None:
                 raise self._is_off(folder)
             try:
+                guest_client.require_not_stopping(guest)
                 answer = guest_client.call(guest, "GET", "/transactions")
                 break
             except Unreachable as error:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from lab_support import AWAY, HOME, Lab, lab_machine, make_inventory, no_report, running_lab
+from lab_support import AWAY, HOME, Lab, lab_machine, make_inventory, no_beat, no_report, running_lab
 
 from adapters.lab import hypervisor
+from adapters.lab.guest_client import running_guest
+from adapters.lab.guest_state import GuestState
+from adapters.lab.storage import StorageLock
 from adapters.lab.vdisk import VirtualDisks
 from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
 from replication import progress
-from vault.domain import LATEST, Progress, Relationship
-from vault.errors import Busy
+from vault.domain import LATEST, PowerState, Progress, Relationship
+from vault.errors import Busy, Unreachable
 
 pytestmark = pytest.mark.contract
 
@@ -172,3 +176,57 @@ def test_an_undoing_waits_for_a_copy_that_is_about_to_end(house: House, make: Ma
         threading.Timer(0.1, ends.set).start()
         undo(house)
     assert house.at_target() == before
+
+
+@contextmanager
+def shutting_down(lab: Lab) -> Iterator[GuestState]:
+    """A guest that was asked to, by a call that was ended then; as long as its last write takes, it is there."""
+    lab.up()
+    lab.wait_for_transactions(1)
+    guest = running_guest(lab.folder())
+    assert guest is not None
+
+    def abandoned(_: str) -> None:
+        raise Ended
+
+    with closing(StorageLock(lab.folder())) as busy, busy:
+        until(lambda: waits_for_a_lock(guest.pid))
+        with pytest.raises(Ended):
+            lab.site().shut_down("db", PATIENCE_S, abandoned)
+        yield guest
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(line[line.index("->") + 4] == str(pid) for line in waiting)
+
+
+def until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_machine_that_was_asked_to_shut_down_is_started_again_once_it_is_off(tmp_path: Path) -> None:
+    """A failover is abandoned while its source shuts down: it answers to the last, and then it is off."""
+    with running_lab(tmp_path / "lab") as lab:
+        with shutting_down(lab) as before:
+            starting = threading.Thread(target=lab.site().start, args=("db",))
+            starting.start()
+            starting.join(0.2)
+        starting.join(PATIENCE_S)
+        until(lambda: not before.alive())
+        assert lab.site().describe("db").power is PowerState.RUNNING
+        lab.site().wait_until_answering("db", PATIENCE_S, no_beat)
+
+
+def test_a_machine_that_does_not_come_to_the_end_of_its_shutdown_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hypervisor, "PATIENCE_S", 0.05)
+    with running_lab(tmp_path / "lab") as lab, shutting_down(lab):
+        with pytest.raises(Busy, match="'db' is shutting down"):
+            lab.site().start("db")
+        with pytest.raises(Unreachable, match="it is shutting down"):
+            lab.site().wait_until_answering("db", 0, no_beat)
