@@ -34,10 +34,16 @@ def audit(
         from datetime import UTC
 
         from console.audit import audit as read_audit
+        from console.plan_files import find_plan_file, plan_name
         from vault.domain import utc
 
-        leeward = await connected(settings_of(vault, data))
-        lines, unreadable = await read_audit(leeward, plan, since.replace(tzinfo=UTC) if since else None)
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
+        lines, unreadable = await read_audit(
+            leeward, plan and plan_name(plan), since.replace(tzinfo=UTC) if since else None
+        )
+        if plan is not None and not lines and not unreadable:  # of a plan that was deleted there may be some
+            find_plan_file(plan, settings)
         output = Output(json)
         output.document({"lines": lines, "unreadable": unreadable})
         output.table(

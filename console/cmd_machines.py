@@ -56,6 +56,8 @@ def protect(
 
         leeward = await connected(settings_of(vault, data))
         names = list(leeward.inventory.machines) if every else list(machines or [])
+        if every and machines:
+            raise BadInput("machines are named beside --all", where="leeward protect", remedy="give one of the two")
         if not names:
             raise BadInput("say which machines", where="leeward protect", remedy="name them, or give --all")
         for name in names:
@@ -312,7 +314,7 @@ def _job_table(output: Output, rows: list[list[str]]) -> None:
 def jobs(
     machine: Annotated[str | None, typer.Argument(help="Only this machine's.")] = None,
     plan: Annotated[str | None, typer.Option("--plan", help="Only those that a plan asked for.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
     vault: Vault = None,
     data: Data = None,
     json: Json = False,

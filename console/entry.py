@@ -1,13 +1,16 @@
-"""Where ``leeward`` begins: Ctrl-C while it is still loading is no traceback."""
+"""Where ``leeward`` begins: Ctrl-C while it is still loading is no traceback, nor is a stream that nobody gave it."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 INTERRUPTED = 130
+STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}
 
 
 def main() -> None:
+    _open_what_is_closed()
     try:
         from console.main import main as run
 
@@ -15,3 +18,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("error: interrupted; what runs in Temporal goes on", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _open_what_is_closed() -> None:
+    """Schedulers start commands with closed streams. Whatever is opened next would take their numbers, and be written
+    to by whoever means the stream."""
+    for name, mode in STREAMS.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

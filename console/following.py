@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,7 +21,11 @@ async def follow(leeward: Leeward, plan: str, output: Output, *, auto_approve: b
     from console.watching import show_until_finished
 
     statuses = all_with_what_holds(leeward, leeward.watch(plan, auto_approve=auto_approve, lost=_lost))
-    final = await show_until_finished(statuses, output)
+    try:
+        final = await show_until_finished(statuses, output)
+    except asyncio.CancelledError:  # Ctrl-C
+        _lost_sight_of(plan)
+        raise
     output.document(final)
     _show_recoveries(final, output)
     output.say(f"{final.plan}: {final.run_type} run {final.state}{_in_lines(final.message)}")
@@ -38,6 +43,12 @@ def _in_lines(message: str) -> str:
     """One sentence in the same line; several, each in its own."""
     lines = message.splitlines()
     return f": {message}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+
+
+def _lost_sight_of(plan: str) -> None:
+    from console.exits import warn
+
+    warn(f"the run goes on; watch it again with: leeward plan watch {plan}, end it with: leeward plan cancel {plan}")
 
 
 def _lost(why: str) -> None:

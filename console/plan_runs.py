@@ -133,7 +133,8 @@ class PlanRuns(Connection):
             status: RunStatus = await self.asked(handle.query("status", result_type=RunStatus), f"plan {plan}")
         except NotFound as error:
             raise NotFound(
-                f"no run of plan '{plan}' is known here", remedy=f"start one: leeward plan test {plan}"
+                f"no run of plan '{plan}' is known here",
+                remedy=f"check the name, or start one: leeward plan test {plan}",
             ) from error
         return status
 

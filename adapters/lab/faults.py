@@ -40,7 +40,7 @@ class Fault(StrEnum):
         try:
             return cls(text.replace("-", " ").strip().lower())
         except ValueError:
-            known = ", ".join(fault.value for fault in cls)
+            known = ", ".join(fault.value.replace(" ", "-") for fault in cls)
             raise BadInput(f"there is no fault '{text}'", remedy=f"use one of: {known}") from None
 
 

@@ -49,12 +49,12 @@ class Told(NamedTuple):
     err: list[str]
 
 
-def protect(monkeypatch: pytest.MonkeyPatch, failures: dict[str, Exception]) -> Told:
+def protect(monkeypatch: pytest.MonkeyPatch, failures: dict[str, Exception], *words: str) -> Told:
     async def connected(_: object) -> Engine:
         return Engine(make_inventory({name: lab_machine() for name in ("db", "app", "web")}), failures)
 
     monkeypatch.setattr(cmd_machines, "connected", connected)
-    done: Result = CliRunner().invoke(app, ["protect", "--all"])
+    done: Result = CliRunner().invoke(app, ["protect", "--all", *words])
     return Told(done.exit_code, done.stdout.splitlines(), sorted(done.stderr.splitlines()))
 
 
@@ -72,6 +72,13 @@ def test_what_all_have_in_common_is_the_exit_code(monkeypatch: pytest.MonkeyPatc
     assert protect(monkeypatch, {**down, "db": JobFailed("no space")}).code == Exit.FAILED
     del down["app"]
     assert protect(monkeypatch, down).code == Exit.FAILED
+
+
+def test_a_name_beside_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that nothing has was passed over."""
+    told = protect(monkeypatch, {}, "bd")
+    assert told.code == Exit.BAD_INPUT
+    assert told.err == ["error: leeward protect: machines are named beside --all — give one of the two"]
 
 
 def test_none_fails(monkeypatch: pytest.MonkeyPatch) -> None:

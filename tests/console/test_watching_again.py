@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +11,9 @@ from lab_support import make_inventory
 from temporalio.client import Client
 
 from console.client import Leeward
+from console.following import follow
 from console.holding import all_with_what_holds
+from console.output import Output
 from vault.errors import NotFound, Unreachable
 from workflows.model import RunStatus, StageRow, StepRow, Timings
 
@@ -66,3 +70,23 @@ async def test_without_temporal_it_does_not_begin(monkeypatch: pytest.MonkeyPatc
 async def test_a_run_that_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound):
         await watched(monkeypatch, RUNNING, NotFound("no run of plan 'shop' is known here"))
+
+
+async def test_ctrl_c_says_how_to_watch_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = asyncio.Event()
+
+    class Engine:
+        async def watch(self, plan: str, *, auto_approve: bool, lost: object) -> AsyncIterator[RunStatus]:
+            begun.set()
+            await asyncio.Event().wait()
+            yield RUNNING
+
+    watching = asyncio.create_task(follow(Engine(), "shop", Output()))  # type: ignore[arg-type]
+    await begun.wait()
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert capsys.readouterr().err == (
+        "warning: the run goes on; watch it again with: leeward plan watch shop, end it with: leeward plan cancel "
+        "shop\n"
+    )
