@@ -38,7 +38,7 @@ def test_wrong_faults_are_refused(tmp_path: Path) -> None:
     assert Fault.parse("host-dead") is Fault.HOST_DEAD
     with pytest.raises(BadInput, match="no fault 'fire'") as error:
         Fault.parse("fire")
-    assert "link slow" in error.value.remedy
+    assert "link-slow" in error.value.remedy  # as one types it
     for fault, rate in ((Fault.LINK_SLOW, None), (Fault.LINK_SLOW, 0), (Fault.LINK_DOWN, 5)):
         with pytest.raises(BadInput):
             faults.set(fault, rate)
