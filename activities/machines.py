@@ -12,7 +12,7 @@ from activities.running import BlockingRunner, Running
 from adapters.ports import Hypervisor
 from adapters.registry import Adapters
 from vault.domain import Answering, PowerState, Progress
-from vault.errors import InvalidState, NotFound, NotRecoverable, Unreachable
+from vault.errors import Busy, InvalidState, NotFound, NotRecoverable, Unreachable
 
 
 class DoesNotAnswer(NotRecoverable):
@@ -79,4 +79,6 @@ def _kept_off(fabric: Hypervisor, machine: str, running: Running) -> tuple[bool,
         return False, f"{where} is not there"
     except Unreachable as silent:
         return False, f"{where} cannot be looked at: {silent.what}"
+    except Busy as moving:
+        return False, f"{where} is looked at again: {moving.what}"
     return True, f"{where} ran again, on network '{found.network}', and was powered off"

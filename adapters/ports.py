@@ -64,7 +64,9 @@ class Hypervisor(Protocol):
 
     def shut_down(self, machine: str, timeout_s: float, beat: Beat) -> PowerState:
         """Ask the guest to stop, and power off when it has not after ``timeout_s``. Returns the state it *saw*
-        afterwards: ``OFF`` is the proof a planned failover needs. Already off, or not there: ``OFF``."""
+        afterwards: ``OFF`` is the proof a planned failover needs. Already off, or not there: ``OFF``.
+
+        Raises ``Busy`` for a machine that is off, and that something may start again by itself."""
 
     def power_off(self, machine: str) -> None: ...
 

@@ -29,6 +29,7 @@ WINERROR = "winerror.h, [MS-ERREF] 2.1 and 2.2"
 WMI = "root\\virtualization\\v2, return values of Msvm_ReplicationService's and Msvm_ImageManagementService's methods"
 POWERSHELL = "System.Management.Automation.ErrorCategory; about_Language_Modes"
 HYPERV = "the Hyper-V module's error records"
+CLUSTER = "the FailoverClusters module's error records"
 VMM = "error ids of the VirtualMachineManager module, which begin FullyQualifiedErrorId"
 
 RIGHTS = (
@@ -147,6 +148,9 @@ IDENTIFIERS: dict[str, Meaning] = {
     ),
     "MethodInvocationNotSupportedInConstrainedLanguage": Meaning(
         InvalidState, "the host's PowerShell is in constrained language mode; leeward needs full language", POWERSHELL
+    ),
+    "ClusterEndpointNotRegistered": Meaning(
+        Unreachable, f"start the cluster service of the node: Start-ClusterNode; {TRIED_AGAIN}", CLUSTER
     ),
     "1602": Meaning(Unreachable, "check that the service Virtual Machine Manager runs on the VMM server", VMM),
     "640": Meaning(InvalidState, "VMM wants the machine to be off, or stored, for this: shut it down", VMM),

@@ -11,7 +11,14 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, VmState
+from adapters.hyperv.states import (
+    GroupState,
+    ReplicationHealth,
+    ReplicationMode,
+    ReplicationState,
+    RoleState,
+    VmState,
+)
 from vault.domain import Value
 
 Authentication = Literal["Kerberos", "Certificate"]
@@ -170,6 +177,7 @@ class VirtualMachine(Value):
     version: str
     notes: str = ""
     clustered: bool = False
+    """It is a role of its host's cluster."""
     automatic_start: str = ""
     """Whether its host starts it by itself when that was restarted (``-AutomaticStartAction`` of Set-VM)."""
     automatic_start_delay_s: int = 0
@@ -185,6 +193,31 @@ class HostInventory(Value):
     machines: list[VirtualMachine]
     uptime_s: float | None = None
     """Since the host was started."""
+    cluster_service: str = ""
+    """``Status`` of its cluster service; empty: the host is no node of a cluster."""
+
+
+class ClusterRole(Value):
+    """A machine as its cluster sees it: the resource of type "Virtual Machine" and the group that it is in.
+
+    ``state`` is what the cluster wants it to be, or is about to make it: an ``Offline`` one is left off, also when its
+    node dies or the cluster is started ("PersistentState", failover cluster reference)."""
+
+    name: str
+    group: str
+    vm_id: str
+    state: RoleState
+    group_state: GroupState
+    owner: str
+    """The node that has it, by its short name."""
+
+
+class ClusterRoles(Value):
+    node: str
+    """Who was asked, by its short name."""
+    roles: list[ClusterRole]
+    vm_state: VmState | None = None
+    """Of the machine that was asked for, on this node, looked at after the cluster; None: all were asked for."""
 
 
 class Measurement(Value):

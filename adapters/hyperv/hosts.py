@@ -53,6 +53,8 @@ class Located(NamedTuple):
     host: str
     vm: VirtualMachine
     host_uptime_s: float | None = None
+    cluster_service: str = ""
+    """As in :class:`adapters.hyperv.facts.HostInventory`."""
 
     @property
     def may_be_started(self) -> bool:
@@ -92,6 +94,8 @@ class HyperVHosts:
         self._sessions = sessions
         self.clock = clock
         self._last_seen: dict[str, str] = {}
+        self._last_id: dict[str, str] = {}
+        self._cluster_services: dict[str, str] = {}
         self._facts: dict[str, tuple[float, HostFacts]] = {}
         self._measured: dict[str, tuple[float, dict[str, Measurement]]] = {}
         self._measuring: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -139,12 +143,20 @@ class HyperVHosts:
         are several.
         """
         found = self._find_where_it_was(name) or self._find_anywhere(name)
-        self._last_seen[name] = found.host
+        self._last_seen[name], self._last_id[name] = found.host, found.vm.id
         return found
 
     def last_seen(self, name: str) -> str | None:
         """The host on which this process found the machine last; None: it never did."""
         return self._last_seen.get(name)
+
+    def last_id(self, name: str) -> str | None:
+        """The id of the machine that this process found last by that name."""
+        return self._last_id.get(name)
+
+    def cluster_services(self) -> dict[str, str]:
+        """By host, the status of the cluster service on those that are nodes of a cluster, as each told last."""
+        return {host: service for host, service in self._cluster_services.items() if service}
 
     def find_if_there(self, name: str) -> Located | None:
         """As :meth:`find`; None when all hosts answered and none has it."""
@@ -177,15 +189,16 @@ class HyperVHosts:
         for answer in answers.values():
             if isinstance(answer, LeewardError):
                 raise answer
-        raise NotFound(
-            f"no host has a virtual machine '{name}'",
-            where=f"site {self.site}",
-            remedy=f"looked on {', '.join(self.names)}; if it was renamed, set 'name' below the machine's 'hyperv'",
-        )
+        remedy = f"looked on {', '.join(self.names)}; if it was renamed, set 'name' below the machine's 'hyperv'"
+        if self.cluster_services():
+            remedy += "; if its role was stopped as a whole, bring its configuration online: Start-ClusterResource"
+        raise NotFound(f"no host has a virtual machine '{name}'", where=f"site {self.site}", remedy=remedy)
 
     def _ask_for(self, host: str, name: str) -> list[Located]:
         answer = self.run(host, INVENTORY, InventoryRequest(names=[name]))
-        return [Located(host, vm, answer.uptime_s) for vm in answer.machines if vm.name.casefold() == name.casefold()]
+        self._cluster_services[host] = answer.cluster_service
+        named = [vm for vm in answer.machines if vm.name.casefold() == name.casefold()]
+        return [Located(host, vm, answer.uptime_s, answer.cluster_service) for vm in named]
 
     def measure(self, there: Located, *, not_older_than_s: float = 0) -> Measurement:
         """How the machine's replication goes. All machines of a host are measured in one call, which serves everybody

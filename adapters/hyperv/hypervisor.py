@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as StillRunning
 
 from pydantic import SecretStr
 
-from adapters.hyperv import settings, tracking_readiness
+from adapters.hyperv import power_control, settings, tracking_readiness
 from adapters.hyperv.disk_folders import located
 from adapters.hyperv.facts import HostFacts, VirtualMachine, Volume
 from adapters.hyperv.guests import answers, transactions
@@ -25,13 +25,11 @@ from adapters.hyperv.operations import (
     REMOVE_VM,
     RUN_IN_GUEST,
     START_VM,
-    STOP_VM,
     ConnectNetwork,
     InventoryRequest,
     OfVm,
     RemoveSwitches,
     RunInGuest,
-    StopVm,
 )
 from adapters.hyperv.states import ROLES, STATES, Role, Standing, VmState, power
 from adapters.hyperv.tracking import ResilientChangeTracking
@@ -49,20 +47,14 @@ from vault.domain import (
     Severity,
 )
 from vault.errors import (
-    AuthenticationRefused,
-    AuthorizationRefused,
-    Busy,
     InvalidState,
     LeewardError,
-    NotRecoverable,
     Unreachable,
 )
 from vault.hyperv import HyperVMachine
 from vault.inventory import Inventory
 
 LOOK_AGAIN_S = 2.0
-ASK_AGAIN_S = 10.0
-"""Between two requests to shut down: while a guest boots, nobody in it hears them."""
 STAYS_OFF_S = 30.0
 """A host that lost power starts what ran on it, and answers before it did."""
 REMOVING_S = 600.0
@@ -165,9 +157,13 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
         return [self._describe(vm) for vms in answers.values() if isinstance(vms, list) for vm in vms]
 
     def describe(self, machine: str) -> MachineDescription:
-        return self._describe(self.find(machine).vm)
+        return self._describe_found(self.find(machine))
+
+    def _describe_found(self, there: Located) -> MachineDescription:
+        return self._describe(there.vm).model_copy(update={"power": power_control.seen(self, there)})
 
     def _describe(self, vm: VirtualMachine) -> MachineDescription:
+        """As its host sees it: whether a cluster is about to start it is not asked."""
         adapters = [adapter for adapter in vm.network_adapters if adapter.switch]
         return MachineDescription(
             name=vm.name,
@@ -269,56 +265,10 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
             self.hosts.run(there.host, START_VM, OfVm(vm_id=there.vm.id))
 
     def shut_down(self, machine: str, timeout_s: float, beat: Beat) -> PowerState:
-        """A host that was restarted starts what ran on it: that a machine is off there proves nothing at first."""
-        deadline, ran = self.hosts.clock() + timeout_s, False
-        while True:
-            there = self.find_if_there(machine)
-            is_off = there is None or power(there.vm.state) is PowerState.OFF
-            may_be_started = there is not None and there.may_be_started and not ran
-            if is_off and not may_be_started:
-                return PowerState.OFF
-            left = deadline - self.hosts.clock()
-            if is_off and left <= 0:
-                raise Busy(
-                    f"'{machine}' is off, but its host was restarted just now and may start it",
-                    where=f"site {self.site}",
-                    remedy="it is looked at again",
-                )
-            if left <= 0:
-                break
-            if is_off:
-                beat(f"{machine} is off, but its host was restarted and may start it")
-                self.pause(min(LOOK_AGAIN_S, left))
-                continue
-            assert there is not None
-            ran = True
-            beat(f"waiting for {machine} to shut down")
-            if not self._asked_to_stop(there, beat, left):
-                self.pause(min(ASK_AGAIN_S, left))
-        return self._turned_off(machine)
-
-    def _asked_to_stop(self, there: Located, beat: Beat, timeout_s: float) -> bool:
-        """Whether the guest was heard to stop. It may refuse, or not be able to hear; it keeps the time that it has."""
-        try:
-            self.hosts.run_job(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=False), beat, timeout_s)
-        except (AuthenticationRefused, AuthorizationRefused):
-            raise
-        except (NotRecoverable, Busy) as refused:
-            beat(f"{there.vm.name} does not shut down by itself: {refused.what}")
-            return False
-        return True
+        return power_control.shut_down(self, machine, timeout_s, beat)
 
     def power_off(self, machine: str) -> None:
-        self._turned_off(machine)
-
-    def _turned_off(self, machine: str) -> PowerState:
-        there = self.find_if_there(machine)
-        if there is None:
-            return PowerState.OFF
-        if power(there.vm.state) is not PowerState.OFF:
-            self.hosts.run(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=True))
-            there = self.find_if_there(machine)
-        return power(there.vm.state) if there else PowerState.OFF
+        power_control.turned_off(self, machine)
 
     def wait_until_answering(self, machine: str, timeout_s: float, beat: Beat) -> Answering:
         """By the heartbeat of the integration services, and on the machine's port when it has one."""
@@ -406,7 +356,7 @@ class HyperVHypervisor(StreamSource, MakesTestNetworks):
                 where=f"host {there.host}",
                 remedy="end its protection first",
             )
-        self._turned_off(machine)
+        power_control.turned_off(self, machine)
         self.hosts.run_job(there.host, REMOVE_VM, OfVm(vm_id=there.vm.id), lambda _: None, REMOVING_S)
 
 

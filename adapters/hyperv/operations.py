@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr
 from adapters.hyperv.facts import (
     Authentication,
     ChangedRanges,
+    ClusterRoles,
     GuestResult,
     GuestStatus,
     HostFacts,
@@ -41,6 +42,11 @@ class InventoryRequest(Value):
 
 class OfVm(Value):
     vm_id: str
+
+
+class ClusterRolesRequest(Value):
+    vm_id: str | None = None
+    """A machine of the host that is asked; None: all of the cluster."""
 
 
 class MeasureRequest(Value):
@@ -179,9 +185,13 @@ CHECK_HOST = Operation("check_host", Nothing, HostFacts)
 INVENTORY = Operation("inventory", InventoryRequest, HostInventory)
 GUEST_STATUS = Operation("guest_status", OfVm, GuestStatus)
 
+CLUSTER_ROLES = Operation("cluster_roles", ClusterRolesRequest, ClusterRoles)
+"""On a node of a cluster: what the cluster does with its machines."""
 START_VM = Operation("start_vm", OfVm, Nothing)
+"""One that a cluster keeps is brought online by its cluster."""
 STOP_VM = Operation("stop_vm", StopVm, Nothing)
-"""A guest may take minutes to shut down."""
+"""A guest may take minutes to shut down. Of a machine that a cluster keeps the role is taken offline, too, so that
+nobody starts it again; one that is off already loses nothing but that."""
 RENAME_VM = Operation("rename_vm", RenameVm, Nothing)
 REMOVE_VM = Operation("remove_vm", OfVm, Nothing)
 """Deletes the machine and the files of its disks; the machine must be off."""

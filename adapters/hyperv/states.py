@@ -112,6 +112,39 @@ class ReplicationState(StrEnum):
         return cls.UNKNOWN
 
 
+class RoleState(StrEnum):
+    """``State`` of a cluster's resource: ``CLUSTER_RESOURCE_STATE`` (clusapi.h)."""
+
+    INHERITED = "Inherited"
+    INITIALIZING = "Initializing"
+    ONLINE = "Online"
+    OFFLINE = "Offline"
+    FAILED = "Failed"
+    PENDING = "Pending"
+    ONLINE_PENDING = "OnlinePending"
+    OFFLINE_PENDING = "OfflinePending"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> RoleState:
+        return cls.UNKNOWN
+
+
+class GroupState(StrEnum):
+    """``State`` of a cluster's group: ``CLUSTER_GROUP_STATE`` (clusapi.h)."""
+
+    ONLINE = "Online"
+    OFFLINE = "Offline"
+    FAILED = "Failed"
+    PARTIAL_ONLINE = "PartialOnline"
+    PENDING = "Pending"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def _missing_(cls, _value: object) -> GroupState:
+        return cls.UNKNOWN
+
+
 class Standing(StrEnum):
     """Where a replication relationship is, in the words by which leeward decides what to do."""
 

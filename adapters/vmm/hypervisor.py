@@ -51,7 +51,7 @@ class VmmHypervisor(HyperVHypervisor):
         """While VMM is away, or refuses, the network is told by its switch: an old copy that comes back without VMM
         must be seen."""
         there = self.find(machine)
-        described = self._describe(there.vm)
+        described = self._describe_found(there)
         try:
             managed = self.server.machines([there.vm.name])
         except LeewardError as away:

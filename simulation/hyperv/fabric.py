@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from adapters.hyperv.facts import IntegrationService, VirtualDisk
-from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, VmState
+from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, RoleState, VmState
 from simulation.hyperv import refusal
 from simulation.hyperv.ground import Ground
 from simulation.hyperv.state import FabricState, Host, Replication, Vm, new_id
@@ -170,6 +170,7 @@ class Fabric:
             vm = self.new_vm(name, machine.hyperv.name or name if machine.hyperv else name)
             switches = {network: switch for switch, network in self.switches(host).items()}
             vm.switch = switches[machine.network]
+            vm.role = RoleState.ONLINE if host.cluster else RoleState.OFFLINE
             with self.changing():
                 host.vms[vm.id] = vm
             self.ground.start(host.site, name)
@@ -251,13 +252,14 @@ class Fabric:
             end.details = ["the host was shut down unexpectedly"]
 
     def come_up(self, name: str) -> None:
-        """The host is back, and starts what ran before."""
+        """The host is back, and starts what ran before; in a cluster, what is online there."""
         host = self.state.hosts[name]
         with self.changing():
             host.is_down, host.up_since = False, datetime.now(UTC)
         for vm in list(host.vms.values()):
             if vm.starts_with_host:
-                self.ground.start(host.site, vm.machine)
+                if not host.cluster or vm.role is not RoleState.OFFLINE:
+                    self.ground.start(host.site, vm.machine)
                 with self.changing():
                     vm.starts_with_host = False
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 from adapters.hyperv.facts import (
     Checkpoint,
+    ClusterRole,
+    ClusterRoles,
     GuestResult,
     GuestStatus,
     HostFacts,
@@ -18,6 +20,7 @@ from adapters.hyperv.facts import (
 )
 from adapters.hyperv.facts import Replication as ReplicationFacts
 from adapters.hyperv.operations import (
+    ClusterRolesRequest,
     ConnectNetwork,
     InventoryRequest,
     Nothing,
@@ -29,7 +32,7 @@ from adapters.hyperv.operations import (
 )
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
-from adapters.hyperv.states import VmState
+from adapters.hyperv.states import RoleState, VmState
 from simulation.hyperv import refusal
 from simulation.hyperv.fabric import FOLDER, Handler, Here
 from simulation.hyperv.state import Replication, Vm
@@ -85,7 +88,34 @@ def inventory(here: Here, given: InventoryRequest) -> HostInventory:
     names = None if given.names is None else {name.casefold() for name in given.names}
     wanted = [vm for vm in vms if names is None or vm.name.casefold() in names]
     uptime_s = here.fabric.uptime_s(here.host)
-    return HostInventory(machines=[_described(here, vm) for vm in wanted], uptime_s=uptime_s)
+    service = here.host.cluster_service if here.host.cluster else ""
+    return HostInventory(machines=[_described(here, vm) for vm in wanted], uptime_s=uptime_s, cluster_service=service)
+
+
+def cluster_roles(here: Here, given: ClusterRolesRequest) -> ClusterRoles:
+    _require_cluster(here, "GetResource")
+    hosts = here.fabric.state.hosts.values()
+    with here.fabric.lock:
+        owned = [(host, vm) for host in hosts if host.cluster == here.host.cluster for vm in host.vms.values()]
+    roles = [
+        ClusterRole(
+            name=f"Virtual Machine {vm.name}",
+            group=vm.name,
+            vm_id=vm.id,
+            state=vm.role,
+            group_state=vm.group,
+            owner=host.name,
+        )
+        for host, vm in owned
+        if given.vm_id is None or vm.id == given.vm_id
+    ]
+    state = None if given.vm_id is None else here.fabric.power(here.host, here.vm(given.vm_id))
+    return ClusterRoles(node=here.host.name, roles=roles, vm_state=state)
+
+
+def _require_cluster(here: Here, cmdlet: str) -> None:
+    if not here.host.cluster or here.host.cluster_service != "Running":
+        raise refusal.no_cluster(cmdlet)
 
 
 def _described(here: Here, vm: Vm) -> VirtualMachine:
@@ -157,6 +187,7 @@ def start_vm(here: Here, given: OfVm) -> Nothing:
         raise refusal.wrong_state("StartVM", vm.name, "it is prepared for a planned failover.")
     if vm.mode is Mode.REPLICA and vm.state not in STARTABLE:
         raise refusal.wrong_state("StartVM", vm.name, "it is a replica.")
+    _set_role(here, vm, RoleState.ONLINE)
     here.fabric.ground.start(here.host.site, vm.machine)
     return Nothing()
 
@@ -167,7 +198,17 @@ def stop_vm(here: Here, given: StopVm) -> Nothing:
         here.fabric.ground.turn_off(here.host.site, vm.machine)
     else:
         here.fabric.ground.shut_down(here.host.site, vm.machine, here.interrupt)
+    _set_role(here, vm, RoleState.OFFLINE)
     return Nothing()
+
+
+def _set_role(here: Here, vm: Vm, state: RoleState) -> None:
+    """The role of a machine of a cluster: the resource that scripts start and stop with it."""
+    if here.host.cluster:
+        _require_cluster(here, "SetResource")
+        here.vm(vm.id)
+        with here.fabric.changing():
+            vm.role = state
 
 
 def rename_vm(here: Here, given: RenameVm) -> Nothing:
@@ -254,6 +295,7 @@ def run_in_guest(here: Here, given: RunInGuest) -> GuestResult:
 OPERATIONS: dict[str, Handler] = {
     "check_host": check_host,
     "inventory": inventory,
+    "cluster_roles": cluster_roles,
     "start_vm": start_vm,
     "stop_vm": stop_vm,
     "rename_vm": rename_vm,

@@ -44,6 +44,18 @@ def wrong_state(cmdlet: str, name: str, why: str) -> Refusal:
     )
 
 
+def no_cluster(cmdlet: str) -> Refusal:
+    """The cluster service of the host does not run, or there is none."""
+    return Refusal(
+        failure(
+            "The cluster service is not running.  Make sure that the service is running on all nodes in the cluster.",
+            identifier=f"ClusterEndpointNotRegistered,Microsoft.FailoverClusters.PowerShell.{cmdlet}Command",
+            category="ConnectionError",
+            exception="Microsoft.FailoverClusters.PowerShell.ClusterCmdletException",
+        )
+    )
+
+
 def denied(host: str) -> Failure:
     return failure(
         "You do not have the required permission to complete this task. Contact the administrator of the "

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from adapters.hyperv.facts import Authorization, IntegrationService, VirtualDisk
-from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState
+from adapters.hyperv.states import GroupState, ReplicationHealth, ReplicationMode, ReplicationState, RoleState
 from adapters.lab.documents import read_document, write_document
 
 FORMAT, VERSION = "leeward-simulated-hyperv", 1
@@ -108,8 +108,20 @@ class Vm(BaseModel):
     services: list[IntegrationService] = []
     replication: Replication | None = None
     tracking: ChangeTracking = ChangeTracking()
+    role: RoleState = RoleState.OFFLINE
+    """On a node of a cluster: what the cluster does with it. Its group is where it is."""
     starts_with_host: bool = False
     """It ran when its host went down (``AutomaticStartAction`` StartIfRunning, the default)."""
+
+    @property
+    def group(self) -> GroupState:
+        """The configuration's resource, which is in the group too, stays online."""
+        known = {
+            RoleState.ONLINE: GroupState.ONLINE,
+            RoleState.OFFLINE: GroupState.PARTIAL_ONLINE,
+            RoleState.FAILED: GroupState.FAILED,
+        }
+        return known.get(self.role, GroupState.PENDING)
 
     @property
     def mode(self) -> ReplicationMode:
@@ -127,6 +139,8 @@ class Host(BaseModel):
     site: str
     cluster: str = ""
     broker: str = ""
+    cluster_service: str = "Running"
+    """``Status`` of the service, on a node of a cluster."""
     accepts_replicas: bool = True
     port: int = 80
     authentication: str = "Kerberos"

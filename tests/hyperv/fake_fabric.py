@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from adapters.hyperv.facts import (
+    ClusterRole,
+    ClusterRoles,
     GuestStatus,
     HostFacts,
     HostInventory,
@@ -30,12 +32,28 @@ from adapters.hyperv.facts import (
     Volume,
 )
 from adapters.hyperv.operations import OPERATIONS, Nothing
-from adapters.hyperv.states import ReplicationHealth, ReplicationMode, ReplicationState, VmState
+from adapters.hyperv.states import (
+    GroupState,
+    ReplicationHealth,
+    ReplicationMode,
+    ReplicationState,
+    RoleState,
+    VmState,
+)
 from adapters.ports import Beat
 from simulation.winrm.answering import Answer, Request, Result, failure
 from vault.errors import InvalidState, LeewardError, NotFound, Unreachable
 
 State, Mode = ReplicationState, ReplicationMode
+
+
+@dataclass
+class Role:
+    """What a machine's cluster does with it."""
+
+    owner: str
+    state: RoleState = RoleState.ONLINE
+    group: GroupState = GroupState.ONLINE
 
 
 @dataclass
@@ -59,6 +77,8 @@ class Vm:
     """Frequency in seconds, hourly points, hours between app-consistent ones."""
     replicated: list[str] = field(default_factory=list)
     automatic_start: str = "StartIfRunning"
+    role: Role | None = None
+    """None: no cluster keeps it."""
     is_copy: bool = False
     """It was enabled as a replica with contents of its own."""
     health: ReplicationHealth = ReplicationHealth.NORMAL
@@ -78,6 +98,7 @@ class FakeHost:
         self.ran: list[str] = []
         self.unreachable = False
         self.uptime_s: float | None = None
+        self.cluster_service = ""
         self.fails: dict[str, LeewardError] = {}
         """Raised by the next call of an operation, before it takes effect."""
         self.loses_answer_of: set[str] = set()
@@ -145,7 +166,23 @@ class FakeHost:
     def _inventory(self, given: Any) -> HostInventory:
         names = None if given.names is None else {name.casefold() for name in given.names}
         wanted = [vm for vm in self.vms.values() if names is None or vm.name.casefold() in names]
-        return HostInventory(machines=[self._described(vm) for vm in wanted], uptime_s=self.uptime_s)
+        machines = [self._described(vm) for vm in wanted]
+        return HostInventory(machines=machines, uptime_s=self.uptime_s, cluster_service=self.cluster_service)
+
+    def _cluster_roles(self, given: Any) -> ClusterRoles:
+        """What a machine's role is without the machine being on a host, ``World.adrift`` says."""
+        if given.vm_id is not None:
+            vm = self.vm(given.vm_id)
+            return ClusterRoles(node=self.name, roles=self._roles_of(vm), vm_state=vm.state)
+        nodes = [host for host in self._world.hosts.values() if host.cluster_service]
+        roles = [role for host in nodes for vm in host.vms.values() for role in self._roles_of(vm)]
+        return ClusterRoles(node=self.name, roles=[*roles, *self._world.adrift])
+
+    def _roles_of(self, vm: Vm) -> list[ClusterRole]:
+        if vm.role is None:
+            return []
+        named = {"name": f"Virtual Machine {vm.name}", "group": vm.name, "vm_id": vm.id, "owner": vm.role.owner}
+        return [ClusterRole(state=vm.role.state, group_state=vm.role.group, **named)]
 
     def _described(self, vm: Vm) -> VirtualMachine:
         replication = Replication(
@@ -168,6 +205,7 @@ class FakeHost:
             generation=2,
             version="12.0",
             notes=vm.notes,
+            clustered=vm.role is not None,
             automatic_start=vm.automatic_start,
             disks=vm.disks,
             network_adapters=[NetworkAdapter(id="1", name="NIC", switch=vm.switch)],
@@ -217,10 +255,19 @@ class FakeHost:
         if vm.replication is State.PREPARED_FOR_FAILOVER:
             raise InvalidState("it is prepared for a planned failover", where=self.name)
         vm.state = VmState.RUNNING
+        if vm.role is not None:
+            vm.role.state, vm.role.group = RoleState.ONLINE, GroupState.ONLINE
         return Nothing()
 
     def _stop_vm(self, given: Any) -> Nothing:
-        self.vm(given.vm_id).state = VmState.OFF
+        """Its cluster may have started it again before its role is taken offline, which a plug that is pulled ends."""
+        vm = self.vm(given.vm_id)
+        vm.state = VmState.OFF
+        self._world.on_stopped(vm)
+        if given.turn_off:
+            vm.state = VmState.OFF
+        if vm.role is not None and vm.role.owner == self.name and vm.state is VmState.OFF:
+            vm.role.state, vm.role.group = RoleState.OFFLINE, GroupState.PARTIAL_ONLINE
         return Nothing()
 
     def _rename_vm(self, given: Any) -> Nothing:
@@ -260,6 +307,9 @@ class FakeHost:
         replica = there.vms.get(vm.id)
         if replica is None:
             replica = Vm(vm.id, vm.name, VmState.OFF, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
+            if there.cluster_service:
+                # The broker made it highly available.
+                replica.role = Role(there.name, RoleState.OFFLINE, GroupState.PARTIAL_ONLINE)
         there._require(replica, Mode.REPLICA, State.WAITING_FOR_INITIAL_REPLICATION)
         replica.partner = self.name
         there.vms[vm.id] = replica
@@ -425,6 +475,9 @@ class World:
         self.media: dict[str, str] = {}
         """By path, whose first copy is there."""
         self.published: dict[str, str] = {}
+        self.adrift: list[ClusterRole] = []
+        """Roles of machines that no host has."""
+        self.on_stopped: Callable[[Vm], None] = lambda _: None
         self.on_time: Callable[[], None] = self._copies_finish
 
     def time_passes(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.hyperv.hypervisor import HyperVHypervisor
 from adapters.hyperv.provider import HyperVReplicaProvider
+from adapters.hyperv.states import RoleState
 from adapters.lab import labctl
 from adapters.lab.faults import Fault, SiteFaults
 from adapters.lab.layout import LabLayout
@@ -93,6 +94,11 @@ class SmallFabric:
 
     def vm(self, host: str, name: str = "db") -> Vm:
         return self.fabric.vm_named(host, name)
+
+    def bring_online(self, host: str) -> None:
+        """As its cluster does: the role first, then the machine."""
+        self.vm(host).role = RoleState.ONLINE
+        self.fabric.ground.start(self.fabric.state.hosts[host].site, "db")
 
     def acknowledged(self) -> int:
         """The last transaction that the machine's clients were told is safe."""

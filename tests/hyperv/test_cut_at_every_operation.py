@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fake_fabric import State, Vm
+from fake_fabric import Role, State, Vm
 from test_provider_failover import ID, Pair, inventory, quiet, quiet_beat
 
 from adapters.hyperv.operations import OPERATIONS
-from adapters.hyperv.states import VmState
+from adapters.hyperv.states import RoleState, VmState
 from vault.domain import LATEST, PowerState
 from vault.errors import Recoverable, Unreachable
 
@@ -122,6 +122,49 @@ def live(pair: Pair) -> list[object]:
     return seen
 
 
+def kept(pair: Pair) -> list[object]:
+    """Each host is a node of a cluster, which keeps the machine: failed over and back, taken back, powered off."""
+    provider, forward, backward = pair.provider, pair.forward, pair.backward
+    east, west = pair.fabrics["east"], pair.fabrics["west"]
+    pair.source.cluster_service = pair.target.cluster_service = "Running"
+    pair.source.vm(ID).role = Role(pair.source.name)
+    roles: list[object] = []
+
+    def look() -> None:
+        for host in (pair.source, pair.target):
+            vm = host.vm(ID)
+            assert vm.role is not None
+            roles.append((vm.state, vm.role.state))
+        assert roles[-2:].count((VmState.RUNNING, RoleState.ONLINE)) <= 1, "two clusters keep it running"
+
+    def stop(fabric: Any) -> None:
+        assert again(lambda: fabric.shut_down("db", 60, quiet_beat)) is PowerState.OFF
+        look()
+
+    again(lambda: provider.enable(forward))
+    again(lambda: provider.copy_initial(forward, quiet))
+    stop(east)
+    point = again(lambda: provider.send_last_changes(forward, quiet))
+    again(lambda: provider.fail_over(forward, point.id, quiet))
+    again(lambda: west.start("db"))
+    look()
+    again(lambda: provider.cancel_failover(forward))
+    again(lambda: east.start("db"))
+    look()
+    again(lambda: east.power_off("db"))
+    assert again(lambda: east.describe("db")).power is PowerState.OFF
+    point = again(lambda: provider.send_last_changes(forward, quiet))
+    again(lambda: provider.fail_over(forward, point.id, quiet))
+    again(lambda: west.start("db"))
+    again(lambda: provider.commit(forward, point.id))
+    stop(east)
+    again(lambda: provider.prepare_reverse(backward))
+    again(lambda: provider.enable(backward))
+    again(lambda: provider.copy_initial(backward, quiet))
+    look()
+    return roles
+
+
 def seed(pair: Pair) -> list[object]:
     """Exported, exported anew, imported, replicated."""
     provider, forward = pair.provider, pair.forward
@@ -166,7 +209,7 @@ def troubled(pair: Pair) -> list[object]:
 
 
 def test_every_life_ends_as_the_undisturbed_one() -> None:
-    asked = [script for life in (live, seed, existing, troubled) for script in cut_everywhere(life)]
+    asked = [script for life in (live, kept, seed, existing, troubled) for script in cut_everywhere(life)]
     needed = {name for name in OPERATIONS if "tracking" not in name and "point" not in name.split("_")}
     assert needed - set(asked) == {
         "changed_ranges",

@@ -14,6 +14,7 @@ from small_fabric import FAR_HOST, HOST, OTHER_HOST, SmallFabric, held, quiet
 from adapters.hyperv import jobs
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
+from adapters.hyperv.states import RoleState
 from simulation.winrm.answering import Request
 from vault.domain import PowerState, RecoveryPoint, Severity
 from vault.errors import Busy, LeewardError, NotFound, Recoverable, ResynchronizationRequired, Unreachable
@@ -227,6 +228,77 @@ def test_a_node_that_dies_in_the_middle_of_a_failback_leaves_the_replica_to_the_
     assert held(again(lambda: cluster.east.wait_until_answering("db", 20, quiet))).lost == 0
     provider.commit(backward, back.id)
     assert cluster.vm(OTHER_HOST).state is State.FAILED_OVER
+
+
+def test_a_cluster_starts_and_stops_the_role_with_the_machine_there_and_back(cluster: SmallFabric) -> None:
+    cluster.protect()
+    provider, forward, backward = cluster.provider, cluster.forward, cluster.backward
+    assert cluster.vm(HOST).role is RoleState.ONLINE
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    assert cluster.vm(HOST).role is RoleState.OFFLINE
+    cluster.hosts.reboot(HOST)
+    assert cluster.east.describe("db").power is PowerState.OFF, "its node starts nothing that is offline"
+    point = provider.send_last_changes(forward, quiet)
+    provider.fail_over(forward, point.id, quiet)
+    provider.cancel_failover(forward)
+    cluster.east.start("db")
+    assert cluster.vm(HOST).role is RoleState.ONLINE
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    point = provider.send_last_changes(forward, quiet)
+    cluster.recover(forward, point.id)
+    provider.commit(forward, point.id)
+    provider.prepare_reverse(backward)
+    provider.enable(backward)
+    provider.copy_initial(backward, quiet)
+    assert cluster.vm(HOST).role is RoleState.OFFLINE
+    assert cluster.west.shut_down("db", 20, quiet) is PowerState.OFF
+    back = provider.send_last_changes(backward, quiet)
+    assert cluster.recover(backward, back.id).lost == 0
+    assert cluster.vm(HOST).role is RoleState.ONLINE, "the replica that the broker placed is the cluster's to run"
+
+
+def test_a_machine_that_its_cluster_starts_elsewhere_behind_the_shut_down_runs_nowhere(cluster: SmallFabric) -> None:
+    started = threading.Event()
+
+    def start_elsewhere(request: Request) -> None:
+        if request.script == "cluster_roles" and not started.is_set():
+            started.set()
+            cluster.fabric.move("db", HOST, OTHER_HOST)
+            cluster.bring_online(OTHER_HOST)
+
+    cluster.hosts.dispatch.faults.append(start_elsewhere)
+    with pytest.raises(Busy, match="left the host just now"):
+        cluster.east.shut_down("db", 20, quiet)
+    assert cluster.east.describe("db").power is PowerState.RUNNING
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    assert cluster.east.describe("db").power is PowerState.OFF
+    assert cluster.vm(OTHER_HOST).role is RoleState.OFFLINE
+
+
+def test_a_node_that_is_down_proves_nothing_until_its_cluster_has_the_machine_elsewhere(cluster: SmallFabric) -> None:
+    assert cluster.east.describe("db").power is PowerState.RUNNING
+    cluster.fabric.go_down(HOST)
+    cluster.hosts.servers[HOST].close()
+    with pytest.raises(Unreachable):
+        cluster.east.shut_down("db", 20, quiet)
+    cluster.fabric.move("db", HOST, OTHER_HOST)
+    assert cluster.east.describe("db").power is PowerState.RUNNING, "it is off, and its role is online"
+    cluster.bring_online(OTHER_HOST)
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    assert cluster.vm(OTHER_HOST).role is RoleState.OFFLINE
+
+
+def test_a_machine_that_is_off_on_a_node_without_its_cluster_is_not_proven_off(cluster: SmallFabric) -> None:
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
+    node = cluster.fabric.state.hosts[HOST]
+    node.cluster_service = "Stopped"
+    with pytest.raises(Unreachable, match="cluster does not tell whether it starts 'db': The cl") as unasked:
+        cluster.east.shut_down("db", 20, quiet)
+    assert "Start-ClusterNode" in unasked.value.remedy
+    with pytest.raises(Unreachable, match="cluster service is not running"):
+        cluster.east.start("db")
+    node.cluster_service = "Running"
+    assert cluster.east.shut_down("db", 20, quiet) is PowerState.OFF
 
 
 def _names(small: SmallFabric, host: str) -> list[str]:

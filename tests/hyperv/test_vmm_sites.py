@@ -10,6 +10,7 @@ from fake_fabric import Mode, State, Vm
 from vmm_pair import ID, Pair, quiet
 
 from activities.machines import _kept_off
+from activities.running import Running
 from adapters.hyperv.facts import VirtualDisk, Volume
 from adapters.hyperv.provider import HyperVReplicaProvider
 from adapters.hyperv.states import VmState
@@ -147,7 +148,7 @@ def test_an_old_copy_is_seen_and_kept_off_while_vmm_does_not_tell(
 
     monkeypatch.setattr(pair.servers["east"], "run", fails)
     pair.world.hosts["hv1"].vms[ID].state = VmState.RUNNING
-    stopped, said = _kept_off(pair.fabrics["east"], "db")
+    stopped, said = _kept_off(pair.fabrics["east"], "db", Running())
     assert stopped, said
     assert pair.world.hosts["hv1"].vms[ID].state is VmState.OFF
 

@@ -66,7 +66,10 @@ function ConvertFrom-Replication($Items) {
     }
 }
 $system = Get-CimInstance -ClassName Win32_OperatingSystem
+# Where the feature is installed and the host is in no cluster, the service is disabled.
+$service = Get-Service -Name ClusSvc -ErrorAction SilentlyContinue
 @{
+    cluster_service = if ($null -ne $service -and "$($service.StartType)" -ne 'Disabled') { [string] $service.Status } else { '' }
     uptime_s = ([System.DateTime]::UtcNow - $system.LastBootUpTime.ToUniversalTime()).TotalSeconds
     machines = @($machines | ForEach-Object {
         $key = [string] $_.Id
