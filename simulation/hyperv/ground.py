@@ -93,8 +93,8 @@ class Ground:
         return allocated_bytes(folder.path) if folder.path.exists() else 0
 
     def log_bytes(self, site: str, machine: str) -> int:
-        """What was written to the machine's disks and not replicated yet."""
-        return sum(path.stat().st_blocks * 512 for path in self._folder(site, machine).path.glob("*.hrl"))
+        """What was written to the machine's disks and not replicated yet; a log that is sent meanwhile is."""
+        return sum(_allocated(path) for path in self._folder(site, machine).path.glob("*.hrl"))
 
     def start(self, site: str, machine: str) -> None:
         self._hypervisors[site].start(machine)
@@ -161,6 +161,14 @@ class Ground:
     def engine(self, relationship: Relationship) -> ReplicationProvider:
         """What really moves the bytes."""
         return self._adapters.provider(relationship)
+
+
+def _allocated(path: Path) -> int:
+    """0 for a file that is gone."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 Interrupt = Callable[[], None]

@@ -11,6 +11,7 @@ from small_fabric import FAR_HOST, HOST, SmallFabric, held, quiet
 
 from adapters.hyperv.states import ReplicationMode as Mode
 from adapters.hyperv.states import ReplicationState as State
+from adapters.lab.layout import LabLayout
 from simulation.hyperv import process
 from vault.domain import LATEST, PowerState, Severity
 
@@ -111,3 +112,13 @@ def test_a_changed_policy_is_the_replications_from_the_next_turn_on(small: Small
     changed = small.forward.model_copy(update={"frequency_s": 300.0})
     small.provider.replicate_once(changed, quiet, app_consistent=False)
     assert {small.vm(host).replication.frequency_s for host in (HOST, FAR_HOST)} == {300}
+
+
+def test_a_change_log_that_is_sent_while_its_bytes_are_counted_counts_no_more(small: SmallFabric) -> None:
+    small.fabric.ground.turn_off("east", "db")
+    ground = small.fabric.ground
+    folder = LabLayout(ground.lab_root).site("east").machine("db").path
+    before = ground.log_bytes("east", "db")
+    # Named in the folder, and not there any more when it is looked at.
+    (folder / "os.gone.hrl").symlink_to(folder / "gone")
+    assert ground.log_bytes("east", "db") == before
