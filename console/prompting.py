@@ -56,6 +56,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except typer.Abort:
         if interrupted:
+            print(file=sys.stderr)  # the question stands in the line
             raise KeyboardInterrupt from None
         raise
     finally:

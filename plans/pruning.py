@@ -13,7 +13,7 @@ from vault.yamlsource import Node, YamlSource
 Place = tuple[str | int, ...]
 STEPS = ("before", "after")
 SOMEWHERE = "unnamed"
-"""Stands for the name of a plan that has none."""
+"""Stands for the name of a plan, or begins that of a group, that has none."""
 HARMLESS = (frozenset(Plan.model_fields) | {"plan"}) - {"variables", "variables_for"}
 """Keys of a plan without which all its templates still mean the same."""
 
@@ -62,17 +62,23 @@ def _part(root: Node, loc: Place) -> Place:
     for part in loc:
         child = node.children.get(part)
         if child is None:
-            break
+            return loc[:3] if _is_a_groups_name(loc[:3]) else _around(place or loc[:1])
         place, node = (*place, part), child
         if _is_a_step(place):
             return place
+    return _around(place)
+
+
+def _around(place: Place) -> Place:
     if place[:1] != ("groups",):
-        return (loc[0],)
-    inner = place[2:]
-    if inner[:1] == ("machines",):
-        of_machine = inner[2:]
-        return place[:5] if of_machine[:1] not in ((), ("machine",)) else place[:4]
-    return place[:3] if inner[:1] not in ((), ("name",)) else place[:2]
+        return place[:1]
+    if place[2:3] != ("machines",):
+        return place[:3]
+    return place[:5] if place[4:5] != ("machine",) else place[:4]
+
+
+def _is_a_groups_name(place: Place) -> bool:
+    return place[:1] == ("groups",) and place[2:] == ("name",)
 
 
 def _is_a_step(place: Place) -> bool:
@@ -97,6 +103,8 @@ def _without(node: Node, place: Place, parts: set[Place]) -> Node:
     elif isinstance(node.data, dict):
         if not place and parts & {("plan",), ("name",)}:
             kept["plan"] = Node(node.position, SOMEWHERE)
+        if (*place, "name") in parts and _is_a_groups_name((*place, "name")):
+            kept["name"] = Node(node.position, f"{SOMEWHERE}-{place[1]}")
         data = {key: child.data for key, child in kept.items()}
     return replace(node, data=data, children=kept)
 

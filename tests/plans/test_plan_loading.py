@@ -341,6 +341,12 @@ def test_what_keeps_a_file_from_being_a_plan_hides_no_other_mistake(tmp_path: Pa
     ]
 
 
+def test_a_group_without_a_name_still_has_its_machines(tmp_path: Path, inventory: Inventory, example_text: str) -> None:
+    text = example_text.replace("- name: web", "- nmae: web", 1).replace("tcp: payment-db", "tcp: payment-bd", 1)
+    told = [one.split(": ", 1)[1].split(" — ")[0] for one in complaints(tmp_path, inventory, text)]
+    assert told == ["unknown machine 'payment-bd' in this plan", "'name' is missing", "unknown key 'nmae'"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
