@@ -10,7 +10,7 @@ from adapters.san.ports import Group, GroupControl, SanFabric, Step, able_to
 from adapters.san.registering import is_registered, point_of_earlier_try, register
 from adapters.san.watching import until_settled
 from replication.ports import Report
-from vault.domain import RecoveredMachine, Relationship
+from vault.domain import Progress, RecoveredMachine, Relationship
 from vault.errors import InvalidState
 
 
@@ -30,10 +30,12 @@ class Copies:
         array, names = able_to(Step.CLONE, found), list(copies.values())
         self._require_still(group, array, machine, fabric)
         present = points.resolve(self._places, relationship, choice)
+        report(Progress(doing=f"cloning the volumes of {machine} at {site}"))
         array.delete_volumes(names)
         moment = array.clone(self._places.own_volumes(machine, array, group), names)
         array.expose(array.volumes(names), self._places.storage(site).initiators)
         point = points.make(points.TEST, moment or present.time)
+        report(Progress(doing=f"registering {name} at {site}"))  # a late try hears here that it is one
         register(fabric, relationship, name, copies, point, test=True)
         return RecoveredMachine(name=name, site=site, network=relationship.test_network, point=point)
 

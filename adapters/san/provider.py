@@ -7,9 +7,8 @@ docs/decisions/008-groups-of-an-array.md.
 
 from __future__ import annotations
 
-import threading
-from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeGuard
@@ -32,6 +31,7 @@ from adapters.san.ports import (
     unwatched,
 )
 from adapters.san.registering import is_registered, point_of_earlier_try, register, runs
+from adapters.san.turns import Turns
 from adapters.san.watching import telling, unreported, until_all_is_shipped, until_settled, until_synchronized
 from replication.media import SeedManifest
 from replication.ports import Report
@@ -62,7 +62,7 @@ class ArrayProvider:
         self._places = Places(inventory, array_of)
         self._copies = Copies(self._places, fabric_of)
         self._ending = Ending(self._places, fabric_of)
-        self._in_turn: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._turns = Turns()
 
     def moves_with(self, relationship: Relationship) -> list[str]:
         return self._places.members(relationship.machine)
@@ -78,7 +78,7 @@ class ArrayProvider:
     def enable(self, relationship: Relationship) -> None:
         """The first machine of a group makes it, with the volumes of all; after a failover it is turned round."""
         machine, site = relationship.machine, relationship.source_site
-        with self._turn(machine):
+        with self._turn(machine, unreported):
             place = self._places.at(machine, site)
             if place.group is not None and place.group.changing:
                 until_settled(self._places, machine, site, unreported)
@@ -182,7 +182,7 @@ class ArrayProvider:
         return points.present(until_synchronized(self._places, relationship.machine, relationship.source_site, report))
 
     def _resume(self, array: GroupControl, group: Group, report: Report) -> None:
-        with self._in_turn[group.name]:
+        with self._turns.of(group.name, report):
             array.resume(group, telling(report))
 
     def send_last_changes(self, relationship: Relationship, report: Report) -> RecoveryPoint:
@@ -222,22 +222,30 @@ class ArrayProvider:
 
     def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
         """Register the machine on the target's volumes; the group moves with its last machine when the failover is
-        planned (each was seen off before), else at once."""
+        planned (each was seen off before), else at once.
+
+        Before each of these steps a late try hears that it is one: what it does after the failover was undone would
+        take the volumes from under the machine that was started again."""
         machine, site = relationship.machine, relationship.target_site
         fabric, hosts = self._fabric_of(site), self._places.storage(site).initiators
-        with self._turn(machine):
+        registering = Progress(doing=f"registering {machine} at {site}")
+        with self._turn(machine, report):
             array, group, volumes = self._replica(machine, site, report)
             if points.is_planned(choice):
                 point = points.read(choice)
+                report(registering)
                 _show(array, volumes, hosts)
                 if point_of_earlier_try(fabric, machine) != point and not runs(fabric, machine):
                     fabric.remove(machine)  # what an earlier run left; its volumes stay
                 register(fabric, relationship, machine, self._by_name(machine), point, test=False)
                 if all(is_registered(fabric, member) for member in self._places.members(machine)):
+                    report(_moving(group, site))
                     self._move(array, group, machine, telling(report))
             else:
                 point = point_of_earlier_try(fabric, machine) or self.resolve_point(relationship, choice)
+                report(_moving(group, site))
                 self._promote(array, group, telling(report))
+                report(registering)
                 _show(array, volumes, hosts)
                 register(fabric, relationship, machine, self._by_name(machine), point, test=False)
         return RecoveredMachine(name=machine, site=site, network=relationship.target_network, point=point)
@@ -283,7 +291,7 @@ class ArrayProvider:
         """The group goes back when it has moved, as long as none of its machines runs here."""
         machine, site = relationship.machine, relationship.target_site
         fabric = self._fabric_of(site)
-        with self._turn(machine):
+        with self._turn(machine, unreported):
             array, group, volumes = self._replica(machine, site, unreported)
             if group.is_active:
                 running = [one for one in self._places.members(machine) if runs(fabric, one)]
@@ -298,7 +306,7 @@ class ArrayProvider:
             _hide(array, volumes, self._places.storage(site).initiators)
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
-        with self._turn(relationship.machine):
+        with self._turn(relationship.machine, report):
             return self._copies.start(relationship, choice, name, report)
 
     def end_test(self, relationship: Relationship, name: str) -> None:
@@ -333,9 +341,9 @@ class ArrayProvider:
 
     # --- parts ------------------------------------------------------------------------------------------------
 
-    def _turn(self, machine: str) -> threading.Lock:
+    def _turn(self, machine: str, report: Report) -> AbstractContextManager[None]:
         """One call at a time changes a group."""
-        return self._in_turn[self._places.settings(machine).group]
+        return self._turns.of(self._places.settings(machine).group, report)
 
     def _replica(self, machine: str, site: str, report: Report) -> tuple[GroupControl, Group, list[Volume]]:
         array, group = until_settled(self._places, machine, site, report)
@@ -351,6 +359,10 @@ class ArrayProvider:
             where=f"array {array.name}",
             remedy=f"wait until the failover of {', '.join(self._places.members(machine))} is done, then reverse it",
         )
+
+
+def _moving(group: Group, site: str) -> Progress:
+    return Progress(doing=f"moving group {group.name} to {site}")
 
 
 def _is_mirrored(group: Group | None) -> TypeGuard[Group]:

@@ -301,7 +301,7 @@ class SmisArray:
             SourceElements=self._paths(volumes),
             ReplicationSettingData=_settings(ConsistentPointInTime=True),
         )
-        self._cim.await_job(doing, out, unwatched)
+        self._cim.await_job(doing, out, unwatched, copies=sum(volume.size for volume in volumes))
         copies = {one["ElementName"]: one for one in self._own_volumes()}
         missing = [name for name in names if name not in copies]
         if missing:
