@@ -26,6 +26,8 @@ JOBS_OVERTAKE = "jobs-overtake-replication"
 """Patch: machines that were protected before waited for the end of replication first."""
 MAKES_WAY_AT_ONCE = "replication-is-asked-to-make-way"
 """Patch: before, its worker heard of the end with its next heartbeat only."""
+OVERTAKEN_HALTS_NOTHING = "overtaken-replication-halts-nothing"
+"""Patch: what the replica refused to it because of a failover halted the machine when that failover was undone."""
 ASKED_FOR_AT_MOST_S = 10.0
 REPLICATION_TURN = timedelta(hours=1)
 LONGEST_SILENCE_S = 300.0
@@ -59,7 +61,7 @@ class SteadyState:
         """Unless the next job overtakes it, too."""
         if self._ending is not None and not self._overtakes():
             ending, self._ending = self._ending, None
-            await self._end_of(ending)
+            await self._end_of(ending, overtaken=True)
 
     async def replicate(self) -> None:
         """One turn; it ends when a job wants the machine, or for the next one."""
@@ -102,13 +104,17 @@ class SteadyState:
         except ActivityError as error:
             workflow.logger.info("nobody was asked to make way: %s", reason(error))
 
-    async def _end_of(self, turn: workflow.ActivityHandle[ReplicationStopped]) -> None:
+    async def _end_of(self, turn: workflow.ActivityHandle[ReplicationStopped], *, overtaken: bool = False) -> None:
+        """What ended an overtaken turn may be the failover's doing, and over with it; else the next turn meets it."""
         try:
             stopped = await turn
         except ActivityError as error:
             if is_cancellation(error) or self._book.state.phase is not Phase.PROTECTED:
                 return
             self._note_point(last_point_in(error))
+            if overtaken and workflow.patched(OVERTAKEN_HALTS_NOTHING):
+                workflow.logger.info("an overtaken replication ended: %s", reason(error))
+                return
             self._book.halt(f"replication halted: {reason(error)}")
             return
         if self._book.state.phase is not Phase.PROTECTED:

@@ -6,7 +6,9 @@ import pytest
 from house import House
 from temporalio.api.enums.v1 import EventType
 from test_giving_way import no_copies, operator, plan
+from test_making_way import BEATS
 
+from vault.errors import InvalidState
 from vault.lifecycle import JobKind, Phase
 from workflows.model import HeldJob
 
@@ -102,3 +104,23 @@ async def test_no_step_of_a_test_begins_after_it_gave_way(house: House) -> None:
     assert (await house.run_ends(house.client.get_workflow_handle("plan/shop"))).state == "completed"
     await no_copies(house)
     assert [call.detail.split()[-1] for call in house.world.of("run_in_guest")] == ["first"]
+
+
+async def test_what_a_failover_refused_to_an_ending_replication_is_over_once_it_is_undone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replica of a machine that is failed over takes nothing from its source; of an undone failover it does again.
+    The worker of the replication hears of it by that, before it hears of its cancellation."""
+    monkeypatch.setattr(BEATS, 4)  # as for real: of the cancellation it would hear after 75 s
+    gate = house.world.hold("replicate_once", "db", stubborn=True)
+    house.world.script("replicate_once", "db", InvalidState("the machine was failed over"))
+    house.world.script("fail_over", "db", InvalidState("it cannot be made"))
+    await house.replicating("db", frequency="15m")
+    await house.until(lambda: house.world.of("replicate_once"), "replication is under way")
+    accepted = await house.ask("db", JobKind.UNPLANNED_FAILOVER, point=house.world.new_point("db").id)
+    assert (await house.ended("db", accepted.job_id)).state == "failed"
+    assert house.world.names("fail_over", "cancel_failover") == ["fail_over", "cancel_failover"]
+    gate.set()
+    await house.until(lambda: len(house.world.of("replicate_once")) > 1, "replication goes on")
+    state = await house.state("db")
+    assert (state.phase, state.halted) == (Phase.PROTECTED, False)
