@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from replication.media import SeedManifest
-from replication.ports import ChangeSource, ReplicaStore, Report
+from replication.ports import ChangeSource, OwnReplicaStore, ReplicaStore, Report
 from vault.domain import (
     Answering,
     CacheFill,
@@ -106,7 +106,7 @@ class StreamTarget(Hypervisor, Protocol):
         an earlier try is replaced; a complete one made from the same point is kept. Raises ``InvalidState`` when a
         *different* machine has the name, ``NoSpace`` when it would not fit."""
 
-    def replica_store(self, machine: str) -> ReplicaStore:
+    def replica_store(self, machine: str) -> OwnReplicaStore:
         """Where this site keeps replicas that other sites send."""
 
     def retire_into_replica(self, machine: str, store: ReplicaStore, epoch: str) -> None:

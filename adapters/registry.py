@@ -18,7 +18,7 @@ from adapters.stream import StreamProvider
 from replication.cache import CutCache
 from replication.cipher import SiteKey
 from replication.local import LocalReplicaStore
-from replication.ports import ReplicaStore
+from replication.ports import OwnReplicaStore, ReplicaStore
 from vault.domain import Relationship
 from vault.errors import BadInput, NotFound
 from vault.fabrics import replicates
@@ -197,7 +197,7 @@ def _no_azure() -> BadInput:
     return BadInput("the packages for Azure are not installed", remedy="install leeward[azure]")
 
 
-def _azure_store(settings: AzureReplicas, site_key: Callable[[], SiteKey | None], machine: str) -> ReplicaStore:
+def _azure_store(settings: AzureReplicas, site_key: Callable[[], SiteKey | None], machine: str) -> OwnReplicaStore:
     try:
         from adapters.azure.store import AzureReplicaStore
     except ImportError as error:

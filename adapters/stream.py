@@ -28,7 +28,7 @@ from replication.cache import CutCache
 from replication.cipher import SiteKey
 from replication.clock import AgeClock
 from replication.media import SeedManifest
-from replication.ports import ChangeSource, LayeredReader, ReplicaStore, Report
+from replication.ports import ChangeSource, LayeredReader, OwnReplicaStore, ReplicaState, ReplicaStore, Report
 from vault.domain import (
     LOOKS_OF_A_MEMBER,
     CacheFill,
@@ -142,6 +142,8 @@ class StreamProvider:
         source, store = self._ends(relationship)
         if store.exists():
             state, tracking = store.state(), source.tracking()
+            if state.failed_over_to is not None:  # in an earlier life: nobody disables or protects a machine in between
+                store.readmit()
             if state.seeded or (tracking.active and state.epoch == tracking.epoch):
                 return
         with store.lock():
@@ -325,13 +327,27 @@ class StreamProvider:
         )
 
     def fail_over(self, relationship: Relationship, choice: str, report: Report) -> RecoveredMachine:
-        return self._recover(relationship, choice, relationship.machine, relationship.target_network, report)
+        """Before there is a second copy of the machine, the replica takes no more from the first: its worker may go on
+        without having heard of this, and push the chosen point out."""
+        store = self._store(relationship)
+        with _in_use(store, lambda: self._point_to_fail_over_to(relationship, store.state(), choice)) as point:
+            store.fail_over_to(point)
+            return self._make(relationship, point, relationship.machine, relationship.target_network, report)
+
+    def _point_to_fail_over_to(self, relationship: Relationship, state: ReplicaState, choice: str) -> RecoveryPoint:
+        """An interrupted failover goes on with the point it began with: by now there may be a later one to choose."""
+        begun = state.failed_over_to
+        if begun is not None and all(point.id != choice for point in state.points):
+            return begun
+        return self.resolve_point(relationship, choice)
 
     def cancel_failover(self, relationship: Relationship) -> None:
         self._target_of(relationship.target_site).remove(relationship.machine)
+        self._store(relationship).readmit()
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
-        return self._recover(relationship, choice, name, relationship.test_network, report)
+        with _in_use(self._store(relationship), lambda: self.resolve_point(relationship, choice)) as point:
+            return self._make(relationship, point, name, relationship.test_network, report)
 
     def end_test(self, relationship: Relationship, name: str) -> None:
         self._target_of(relationship.target_site).remove(name)
@@ -361,20 +377,19 @@ class StreamProvider:
     def disable_target(self, relationship: Relationship) -> None:
         self._store(relationship).remove()
 
-    def _recover(
-        self, relationship: Relationship, choice: str, name: str, network: str, report: Report
+    def _make(
+        self, relationship: Relationship, point: RecoveryPoint, name: str, network: str, report: Report
     ) -> RecoveredMachine:
         fabric = self._target_of(relationship.target_site)
         store = fabric.replica_store(relationship.machine)
-        with _in_use(store, lambda: self.resolve_point(relationship, choice)) as point:
-            fabric.create_from_replica(name, relationship.machine, store, point, network, report)
+        fabric.create_from_replica(name, relationship.machine, store, point, network, report)
         return RecoveredMachine(name=name, site=relationship.target_site, network=network, point=point)
 
     def _ends(self, relationship: Relationship) -> tuple[ChangeSource, ReplicaStore]:
         source = self._source_of(relationship.source_site).change_source(relationship.machine)
         return source, self._store_across(relationship.source_site, relationship.target_site, relationship.machine)
 
-    def _store(self, relationship: Relationship) -> ReplicaStore:
+    def _store(self, relationship: Relationship) -> OwnReplicaStore:
         return self._target_of(relationship.target_site).replica_store(relationship.machine)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replication import stream
+from replication import rules, stream
 from replication.cache import CutCache
 from replication.ports import ChangeSource, ReplicaStore, Report
 from vault.domain import CacheFill, ConsistencyKind
@@ -41,6 +41,8 @@ def send_cached(cache: CutCache, store: ReplicaStore, report: Report) -> None:
     if cache.is_empty():
         return
     with store.lock("sending what waited"), cache.lock("sending"):
-        cache.drop_other_periods(store.state().epoch)
+        state = store.state()
+        rules.refuse_failed_over(state.failed_over_to, "the replica at the target")
+        cache.drop_other_periods(state.epoch)
         if cache.pending():
             stream.send_pending(cache, store, report)

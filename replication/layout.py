@@ -10,6 +10,7 @@ from pathlib import Path
 from replication import files, locking, manifest, rules
 from replication.base_image import BaseImage
 from replication.cipher import Keys, MachineKey
+from replication.fence import Fence
 from replication.manifest import Layer, Manifest
 from replication.overwritten import Overwritten
 from replication.pins import Pins
@@ -35,6 +36,7 @@ class Layout:
         self.writer_lock = root / "writer.lock"
         self.readers_lock = root / "readers.lock"
         self.pins = Pins(root / "pins")
+        self.fence = Fence(root)
 
     def base(self, disk: str) -> Path:
         return self.root / f"base-{disk}.raw"
@@ -109,6 +111,7 @@ class Layout:
     def delete_unlisted(self, known: Manifest) -> None:
         """Leftovers of a crash: half-written files, and segments that were never sealed or are merged already."""
         listed = {self.segment(layer.sequence, disk) for layer in known.layers for disk in layer.segments}
+        listed.add(self.fence.unfinished)
         for path in (*self.root.glob("*.part"), *self.segments.glob("*")):
             if path not in listed:
                 files.delete(path)
@@ -122,6 +125,7 @@ class Layout:
         """The manifest goes first: without it the rest does not count. The writer's lock goes last."""
         files.delete(self.manifest)
         files.sync_folder(self.root)
+        self.fence.unmark()
         for path in (*self.segments.glob("*"), *self.root.glob("base-*"), *self.root.glob("*.part")):
             files.delete(path)
         with suppress(FileNotFoundError):

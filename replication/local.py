@@ -44,7 +44,7 @@ class LocalReplicaStore:
     ) -> None:
         self._keys = Keys(machine, site_key)
         self._files = Layout(root, self._keys)
-        self._machine = machine
+        self.machine = machine
         self._reserve = reserve
         self._lock = locking.WriterLock(self._files.writer_lock, entered=self._entered, left=self._left)
         self._known: Manifest | None = None
@@ -63,10 +63,30 @@ class LocalReplicaStore:
         known = self._manifest()
         with files.translated(self._files.root):
             stored = self._files.stored_bytes()
-        return known.state(stored)
+        return known.state(stored, self.failed_over_to())
 
     def resolve(self, choice: str) -> RecoveryPoint:
         return resolve(self._manifest().points, choice, str(self._files.root))
+
+    # --- failover ---------------------------------------------------------------------------------------------
+
+    def failed_over_to(self) -> RecoveryPoint | None:
+        """As :attr:`ReplicaState.failed_over_to`, without reading the manifest. Raises ``Damaged``."""
+        return self._files.fence.point()
+
+    def is_failed_over(self) -> bool:
+        return self._files.fence.is_marked()
+
+    def fail_over_to(self, point: RecoveryPoint) -> None:
+        where = str(self._files.root)
+        if not self.exists():
+            raise rules.no_replica(where)
+        with self._files.fence.closing():
+            rules.refuse_other_failover(self.failed_over_to(), point, where)
+            self._files.fence.mark(rules.listed(self._files.load().points, point, where))
+
+    def readmit(self) -> None:
+        self._files.fence.unmark()
 
     # --- seeding ----------------------------------------------------------------------------------------------
 
@@ -80,6 +100,7 @@ class LocalReplicaStore:
                     self._save(self._fresh(known.disks, epoch, known.key))
                 return
             files.make_folder(self._files.segments)
+            self._files.fence.unmark()  # of a replica that was not removed to the end
             for disk in disks:
                 self._files.make_base(disk)
             self._save(self._fresh(disks, epoch))
@@ -96,7 +117,8 @@ class LocalReplicaStore:
             if self._lock.held:  # a writer that compares replica and source goes on from what is whole
                 left, damaged = without_damaged_layers(known, self._files, self._keys.open(known.key))
                 if damaged:
-                    self._save(left)
+                    with self._files.fence.source_may():
+                        self._save(left)
                     self._files.delete_segments(damaged)
             return ViewChecksums(self._files.open_view(disk, None, with_kept_differences=True))
         return ViewChecksums(SeedView(self._files.open_base(known.disk(disk))))
@@ -175,6 +197,7 @@ class LocalReplicaStore:
                 self._save(self._fresh(known.disks, epoch, known.key))
             adoption.refuse_other_sizes(present, disks)
             files.make_folder(self._files.segments)
+            self._files.fence.unmark()  # an unseeded replica has no mark: it is of one that was not removed to the end
             self._close_bases()  # other files take their place
             for name, image in present.items():
                 adoption.move_in(image, self._files.base(name))
@@ -226,28 +249,32 @@ class LocalReplicaStore:
         epoch = epoch or known.epoch
         if epoch == known.epoch and cut <= known.last_cut:
             return self._sealed_already(known, cut)
+        self._files.fence.refuse_source()
         self._refuse_gap(known, cut, epoch)
         layer = self._staged_layer(known, cut, epoch)
         changed = sum(new.changed_bytes for new in (*known.kept_differences, layer))
         point = self._point(known, cut, epoch, time, kind, changed, group)
-        self._save(
-            known.with_(
-                epoch=epoch,
-                last_cut=cut,
-                next_sequence=point.sequence + 1,
-                layers=[*known.layers, layer],
-                points=[*known.points, point],
-            )
+        sealed = known.with_(
+            epoch=epoch,
+            last_cut=cut,
+            next_sequence=point.sequence + 1,
+            layers=[*known.layers, layer],
+            points=[*known.points, point],
         )
+        with self._files.fence.source_may():
+            self._save(sealed)
         self._staged.clear()
         return point
 
     def keep_differences(self, epoch: str) -> None:
         self._require_lock()
         known = self._manifest()
+        self._files.fence.refuse_source()
         self._refuse_gap(known, 0, epoch)
         layer = self._staged_layer(known, 0, epoch)
-        self._save(known.with_(epoch="", last_cut=0, next_sequence=layer.sequence + 1, layers=[*known.layers, layer]))
+        kept = known.with_(epoch="", last_cut=0, next_sequence=layer.sequence + 1, layers=[*known.layers, layer])
+        with self._files.fence.source_may():
+            self._save(kept)
         self._staged.clear()
 
     def view(self, disk: str, point: RecoveryPoint | None = None) -> BlockReader:
@@ -259,11 +286,12 @@ class LocalReplicaStore:
             for disk in self._manifest().disks:
                 views[disk.name] = self._files.open_view(disk.name, point.id)
                 opened.callback(views[disk.name].close)
-            return write_images(views, folder, report, f"writing the disks of {self._machine} at {point.id}")
+            return write_images(views, folder, report, f"writing the disks of {self.machine} at {point.id}")
 
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
         with self._writing("pruning recovery points"):
             known = self._manifest()
+            self._files.fence.refuse_source()
             if known.merging:
                 # Once points are dropped, nobody can tell which layers it was about: only their blocks go unverified.
                 if not self._merge_unless_read(known):
@@ -274,7 +302,8 @@ class LocalReplicaStore:
                 if dropped:
                     known = known.with_(points=[point for point in known.points if point.id not in dropped])
                     merging.require_segments(known.settled_layers, self._files, self._keys.open(known.key))
-                    self._save(known)
+                    with self._files.fence.source_may():
+                        self._save(known)
             if known.settled_layers:
                 self._merge_unless_read(known)
             scrubbing.read_again(self._manifest(), self._files, self._keys.open(known.key))
@@ -292,6 +321,7 @@ class LocalReplicaStore:
                     remedy="wait until the test failover or copy that reads it has its disks",
                 )
             known = self._manifest()
+            self._files.fence.refuse_other(point)
             if known.merging:
                 self._merge(known)
                 known = self._manifest()
@@ -352,10 +382,11 @@ class LocalReplicaStore:
     def _segment_header(self, disk: str, cut: int, epoch: str | None, encryption: Encryption | None) -> SegmentHeader:
         known = self._manifest()
         epoch = epoch or known.epoch
+        self._files.fence.refuse_source()
         self._refuse_gap(known, cut, epoch)
         self._staged.pop(disk, None)
         return SegmentHeader(
-            machine=self._machine,
+            machine=self.machine,
             disk=disk,
             disk_size=known.disk(disk).size,
             sequence=known.next_sequence,
@@ -384,9 +415,7 @@ class LocalReplicaStore:
 
     def _fresh(self, disks: list[Disk], epoch: str, key: WrappedKey | None = None) -> Manifest:
         zero = {disk.name: 0 for disk in disks}
-        return Manifest(
-            machine=self._machine, disks=disks, epoch=epoch, seeded_bytes=zero, key=key or self._keys.make()
-        )
+        return Manifest(machine=self.machine, disks=disks, epoch=epoch, seeded_bytes=zero, key=key or self._keys.make())
 
     def _base(self, disk: str) -> BaseImage:
         if disk not in self._bases:
@@ -403,7 +432,7 @@ class LocalReplicaStore:
         changed: int,
         group: str = "",
     ) -> RecoveryPoint:
-        return rules.new_point(self._machine, known.next_sequence, epoch, cut, time, kind, changed, group)
+        return rules.new_point(self.machine, known.next_sequence, epoch, cut, time, kind, changed, group)
 
     def _sealed_already(self, known: Manifest, cut: int) -> RecoveryPoint:
         sequences = [layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (known.epoch, cut)]

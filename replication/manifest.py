@@ -77,7 +77,7 @@ class ReplicaRecord(Value):
         """Raises ``NotFound`` naming those that there are."""
         return disk_named(name, self.disks, self.machine)
 
-    def state(self, stored_bytes: int) -> ReplicaState:
+    def state(self, stored_bytes: int, failed_over_to: RecoveryPoint | None) -> ReplicaState:
         return ReplicaState(
             disks=self.disks,
             seeded=self.seeded,
@@ -88,6 +88,7 @@ class ReplicaRecord(Value):
             points=self.points,
             stored_bytes=stored_bytes,
             key=self.key,
+            failed_over_to=failed_over_to,
         )
 
 

@@ -149,6 +149,8 @@ class ReplicaState(Value):
     stored_bytes: int = 0
     key: WrappedKey | None = None
     """The machine's key, wrapped by the site's; None: segments are not encrypted."""
+    failed_over_to: RecoveryPoint | None = None
+    """The machine was failed over to this point: its source may change nothing here (:class:`OwnReplicaStore`)."""
 
 
 class BlockChecksums(Protocol):
@@ -271,5 +273,22 @@ class ReplicaStore(Protocol):
         """Make an unseeded replica out of existing raw images by *moving* them (reverse replication: the old
         source's disks). Blocks that are equal need not be sent again. Safe to repeat after a crash."""
 
+    def readmit(self) -> None:
+        """Take changes from the source again after :meth:`OwnReplicaStore.fail_over_to`: the failover was cancelled, or
+        the protection begins anew. Not failed over, or no replica at all: nothing happens."""
+
     def remove(self) -> None:
         """Delete the replica and all its recovery points. Idempotent."""
+
+
+class OwnReplicaStore(ReplicaStore, Protocol):
+    """A replica store as its own site has it, which alone fails machines over to it."""
+
+    def fail_over_to(self, point: RecoveryPoint) -> None:
+        """The machine is failed over to this point. From when it returns, and durably, the source changes nothing here:
+        what would make or drop a recovery point (``seal``, ``keep_differences``, ``prune``) raises ``InvalidState``,
+        whoever calls it, also in a session that holds the lock since before; ``open_segment`` does in later ones. What
+        was sealed until then stays, and the point does until the replica is removed: ``keep_only`` takes no other.
+
+        It waits for no writer, and may be repeated. Raises ``NotFound`` for a point that does not exist any more,
+        ``InvalidState`` when the machine is failed over to another one."""

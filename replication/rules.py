@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from replication.checksums import checksum64
-from vault.domain import ConsistencyKind, Disk, RecoveryPoint
+from vault.domain import ConsistencyKind, Disk, RecoveryPoint, utc
 from vault.errors import InvalidState, NotFound, ResynchronizationRequired
 
 
@@ -44,6 +44,37 @@ def no_such_point(point_id: str | None, where: str) -> NotFound:
         where=where,
         remedy="choose one of: leeward recovery-points MACHINE",
     )
+
+
+def refuse_failed_over(failed_over_to: RecoveryPoint | None, where: str) -> None:
+    """Raises ``InvalidState`` when the machine was failed over: its source may be one that nobody could tell."""
+    if failed_over_to is not None:
+        raise InvalidState(
+            f"the machine was failed over to the recovery point of {utc(failed_over_to.time)}: "
+            "its replica takes no changes from the source any more",
+            where=where,
+            remedy="see that the machine does not run at its source. Once the failover is cancelled replication goes "
+            "on; if none is under way, disable the machine's protection and enable it again",
+        )
+
+
+def refuse_other_failover(failed_over_to: RecoveryPoint | None, point: RecoveryPoint, where: str) -> None:
+    """Raises ``InvalidState`` when the machine was failed over to another point."""
+    if failed_over_to is not None and failed_over_to.id != point.id:
+        raise InvalidState(
+            f"the machine was failed over to the recovery point of {utc(failed_over_to.time)}, "
+            f"not to that of {utc(point.time)}",
+            where=where,
+            remedy="cancel that failover first",
+        )
+
+
+def listed(points: list[RecoveryPoint], point: RecoveryPoint, where: str) -> RecoveryPoint:
+    """The point as the replica has it. Raises ``NotFound``."""
+    for known in points:
+        if known.id == point.id:
+            return known
+    raise no_such_point(point.id, where)
 
 
 def require_unseeded(known: Known, where: str) -> None:

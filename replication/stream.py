@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 
+from replication import rules
 from replication.base_copy import CHECKPOINT_BYTES, CHECKPOINT_S, copy_base
 from replication.compare import Compared, compare
 from replication.layout import check_same_disks
@@ -77,7 +78,7 @@ def replicate_cut(source: ChangeSource, store: ReplicaStore, kind: ConsistencyKi
 
     Raises:
         ResynchronizationRequired: the source's changes do not follow what the replica holds.
-        InvalidState: the disks changed.
+        InvalidState: the disks changed, or the machine was failed over.
     """
     with store.lock("delta replication"):
         _send_pending(source, store, report)
@@ -126,6 +127,7 @@ def resynchronize(source: ChangeSource, store: ReplicaStore, report: Report) -> 
     """
     with store.lock("resynchronization"):
         state = store.state()
+        _refuse_failed_over(state)
         check_same_disks(state.disks, source.disks(), "resynchronization")
         if not state.seeded:
             store.create(state.disks, source.start_tracking())
@@ -226,7 +228,13 @@ class _Differences:
 # --- deltas -----------------------------------------------------------------------------------------------------
 
 
+def _refuse_failed_over(state: ReplicaState) -> None:
+    """Before the source changes anything: the replica would take nothing of it."""
+    rules.refuse_failed_over(state.failed_over_to, "the replica at the target")
+
+
 def _require_same_period(source: Cuts, state: ReplicaState) -> None:
+    _refuse_failed_over(state)
     check_same_disks(state.disks, source.disks(), "replication")
     tracking = source.tracking()
     if tracking.resync_required:

@@ -70,8 +70,7 @@ class Lease:
             self.take(blob)
         except Busy:
             self.confirm()
-            with translated(self._where):
-                BlobLeaseClient(blob).break_lease(0)
+            end_lease(blob, self._where)
             self.take(blob)
 
     def forget(self, blob: BlobClient) -> None:
@@ -139,6 +138,15 @@ class Lease:
         return True
 
 
+def end_lease(blob: BlobClient, where: str) -> None:
+    """Whoever has it loses it now. One that ended by itself meanwhile is no trouble."""
+    try:
+        BlobLeaseClient(blob).break_lease(0)
+    except AzureError as error:
+        if code_of(error) != "LeaseNotPresentWithLeaseOperation":
+            raise error_for(error, where) from None
+
+
 class WriterLease:
     """Keeps a second writer out, wherever it runs: a lease on the manifest, and with the same id on every disk.
 
@@ -175,12 +183,14 @@ class WriterLease:
         return self._thread == threading.get_ident()
 
     @contextmanager
-    def hold(self, purpose: str) -> Iterator[None]:
-        """Raises ``Busy`` naming who holds it, ``NotFound`` when the container is missing."""
+    def hold(self, purpose: str, *, from_others: bool = False) -> Iterator[None]:
+        """Raises ``Busy`` naming who holds it, ``NotFound`` when the container is missing.
+
+        ``from_others``: whoever holds it loses it, and can change nothing any more."""
         if self.held:
             yield
             return
-        lease = self._take(purpose)
+        lease = self._take(purpose, from_others)
         succeeded = False
         self._thread = threading.get_ident()
         try:
@@ -194,10 +204,10 @@ class WriterLease:
                 self._thread = None
                 lease.release()
 
-    def _take(self, purpose: str) -> Lease:
+    def _take(self, purpose: str, from_others: bool) -> Lease:
         lease = Lease(self._document.where, self._duration_s)
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "purpose": purpose, "since": int(time.time())}
-        self._acquire(lease)
+        self._acquire(lease, from_others)
         self.holder = {"holder": json.dumps(owner)}
         try:
             with translated(self._document.where):
@@ -207,13 +217,16 @@ class WriterLease:
             raise
         return lease
 
-    def _acquire(self, lease: Lease) -> None:
+    def _acquire(self, lease: Lease, from_others: bool) -> None:
         for _ in range(_TRIES):
             try:
                 return lease.acquire(self._blob)
             except AzureError as error:
                 if code_of(error) in ("LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired"):
-                    break
+                    if not from_others:
+                        break
+                    end_lease(self._blob, self._document.where)
+                    continue
                 if code_of(error) != "BlobNotFound":
                     raise error_for(error, self._document.where) from None
                 self._may_make()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobClient, BlobLeaseClient
@@ -11,7 +13,7 @@ from adapters.azure.errors import code_of, error_for, translated
 from replication import manifest
 from replication.cipher import Keys, MachineKey
 from replication.manifest import Layer, ReplicaRecord
-from vault.domain import Value
+from vault.domain import RecoveryPoint, Value
 from vault.errors import Damaged
 
 MAGIC = "leeward-azure-replica"
@@ -43,12 +45,14 @@ class AzureManifest(ReplicaRecord):
             the next delta lies over it. The others belong to points, each of which is one of ``applied`` or ``layers``.
         live_bytes: at most so many bytes of the page blobs are not zeros.
         kept_bytes: so many of a resynchronization that is not complete are in the page blobs.
+        failed_over_to: the point that the machine was failed over to: its source may change nothing any more.
     """
 
     layers: list[CachedLayer] = []
     applied: list[Applied] = []
     live_bytes: int = 0
     kept_bytes: int = 0
+    failed_over_to: RecoveryPoint | None = None
 
     def without_points(self, dropped: set[str]) -> AzureManifest:
         """Snapshots of dropped points go with them, except the last state's."""
@@ -56,6 +60,10 @@ class AzureManifest(ReplicaRecord):
         kept = {point.sequence for point in points}
         applied = [state for state in self.applied if state.sequence in kept or state is self.applied[-1]]
         return self.with_(points=points, applied=applied)
+
+    def as_stored(self) -> dict[str, Any]:
+        """An earlier release reads it, unless the machine was failed over: then it may change nothing."""
+        return self.model_dump(mode="json", exclude=None if self.failed_over_to else {"failed_over_to"})
 
     @property
     def disk_bytes(self) -> int:
@@ -115,7 +123,7 @@ class ManifestBlob:
         """Atomic and durable; None: there is no replica. Returns the new ETag.
 
         Raises ``Busy`` when somebody else replaced it meanwhile."""
-        raw = manifest.seal_document(new.model_dump(mode="json") if new else None, MAGIC)
+        raw = manifest.seal_document(new.as_stored() if new else None, MAGIC)
         try:
             answer = self._blob.upload_blob(
                 raw,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from adapters.azure.connection import shared
 from adapters.azure.errors import translated
 from adapters.ports import Beat, JudgesReplicas, ScriptResult, StreamTarget
-from replication.ports import ReplicaStore, Report
+from replication.ports import OwnReplicaStore, ReplicaStore, Report
 from vault.azure_networks import subnet_of
 from vault.domain import (
     Answering,
@@ -44,7 +44,7 @@ class AzureSite(StreamTarget, JudgesReplicas):
         site: str,
         inventory: Inventory,
         settings: AzureReplicas,
-        replica_stores: Callable[[str], ReplicaStore],
+        replica_stores: Callable[[str], OwnReplicaStore],
     ) -> None:
         self.site = site
         self._described = inventory.sites[site]
@@ -118,7 +118,7 @@ class AzureSite(StreamTarget, JudgesReplicas):
 
     # --- replicas ---------------------------------------------------------------------------------------------
 
-    def replica_store(self, machine: str) -> ReplicaStore:
+    def replica_store(self, machine: str) -> OwnReplicaStore:
         return self._replica_stores(machine)
 
     def retire_into_replica(self, machine: str, store: ReplicaStore, epoch: str) -> None:

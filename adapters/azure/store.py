@@ -32,7 +32,7 @@ from replication.retention import expired, resolve
 from replication.segment import SegmentHeader
 from replication.view import ViewChecksums
 from vault.domain import ConsistencyKind, Disk, RecoveryPoint, Retention
-from vault.errors import InvalidState
+from vault.errors import Busy, InvalidState
 from vault.inventory import AzureReplicas
 
 
@@ -93,10 +93,33 @@ class AzureReplicaStore:
 
     def state(self) -> ReplicaState:
         known = self._manifest()
-        return known.state(known.stored_bytes)
+        return known.state(known.stored_bytes, known.failed_over_to)
 
     def resolve(self, choice: str) -> RecoveryPoint:
         return resolve(self._manifest().points, choice, self._where)
+
+    # --- failover ---------------------------------------------------------------------------------------------
+
+    def fail_over_to(self, point: RecoveryPoint) -> None:
+        """Another writer loses its lease by it: what it does not have in the manifest by then never gets there."""
+        if self._is_failed_over_to(point):
+            return
+        with self._lock.hold("failing over", from_others=True):
+            if not self._is_failed_over_to(point):
+                known = self._manifest()
+                self._require_lock().save(known.with_(failed_over_to=rules.listed(known.points, point, self._where)))
+
+    def _is_failed_over_to(self, point: RecoveryPoint) -> bool:
+        """Raises ``InvalidState`` when it is another one."""
+        known = self._manifest()
+        rules.refuse_other_failover(known.failed_over_to, point, self._where)
+        return known.failed_over_to is not None
+
+    def readmit(self) -> None:
+        known = self._read()
+        if known is not None and known.failed_over_to is not None:
+            with self._writing("taking changes again") as session:
+                session.save(self._manifest().with_(failed_over_to=None))
 
     # --- seeding ----------------------------------------------------------------------------------------------
 
@@ -161,66 +184,67 @@ class AzureReplicaStore:
     # --- deltas -----------------------------------------------------------------------------------------------
 
     def open_segment(self, disk: str, cut: int, *, epoch: str | None = None) -> SegmentWriter:
-        session = self._require_lock()
-        known = self._manifest()
-        epoch = epoch or known.epoch
-        rules.refuse_gap(known, cut, epoch, self._where)
-        return session.stage(
-            SegmentHeader(
-                machine=self._machine,
-                disk=disk,
-                disk_size=known.disk(disk).size,
-                sequence=known.next_sequence,
-                epoch=epoch,
-                cut=cut,
+        with self._from_source() as session:
+            known = self._manifest()
+            epoch = epoch or known.epoch
+            rules.refuse_gap(known, cut, epoch, self._where)
+            return session.stage(
+                SegmentHeader(
+                    machine=self._machine,
+                    disk=disk,
+                    disk_size=known.disk(disk).size,
+                    sequence=known.next_sequence,
+                    epoch=epoch,
+                    cut=cut,
+                )
             )
-        )
 
     def seal(
         self, cut: int, time: datetime, kind: ConsistencyKind, *, epoch: str | None = None, group: str = ""
     ) -> RecoveryPoint:
         """Sealed by the update of the manifest; then applied. When applying fails the point is there all the same:
         it is read through its segments, and applied before the next delta."""
-        session = self._require_lock()
+        self._require_lock()
         known = self._manifest()
         epoch = epoch or known.epoch
         if epoch == known.epoch and cut <= known.last_cut:
             numbers = [state.sequence for state in known.applied if (state.epoch, state.cut) == (epoch, cut)]
             numbers += [layer.sequence for layer in known.layers if (layer.epoch, layer.cut) == (epoch, cut)]
             return rules.sealed_already(known, cut, numbers, self._where)
-        rules.refuse_gap(known, cut, epoch, self._where)
-        layer = session.staged_layer(cut, epoch)
-        changed = known.kept_bytes + layer.changed_bytes
-        point = rules.new_point(self._machine, layer.sequence, epoch, cut, time, kind, changed, group)
-        session.save(
-            known.with_(
-                epoch=epoch,
-                last_cut=cut,
-                next_sequence=point.sequence + 1,
-                layers=[*known.layers, layer],
-                points=[*known.points, point],
-                kept_bytes=0,
-            ),
-        )
-        session.apply_sealed()
+        with self._from_source() as session:
+            rules.refuse_gap(known, cut, epoch, self._where)
+            layer = session.staged_layer(cut, epoch)
+            changed = known.kept_bytes + layer.changed_bytes
+            point = rules.new_point(self._machine, layer.sequence, epoch, cut, time, kind, changed, group)
+            session.save(
+                known.with_(
+                    epoch=epoch,
+                    last_cut=cut,
+                    next_sequence=point.sequence + 1,
+                    layers=[*known.layers, layer],
+                    points=[*known.points, point],
+                    kept_bytes=0,
+                ),
+            )
+            session.apply_sealed()
         return point
 
     def keep_differences(self, epoch: str) -> None:
         """They are applied like a delta; the snapshots of the points before do not change."""
-        session = self._require_lock()
-        known = self._manifest()
-        rules.refuse_gap(known, 0, epoch, self._where)
-        layer = session.staged_layer(0, epoch)
-        session.save(
-            known.with_(
-                epoch="",
-                last_cut=0,
-                next_sequence=layer.sequence + 1,
-                layers=[*known.layers, layer],
-                kept_bytes=known.kept_bytes + layer.changed_bytes,
+        with self._from_source() as session:
+            known = self._manifest()
+            rules.refuse_gap(known, 0, epoch, self._where)
+            layer = session.staged_layer(0, epoch)
+            session.save(
+                known.with_(
+                    epoch="",
+                    last_cut=0,
+                    next_sequence=layer.sequence + 1,
+                    layers=[*known.layers, layer],
+                    kept_bytes=known.kept_bytes + layer.changed_bytes,
+                )
             )
-        )
-        session.apply_sealed()
+            session.apply_sealed()
 
     # --- recovery points --------------------------------------------------------------------------------------
 
@@ -243,7 +267,8 @@ class AzureReplicaStore:
             return ViewChecksums(views.open_live(self._layout, known, disk))
         with ExitStack() as opened:
             if session:
-                session.apply_or_discard()
+                with self._from_source():
+                    session.apply_or_discard()
             else:
                 pin = opened.enter_context(self._layout.reading())
                 pin(self._manifest().points[-1].id)
@@ -278,7 +303,8 @@ class AzureReplicaStore:
             return list(disks)
 
     def prune(self, retention: Retention, now: datetime, *, in_use: frozenset[str] = frozenset()) -> list[str]:
-        with self._writing("pruning recovery points") as session:
+        with self.lock("pruning recovery points"), self._from_source() as session:
+            session.lease.require()
             session.apply_sealed()
             known = self._manifest()
             dropped = [point.id for point in expired(known.points, retention, now, in_use)]
@@ -303,6 +329,7 @@ class AzureReplicaStore:
 
     def keep_only(self, point: RecoveryPoint) -> None:
         with self._writing("dropping all other recovery points") as session:
+            rules.refuse_other_failover(self._manifest().failed_over_to, point, self._where)
             self._layout.refuse_while_read()
             session.apply_sealed()
             known = self._manifest()
@@ -328,6 +355,19 @@ class AzureReplicaStore:
             session = self._require_lock()
             session.lease.require()
             yield session
+
+    @contextmanager
+    def _from_source(self) -> Iterator[Session]:
+        """For what the source changes. Raises ``InvalidState`` when the machine was failed over; so it does when that
+        happened meanwhile, and the lease was lost by it."""
+        session = self._require_lock()
+        rules.refuse_failed_over(self._manifest().failed_over_to, self._where)
+        try:
+            yield session
+        except Busy:
+            now = self._document.read()[0]
+            rules.refuse_failed_over(now.failed_over_to if now else None, self._where)
+            raise
 
     def _require_lock(self) -> Session:
         if not self._lock.held or self._session is None:

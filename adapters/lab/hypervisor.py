@@ -15,7 +15,7 @@ from adapters.lab.faults import SiteFaults
 from adapters.lab.guest_state import FAILED, RUNNING
 from adapters.lab.isolation import TestNetworks
 from adapters.lab.layout import LabLayout, MachineFolder
-from adapters.lab.link import over_link
+from adapters.lab.link import at_its_site
 from adapters.lab.maps import LabBlockMapDevice
 from adapters.lab.quiet import PATIENCE_S
 from adapters.lab.space import MIB, SiteSpace
@@ -26,7 +26,7 @@ from replication.bitmap import BitmapChangeSource
 from replication.cipher import SiteKey
 from replication.files import translated
 from replication.local import LocalReplicaStore
-from replication.ports import ChangeSource, ReplicaStore, Report
+from replication.ports import ChangeSource, OwnReplicaStore, ReplicaStore, Report
 from vault import secrets
 from vault.domain import (
     Answering,
@@ -68,7 +68,7 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         inventory: Inventory,
         *,
         resolve_secret: Callable[[str], str] = secrets.resolve,
-        replica_stores: Callable[[str], ReplicaStore] | None = None,
+        replica_stores: Callable[[str], OwnReplicaStore] | None = None,
     ) -> None:
         if site not in inventory.sites:
             raise NotFound(f"there is no site '{site}'", remedy=f"the inventory has: {', '.join(inventory.sites)}")
@@ -383,9 +383,9 @@ class LabHypervisor(StreamFabric, SanFabric, CutsTogether, MakesTestNetworks):
         wanted = making.lab_settings(self._inventory, MachineDefinition.load(folder).identity).tracking
         return wanted == "bitmap"
 
-    def replica_store(self, machine: str) -> ReplicaStore:
+    def replica_store(self, machine: str) -> OwnReplicaStore:
         self._log_in()
-        return over_link(self._replica_stores(machine), self._require_host_for)
+        return at_its_site(self._replica_stores(machine), self._require_host_for)
 
     def _require_host_for(self, _: int) -> None:
         self.faults.require_host()

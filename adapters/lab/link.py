@@ -12,6 +12,7 @@ from replication.ports import (
     BlockReader,
     Extent,
     LayeredReader,
+    OwnReplicaStore,
     ReplicaState,
     ReplicaStore,
     Report,
@@ -27,6 +28,11 @@ def over_link(store: ReplicaStore, guard: Guard) -> ReplicaStore:
     """``store`` as it is seen through a link: ``guard`` is called with the bytes of every message (0 for a request),
     before the message arrives when its size is known, and may raise or take its time."""
     return _LinkedStore(store, guard)
+
+
+def at_its_site(store: OwnReplicaStore, guard: Guard) -> OwnReplicaStore:
+    """As :func:`over_link`, for who is at the store's own site: ``guard`` stands for its host."""
+    return _OwnStore(store, guard)
 
 
 class _LinkedReader:
@@ -159,5 +165,18 @@ class _LinkedStore:
     def adopt(self, images: dict[str, Path], disks: list[Disk], epoch: str) -> None:
         self._other_end().adopt(images, disks, epoch)
 
+    def readmit(self) -> None:
+        self._other_end().readmit()
+
     def remove(self) -> None:
         self._other_end().remove()
+
+
+class _OwnStore(_LinkedStore):
+    def __init__(self, store: OwnReplicaStore, guard: Guard) -> None:
+        super().__init__(store, guard)
+        self._own = store
+
+    def fail_over_to(self, point: RecoveryPoint) -> None:
+        self._guard(0)
+        self._own.fail_over_to(point)

@@ -154,6 +154,10 @@ class Remove(Message):
     kind = 29
 
 
+class Readmit(Message):
+    kind = 32
+
+
 class Settle(Message):
     """Everything that came before is done, and every checkpoint durable."""
 
@@ -220,7 +224,8 @@ KINDS: dict[int, type[Message]] = {
     for message in (
         *(Exists, State, Resolve),
         *(Lock, Create, BeginSeed, WriteBase, CheckpointBase, CompleteSeed),
-        *(OpenSegment, AddFrame, CloseSegment, AbandonSegment, Seal, KeepDifferences, Prune, KeepOnly, Remove, Settle),
+        *(OpenSegment, AddFrame, CloseSegment, AbandonSegment, Seal, KeepDifferences, Prune, Settle),
+        *(KeepOnly, Readmit, Remove),
         *(OpenView, OpenChecksums, Read, Checksums, Allocated),
         *(Done, Failed),
     )

@@ -121,6 +121,9 @@ class RemoteReplicaStore:
     def keep_only(self, point: RecoveryPoint) -> None:
         self._change("dropping all other recovery points", say.KeepOnly(point=point))
 
+    def readmit(self) -> None:
+        self._change("taking changes again", say.Readmit())
+
     def remove(self) -> None:
         self._change("removing the replica", say.Remove())
 

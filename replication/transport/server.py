@@ -12,6 +12,7 @@ import grpc
 
 from replication.local import LocalReplicaStore
 from replication.transport import failures, tls
+from replication.transport.eviction import LOOK_EVERY_S, Eviction
 from replication.transport.messages import Done, Failed, Lock, decode, encode, expect
 from replication.transport.pki import RENEW_DAYS, Identity
 from replication.transport.service import KEEPALIVE_MS, MACHINE_KEY, SERVICE, channel_options
@@ -37,6 +38,7 @@ class MasterTarget:
         store_of: the replica store of a machine; called for each session.
         authorise: may a site touch a machine's replica here?
         listen: ``host:port``; port 0 chooses a free one.
+        evict_every_s: how often it looks for sessions whose machine was failed over.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class MasterTarget:
         listen: str,
         *,
         keepalive_ms: int = KEEPALIVE_MS,
+        evict_every_s: float = LOOK_EVERY_S,
     ) -> None:
+        self._eviction = Eviction(evict_every_s)
         self._identity = identity
         self._store_of = store_of
         self._authorise = authorise
@@ -90,6 +94,7 @@ class MasterTarget:
                 "cannot listen there", where=self._listen, remedy="choose a free port of this host: --listen HOST:PORT"
             ) from error
         self._server.start()
+        self._eviction.start()
         address = f"{self._listen.rpartition(':')[0]}:{port}"
         if tls.speaks_tls_1_2(address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"), self._identity):
             self.stop()
@@ -101,6 +106,7 @@ class MasterTarget:
     def stop(self, within_s: float = STOPS_WITHIN_S) -> None:
         """Let sessions end by themselves for so long, then end them: what they did not seal is not there."""
         self._server.stop(within_s).wait()
+        self._eviction.stop()
         self._threads.shutdown(wait=True)
 
     def wait(self) -> None:
@@ -125,7 +131,7 @@ class MasterTarget:
             first, _ = decode(next(requests))
             with store.lock(f"{expect(Lock, first).purpose}, for {context.peer()}"):
                 yield encode(Done())
-                with closing(WritingSession(store)) as session:
+                with self._eviction.of(store, context.cancel), closing(WritingSession(store)) as session:
                     for request in requests:
                         message, payload = decode(request)
                         try:

@@ -11,7 +11,7 @@ from replication.cipher import Encryption, FrameCipher
 from replication.compare import SAME_RELEASE
 from replication.frames import FRAME_MAX, Frame, check_frame, plain_of
 from replication.local import LocalReplicaStore
-from replication.ports import BlockChecksums, BlockReader
+from replication.ports import BlockChecksums, BlockReader, ReplicaState
 from replication.ranges import PIECE
 from replication.segment import SegmentFile
 from replication.transport import messages as say
@@ -30,10 +30,15 @@ def answer(store: LocalReplicaStore, question: Message) -> Done:
         case say.Exists():
             return Done(result=store.exists())
         case say.State():
-            return Done(result=store.state().model_dump(mode="json"))
+            return Done(result=_as_told(store.state()))
         case say.Resolve(choice=choice):
             return Done(result=store.resolve(choice).model_dump(mode="json"))
     raise _out_of_place(question)
+
+
+def _as_told(state: ReplicaState) -> dict[str, Any]:
+    """A source of an earlier release understands it, unless its machine was failed over."""
+    return state.model_dump(mode="json", exclude=None if state.failed_over_to else {"failed_over_to"})
 
 
 class WritingSession:
@@ -84,13 +89,20 @@ class WritingSession:
                 return self._keep(message)
             case say.Prune(retention=retention, now=now, in_use=in_use):
                 return store.prune(retention, now, in_use=frozenset(in_use))
+            case _:
+                self._settle_failover(message)
+        return None
+
+    def _settle_failover(self, message: Message) -> None:
+        match message:
             case say.KeepOnly(point=point):
-                store.keep_only(point)
+                self._store.keep_only(point)
+            case say.Readmit():
+                self._store.readmit()
             case say.Remove():
-                store.remove()
+                self._store.remove()
             case _:
                 raise _out_of_place(message)
-        return None
 
     def _keep(self, message: say.Seal | say.KeepDifferences) -> Any:
         """What was staged."""

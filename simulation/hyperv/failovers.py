@@ -42,9 +42,13 @@ def start_failover(here: Here, given: StartFailover) -> Nothing:
         require(vm, "StartVMFailover", Mode.REPLICA, *FAILS_OVER)
         replica, relationship, engine = _stored(here, vm)
         stored = _point(vm, replica, given.point_id)
-        here.fabric.ground.remove(here.host.site, vm.machine)
-        engine.fail_over(relationship, stored, here.interrupt)
-        here.interrupt()
+        engine.cancel_failover(relationship)  # what a host left that went down in the middle of one
+        try:
+            engine.fail_over(relationship, stored, here.interrupt)
+            here.interrupt()
+        except BaseException:
+            engine.cancel_failover(relationship)  # it goes on as a replica
+            raise
         with here.fabric.changing():
             replica.state, replica.failed_over_to = State.FAILED_OVER_WAITING_COMPLETION, stored
             replica.failed_over_kind = replica.last_kind if given.point_id is None else Kind.REGULAR

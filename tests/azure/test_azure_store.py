@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 import threading
@@ -546,3 +547,18 @@ def test_memory_stays_bounded_whatever_the_disk(account: Account) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 90 << 20
+
+
+def test_a_manifest_names_a_failover_only_when_there_is_one(pair: Pair, account: Account) -> None:
+    """One that an earlier release wrote does not, and that release reads what this one wrote until then."""
+
+    def stored() -> dict[str, object]:
+        blob = account.container.get_blob_client("db/manifest.json")
+        return json.loads(blob.download_blob().readall())["replica"]  # type: ignore[no-any-return]
+
+    assert "failed_over_to" not in stored()
+    chosen = pair.points()[0]
+    pair.store.fail_over_to(chosen)
+    assert stored()["failed_over_to"] == chosen.model_dump(mode="json")
+    pair.store.readmit()
+    assert "failed_over_to" not in stored()

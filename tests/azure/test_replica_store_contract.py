@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from model_source import ModelSource
@@ -15,7 +17,7 @@ from model_source import ModelSource
 from replication import stream
 from replication.checksums import BLOCK, block_checksums
 from replication.local import LocalReplicaStore
-from replication.ports import Extent, ReplicaStore
+from replication.ports import Extent, OwnReplicaStore, ReplicaStore
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention
 from vault.errors import BadInput, Busy, InvalidState, LeewardError, NotFound, ResynchronizationRequired
 
@@ -27,6 +29,7 @@ SIZES = {"os": 300_000, "data": 200_000}
 DISKS = [Disk(name=name, size=size) for name, size in SIZES.items()]
 KEEP_ONE = Retention(count=1, hours=1000)
 Opener = Callable[[], ReplicaStore]
+OwnOpener = Callable[[], OwnReplicaStore]
 
 
 def quiet(_: Progress) -> None: ...
@@ -39,6 +42,12 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
         return lambda: LocalReplicaStore(tmp_path / "replica", machine="db")
     account = request.getfixturevalue("account")
     return account.store  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def own(opener: Opener) -> OwnOpener:
+    """Opens it as its own site does."""
+    return cast(OwnOpener, opener)
 
 
 class Pair:
@@ -431,3 +440,175 @@ def test_removing_leaves_nothing_and_can_be_repeated(replicated: Pair) -> None:
     replicated.store.create(DISKS, "again")
     assert not replicated.store.state().seeded
     assert replicated.points() == []
+
+
+# --- failover: the source may not have heard of it ----------------------------------------------------------------
+
+
+def staged(pair: Pair, cut: int, epoch: str | None = None) -> None:
+    for disk in SIZES:
+        segment = pair.store.open_segment(disk, cut, epoch=epoch)
+        segment.add(Extent(0, b"written by the old source"))
+        segment.close()
+
+
+def refused(call: Callable[[], object]) -> None:
+    with pytest.raises(InvalidState, match="failed over to the recovery point of") as found:
+        call()
+    assert found.value.where
+    assert "cancelled" in found.value.remedy
+
+
+def test_after_a_failover_the_source_changes_nothing(replicated: Pair, own: OwnOpener) -> None:
+    before, epoch = replicated.points(), replicated.source.tracking().epoch
+    own().fail_over_to(before[1])
+    for _ in range(2):
+        refused(replicated.delta)
+        refused(lambda: replicated.store.prune(KEEP_ONE, replicated.source.now()))
+        refused(lambda: stream.resynchronize(replicated.source, replicated.store, quiet))
+        refused(lambda: stream.copy_initial(replicated.source, replicated.store, quiet))
+        refused(lambda: stream.send_last_changes(replicated.source, replicated.store, quiet))
+    with replicated.store.lock():
+        refused(lambda: replicated.store.open_segment("os", replicated.store.state().last_cut + 1))
+        refused(lambda: replicated.store.open_segment("os", 0, epoch="another"))
+    assert replicated.points() == before
+    assert replicated.store.state().failed_over_to == before[1]
+    assert replicated.source.tracking().epoch == epoch, (
+        "nothing was begun that would make a resynchronization necessary"
+    )
+    replicated.check_every_point()
+
+
+def test_a_failover_waits_for_no_writer_and_refuses_what_was_under_way(replicated: Pair, own: OwnOpener) -> None:
+    before, cut = replicated.points(), replicated.store.state().last_cut + 1
+    with replicated.store.lock("an old source's cycle"):
+        staged(replicated, cut)
+        own().fail_over_to(before[0])
+        refused(lambda: replicated.store.seal(cut, T0, CRASH))
+        refused(lambda: replicated.store.prune(KEEP_ONE, replicated.source.now()))
+    own().readmit()
+    with replicated.store.lock("its resynchronization"):
+        staged(replicated, 0, "anew")
+        own().fail_over_to(before[0])
+        refused(lambda: replicated.store.keep_differences("anew"))
+        refused(lambda: replicated.store.seal(0, T0, CRASH, epoch="anew"))
+    assert own().state().points == before
+    replicated.check_every_point()
+
+
+def test_what_was_sealed_before_a_failover_stays(replicated: Pair, own: OwnOpener) -> None:
+    chosen, last = replicated.points()[0], replicated.points()[-1]
+    with replicated.store.lock():
+        cut = replicated.store.state().last_cut
+        own().fail_over_to(chosen)
+        assert replicated.store.seal(cut, last.time, CRASH) == last, "its answer may have been lost"
+    assert replicated.points()[-1] == last
+    replicated.check_every_point()
+
+
+@pytest.mark.parametrize("chosen", [1, -1])
+def test_a_failover_is_committed_to_its_point_and_to_no_other(replicated: Pair, own: OwnOpener, chosen: int) -> None:
+    point, others = replicated.points()[chosen], [p for p in replicated.points() if p != replicated.points()[chosen]]
+    own().fail_over_to(point)
+    for other in others:
+        with pytest.raises(InvalidState, match="not to that of"):
+            replicated.store.keep_only(other)
+    for _ in range(2):
+        replicated.store.keep_only(point)
+        assert replicated.points() == [point]
+        replicated.check_every_point()
+        refused(replicated.delta)
+    assert replicated.store.state().failed_over_to == point
+
+
+def test_after_a_cancelled_failover_deltas_go_on_from_where_they_were(replicated: Pair, own: OwnOpener) -> None:
+    own().readmit()
+    own().fail_over_to(replicated.points()[2])
+    for _ in range(2):
+        refused(replicated.delta)
+    for _ in range(2):
+        replicated.store.readmit()
+        assert replicated.store.state().failed_over_to is None
+        replicated.delta()
+    assert replicated.store.prune(KEEP_ONE, replicated.source.now()) != []
+    replicated.check_every_point()
+
+
+def test_a_failover_may_be_begun_again_but_not_to_another_point(replicated: Pair, own: OwnOpener) -> None:
+    first, second, *_ = replicated.points()
+    for _ in range(2):
+        own().fail_over_to(first)
+    with pytest.raises(InvalidState, match="not to that of") as caught:
+        own().fail_over_to(second)
+    assert "cancel that failover" in caught.value.remedy
+    assert own().state().failed_over_to == first
+    own().readmit()
+    own().fail_over_to(second)
+    assert own().state().failed_over_to == second
+
+
+def test_nobody_fails_over_to_what_is_not_there(pair: Pair, own: OwnOpener) -> None:
+    missing = RecoveryPoint(id="rp-000001-00000000", sequence=1, time=T0)
+    with pytest.raises(NotFound, match="no replica"):
+        own().fail_over_to(missing)
+    own().readmit()
+    assert not own().exists()
+    pair.seed()
+    with pytest.raises(NotFound, match="does not exist any more"):
+        own().fail_over_to(missing)
+    assert own().state().failed_over_to is None
+    pair.delta()
+
+
+def test_a_replica_that_is_made_anew_knows_of_no_failover(replicated: Pair, own: OwnOpener) -> None:
+    own().fail_over_to(replicated.points()[0])
+    replicated.store.remove()
+    replicated.seed()
+    assert replicated.store.state().failed_over_to is None
+    replicated.delta()
+    replicated.check_every_point()
+
+
+def test_nothing_is_sealed_or_dropped_behind_a_failover_that_comes_at_any_moment(
+    replicated: Pair, own: OwnOpener
+) -> None:
+    """A source that cycles as fast as it can; failovers, each at another moment of a cycle, and their cancellation."""
+    ended: list[LeewardError] = []
+
+    def cycles() -> None:
+        while True:
+            try:
+                replicated.delta()
+                replicated.store.prune(Retention(count=2, hours=1000), replicated.source.now())
+            except Busy:  # it lost its lease: the next try hears why
+                continue
+            except LeewardError as error:
+                ended.append(error)
+                return
+
+    for round in range(6):
+        cycling = threading.Thread(target=cycles)
+        cycling.start()
+        seen = len(replicated.source.moments)
+        while cycling.is_alive() and len(replicated.source.moments) < seen + 1 + round % 3:
+            time.sleep(0)
+        chosen = newest_that_can_be_chosen(own)
+        points = own().state().points
+        cycling.join(60)
+        assert [type(error) for error in ended] == [InvalidState] * (round + 1), ended
+        assert own().state().points == points
+        assert chosen in points
+        own().readmit()
+    replicated.delta()
+    replicated.check_every_point()
+
+
+def newest_that_can_be_chosen(own: OwnOpener) -> RecoveryPoint:
+    """Failed over to; one that is pruned while it is being chosen is chosen anew, and others may be quicker."""
+    while True:
+        point = own().state().points[-1]
+        try:
+            own().fail_over_to(point)
+        except (NotFound, Busy):
+            continue
+        return point

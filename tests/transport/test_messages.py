@@ -38,6 +38,7 @@ EXAMPLES = [
     say.KeepDifferences(epoch="e"),
     say.Prune(retention=Retention(), now=NOW, in_use=["rp-1"]),
     say.KeepOnly(point=POINT),
+    say.Readmit(),
     say.Remove(),
     say.OpenView(disk="os", point=POINT),
     say.OpenChecksums(disk="os"),

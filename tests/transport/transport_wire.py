@@ -34,6 +34,7 @@ class Wire:
         self.replicas = folder / "replicas"
         self.pki = Pki(folder / "pki")
         self.site_key = site_key
+        self.evict_every_s = 600.0
         self.machines: dict[str, tuple[str, str]] = {}
         self.store_of: Callable[[str], LocalReplicaStore] = self.local
         self._open = ExitStack()
@@ -56,6 +57,7 @@ class Wire:
             only_sites(TARGET, lambda machine: self.machines.get(machine, (SOURCE, TARGET))),
             listen,
             keepalive_ms=KEEPALIVE_MS,
+            evict_every_s=self.evict_every_s,
         )
         self.address = server.start()
         self._open.callback(server.stop, 0.5)
