@@ -20,6 +20,7 @@ from adapters.hyperv.states import GroupState, RoleState, power
 from vault.domain import PowerState
 from vault.errors import AuthenticationRefused, AuthorizationRefused, Busy, LeewardError, Unreachable
 
+COMPUTER_NAME = 15
 RUNNING = "Running"
 """``Status`` of a service."""
 ASK_CLUSTER = f"see that the cluster has quorum and its service runs: Get-ClusterNode, Start-ClusterNode; {TRIED_AGAIN}"
@@ -48,6 +49,9 @@ def of_machine(hosts: HyperVHosts, there: Located) -> Doubt | None:
     name = there.vm.name
     if there.vm.clustered:
         answer = _asked(hosts, there.host, there.vm.id, f"'{name}'")
+        if answer.roles and not _is_same_node(answer.roles[0].owner, answer.node):
+            # All nodes are asked from now on: one that had the machine may show it for a while.
+            hosts.forget(name)
         why, is_stoppable = _against(answer)
         return Doubt(f"'{name}' is off, but {why}", LOOK, is_stoppable) if why else None
     if there.cluster_service not in ("", RUNNING):
@@ -93,13 +97,18 @@ def _against(answer: ClusterRoles) -> tuple[str, bool]:
     if not answer.roles:
         return "its host calls it clustered, and its cluster has no role of it", False
     role = answer.roles[0]
-    if role.owner.casefold() != answer.node.casefold():
+    if not _is_same_node(role.owner, answer.node):
         return f"its cluster has it {role.state} on {role.owner}, and it was seen on {answer.node}", False
     if why := _may_run(role):
         return why, role.state in _STOPPABLE
     if answer.vm_state is None or power(answer.vm_state) is not PowerState.OFF:
         return f"it is {answer.vm_state} again", False
     return "", False
+
+
+def _is_same_node(name: str, other: str) -> bool:
+    """Windows shows names of computers in full, and their first 15 characters."""
+    return name.casefold()[:COMPUTER_NAME] == other.casefold()[:COMPUTER_NAME]
 
 
 def _may_run(role: ClusterRole) -> str:

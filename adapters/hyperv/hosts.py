@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
-from adapters.hyperv.errors import MissingPath
+from adapters.hyperv.errors import TRIED_AGAIN, MissingPath
 from adapters.hyperv.facts import HostFacts, Measurement, VirtualMachine
 from adapters.hyperv.operation import Input, Operation, Output
 from adapters.hyperv.operations import (
@@ -139,8 +139,8 @@ class HyperVHosts:
     def find(self, name: str) -> Located:
         """The machine of that name, on whichever host it is: machines move between the hosts of a cluster.
 
-        Raises ``NotFound``; ``Unreachable`` when a host that may have it does not answer; ``InvalidState`` when there
-        are several.
+        Raises ``NotFound``; ``Unreachable`` when a host that may have it does not answer; ``Busy`` when two nodes of a
+        cluster show it; ``InvalidState`` when there are several.
         """
         found = self._find_where_it_was(name) or self._find_anywhere(name)
         self._last_seen[name], self._last_id[name] = found.host, found.vm.id
@@ -149,6 +149,10 @@ class HyperVHosts:
     def last_seen(self, name: str) -> str | None:
         """The host on which this process found the machine last; None: it never did."""
         return self._last_seen.get(name)
+
+    def forget(self, name: str) -> None:
+        """The next look asks all hosts for the machine."""
+        self._last_seen.pop(name, None)
 
     def last_id(self, name: str) -> str | None:
         """The id of the machine that this process found last by that name."""
@@ -180,6 +184,13 @@ class HyperVHosts:
         found = [there for answer in answers.values() if isinstance(answer, list) for there in answer]
         if len(found) == 1:
             return found[0]
+        if len({there.vm.id for there in found}) == 1 and any(there.vm.clustered for there in found):
+            raise Busy(
+                f"'{name}' is shown by {' and '.join(there.host for there in found)}: its cluster is moving it",
+                where=f"site {self.site}",
+                remedy=f"{TRIED_AGAIN}; if it stays so, restart the service vmms on the node that does not own it: "
+                "Get-ClusterGroup",
+            )
         if found:
             raise InvalidState(
                 f"{len(found)} virtual machines are called '{name}', on {', '.join(there.host for there in found)}",

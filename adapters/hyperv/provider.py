@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters.hyperv import existing, media, points, readiness, settings
+from adapters.hyperv import existing, media, points, power_control, readiness, settings
 from adapters.hyperv.discovery import end_extension
 from adapters.hyperv.hosts import Located
 from adapters.hyperv.hypervisor import HyperVHypervisor
@@ -29,12 +29,10 @@ from adapters.hyperv.operations import (
     START_INITIAL_REPLICATION,
     START_TEST_FAILOVER,
     STOP_TEST_FAILOVER,
-    STOP_VM,
     DeleteReplica,
     OfVm,
     RenameVm,
     StartInitialReplication,
-    StopVm,
 )
 from adapters.hyperv.states import Role, Standing, power
 from adapters.hyperv.watching import (
@@ -271,7 +269,7 @@ class HyperVReplicaProvider:
         there = fabric.find_if_there(relationship.machine)
         if there is None or place(there) != (Role.TARGET, Standing.FAILED_OVER):
             return
-        _turn_off(fabric, there)
+        power_control.turned_off(fabric, relationship.machine)
         fabric.hosts.run(there.host, CANCEL_FAILOVER, OfVm(vm_id=there.vm.id))
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
@@ -393,8 +391,3 @@ def _telling(report: Report) -> Beat:
 
 def _silent(_: str) -> None:
     """For calls that have nobody to tell how far they are."""
-
-
-def _turn_off(fabric: HyperVHypervisor, there: Located) -> None:
-    if power(there.vm.state) is not PowerState.OFF:
-        fabric.hosts.run(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=True))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_fabric import FakeHost, Role, Vm
+from fake_fabric import FakeHost, Role, State, Vm
 from test_provider_failover import ID, Pair, inventory, quiet, quiet_beat
 
 from activities.machines import _kept_off
@@ -189,6 +189,29 @@ def test_a_cluster_that_always_starts_it_again_loses_to_its_plug(pair: ClusterPa
     assert (pair.db.state, pair.role.state) == (VmState.OFF, RoleState.OFFLINE)
 
 
+def test_a_node_that_still_shows_what_another_runs_hides_it_from_nobody(pair: ClusterPair) -> None:
+    """Its cluster failed it over; the node that had it is back, and has not let it go yet."""
+    pair.east.find("db")
+    pair.is_off(RoleState.ONLINE, GroupState.ONLINE)
+    pair.role.owner = "hv3"
+    there = pair.other.vms[ID] = Vm(ID, "db", VmState.RUNNING, switch="vProd", role=pair.role)
+    error = raised(pair.stop)
+    assert isinstance(error, Busy)
+    assert "hv1 and hv3" in error.what
+    assert "Remove-VM" not in error.remedy, "that would take the disks' machine away"
+    del pair.source.vms[ID]
+    assert pair.stop() is PowerState.OFF
+    assert (there.state, pair.role.state) == (VmState.OFF, RoleState.OFFLINE)
+
+
+def test_a_node_is_known_by_the_part_of_its_name_that_every_tool_shows(pair: ClusterPair) -> None:
+    pair.is_off(RoleState.OFFLINE, GroupState.OFFLINE)
+    pair.source.name, pair.role.owner = "HV-PRODUCTION-E", "hv-production-east-01"
+    assert pair.stop() is PowerState.OFF
+    pair.role.owner = "hv-production-west-01"
+    assert isinstance(raised(pair.stop), Busy)
+
+
 # --- nobody has it --------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +336,21 @@ def test_a_failover_that_is_taken_back_brings_the_role_online_again(pair: Cluste
     pair.provider.send_last_changes(pair.forward, quiet)
     pair.east.start("db")
     assert (pair.db.state, pair.role.state) == (VmState.RUNNING, RoleState.ONLINE)
+
+
+def test_a_recovered_machine_that_crashed_is_not_started_by_its_cluster_while_its_failover_is_taken_back(
+    pair: ClusterPair,
+) -> None:
+    pair.target.cluster_service = "Running"
+    pair.protect()
+    pair.fail_over_planned()
+    replica = pair.target.vm(ID)
+    assert replica.role is not None
+    assert (replica.state, replica.role.state) == (VmState.RUNNING, RoleState.ONLINE)
+    replica.state = VmState.OFF
+    pair.provider.cancel_failover(pair.forward)
+    assert replica.role.state is RoleState.OFFLINE
+    assert replica.replication is State.REPLICATING
 
 
 def test_discovery_asks_no_cluster(pair: ClusterPair) -> None:

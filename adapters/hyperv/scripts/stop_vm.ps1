@@ -11,7 +11,7 @@ if ($vm.IsClustered) {
     # Until its role is offline, the cluster may bring it online again, here or on another node.
     $resources = @(Get-ClusterResource)
     $role = Get-ClusterResource -VMId $vm.Id | Where-Object { "$($_.ResourceType)" -eq 'Virtual Machine' } | Select-Object -First 1
-    $ours = "$($role.OwnerNode)" -eq $env:COMPUTERNAME
+    $ours = @($env:COMPUTERNAME, [System.Net.Dns]::GetHostName()) -contains "$($role.OwnerNode.Name)"
     # Not the whole group: a machine whose configuration is offline is on no host, and cannot be prepared for a failover.
     $configuration = $resources | Where-Object { "$($_.ResourceType)" -eq 'Virtual Machine Configuration' -and "$($_.OwnerGroup)" -eq "$($role.OwnerGroup)" } | Select-Object -First 1
     if ($ours -and $null -ne $configuration -and "$($configuration.State)" -eq 'Offline') {
