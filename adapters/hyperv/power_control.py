@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from adapters.hyperv import clusters
@@ -87,10 +89,31 @@ def _of_cluster(fabric: HyperVHypervisor, machine: str, there: Located | None) -
     return clusters.of_machine(fabric.hosts, there)
 
 
+@contextmanager
+def _to_its_end(beat: Beat) -> Iterator[Beat]:
+    """What ``beat`` raises is raised afterwards. The host's job would go on without whoever waits for it, and turn a
+    machine off that was started again because its failover was abandoned."""
+    raised: list[BaseException] = []
+
+    def heard(doing: str) -> None:
+        if not raised:
+            try:
+                beat(doing)
+            except BaseException as ending:  # noqa: BLE001 - whatever it is: it is raised afterwards
+                raised.append(ending)
+
+    try:
+        yield heard
+    finally:
+        if raised:
+            raise raised[0]
+
+
 def _asked_to_stop(fabric: HyperVHypervisor, there: Located, beat: Beat, timeout_s: float) -> bool:
     """Whether the guest was heard to stop. It may refuse, or not be able to hear; it keeps the time that it has."""
     try:
-        fabric.hosts.run_job(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=False), beat, timeout_s)
+        with _to_its_end(beat) as heard:
+            fabric.hosts.run_job(there.host, STOP_VM, StopVm(vm_id=there.vm.id, turn_off=False), heard, timeout_s)
     except (AuthenticationRefused, AuthorizationRefused):
         raise
     except (NotRecoverable, Busy) as refused:

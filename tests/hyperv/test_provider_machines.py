@@ -14,6 +14,7 @@ from adapters.hyperv.hosts import Located
 from adapters.hyperv.operations import Nothing, RunInGuest
 from adapters.hyperv.states import VmState
 from adapters.lab import labctl
+from adapters.ports import Beat
 from vault.domain import PowerState
 from vault.errors import AuthorizationRefused, Busy, InvalidState, NotFound, NotRecoverable, Unreachable
 
@@ -44,6 +45,40 @@ def test_a_guest_that_refuses_is_asked_again_and_turned_off_in_the_end(pair: Pai
     pair.source._stop_vm = stop  # type: ignore[method-assign]
     assert pair.fabrics["east"].shut_down("db", 25, quiet_beat) is PowerState.OFF
     assert turned_off == [False, False, False, True]
+
+
+def test_a_failover_that_is_abandoned_while_its_source_shuts_down_leaves_it_running(pair: Pair) -> None:
+    """The host's job goes on without whoever waited for it, and would end when the machine was started again."""
+
+    class Abandoned(BaseException):
+        """As an activity is ended between two safe points."""
+
+    host, looks = pair.source, 0
+    ends_later: list[Any] = []
+
+    def run_job(operation: Any, given: Any, beat: Beat, *, timeout_s: float) -> Any:
+        for _ in range(3):
+            try:
+                beat("stop_vm runs")
+            except Abandoned:
+                ends_later.append(given)
+                raise
+        return host.run(operation, given, timeout_s=timeout_s)
+
+    def beat(_: str) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 2:
+            raise Abandoned
+
+    host.run_job = run_job  # type: ignore[method-assign]
+    with pytest.raises(Abandoned):
+        pair.fabrics["east"].shut_down("db", 60, beat)
+    pair.fabrics["east"].start("db")
+    for given in ends_later:
+        host._stop_vm(given)
+    assert host.vm(ID).state is VmState.RUNNING
+    assert host.ran.count("start_vm") == 1
 
 
 def test_a_machine_that_is_off_while_its_host_starts_what_ran_is_no_proof(pair: Pair) -> None:
