@@ -204,7 +204,8 @@ def _now(status: MachineStatus) -> str:
         if activity.trouble and not (activity.name == WATCH and activity.waiting_for_worker):
             return activity.trouble
     if status.health.level != "ok":
-        return status.health.reason
+        of_its_workflow = status.state.health.level != "ok"
+        return "; ".join(filter(None, [status.health.reason, "" if of_its_workflow else _next_step(status)]))
     return (
         status.job_before_its_beginning
         or _progress(status)

@@ -30,11 +30,13 @@ def status(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = 
 
     async def work() -> None:
         from console.holding import with_what_holds
-        from console.plan_files import plan_name
+        from console.plan_files import hinting_at_its_name, plan_name
         from console.watching import run_tree
 
-        leeward = await connected(settings_of(vault, data))
-        found = await with_what_holds(leeward, await leeward.run_status(plan_name(plan)))
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
+        with hinting_at_its_name(plan, settings):
+            found = await with_what_holds(leeward, await leeward.run_status(plan_name(plan)))
         output = Output(json)
         output.document(found)
         if not json:
@@ -47,10 +49,12 @@ def watch(plan: PlanFile, vault: Vault = None, data: Data = None, json: Json = F
     """Follow a run until it ends. Ctrl-C stops the watching, never the run."""
 
     async def work() -> None:
-        from console.plan_files import plan_name
+        from console.plan_files import hinting_at_its_name, plan_name
 
-        leeward = await connected(settings_of(vault, data))
-        await follow(leeward, plan_name(plan), Output(json))
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
+        with hinting_at_its_name(plan, settings):
+            await follow(leeward, plan_name(plan), Output(json))
 
     run(work)
 
@@ -91,11 +95,13 @@ def resume(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = No
 
 def _pause_or_resume(what: str, plan: str, note: str, output: Output, vault: Vault, data: Data) -> None:
     async def work() -> None:
-        from console.plan_files import plan_name
+        from console.plan_files import hinting_at_its_name, plan_name
 
-        leeward = await connected(settings_of(vault, data))
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
         change = leeward.pause_run if what == "pause" else leeward.resume_run
-        decision = await change(plan_name(plan), reason(note))
+        with hinting_at_its_name(plan, settings):
+            decision = await change(plan_name(plan), reason(note))
         output.say(f"{plan_name(plan)}: {what} recorded")
         output.document(decision)
 
@@ -106,10 +112,12 @@ def cancel(plan: PlanFile, note: Note = "", vault: Vault = None, data: Data = No
     """End the run. Machines not started at the target yet are put back; those that are stay, commit pending."""
 
     async def work() -> None:
-        from console.plan_files import plan_name
+        from console.plan_files import hinting_at_its_name, plan_name
 
-        leeward = await connected(settings_of(vault, data))
-        decision = await leeward.cancel_run(plan_name(plan), reason(note))
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
+        with hinting_at_its_name(plan, settings):
+            decision = await leeward.cancel_run(plan_name(plan), reason(note))
         output = Output(json)
         output.say(f"{plan}: the run is being cancelled; follow it with: leeward plan watch {plan_name(plan)}")
         output.document(decision)
@@ -127,12 +135,14 @@ def _steer(
     data: Data,
 ) -> None:
     async def work() -> None:
-        from console.plan_files import plan_name
+        from console.plan_files import hinting_at_its_name, plan_name
         from workflows.model import Steer
 
-        leeward = await connected(settings_of(vault, data))
+        settings = settings_of(vault, data)
+        leeward = await connected(settings)
         name = plan_name(plan)
-        row = _chosen(await leeward.run_status(name), action, step)
+        with hinting_at_its_name(plan, settings):
+            row = _chosen(await leeward.run_status(name), action, step)
         decision = await leeward.steer(name, Steer(action=action, step=row, by=leeward.operator, note=reason(note)))
         output.say(f"{name}: {action} of '{row}' recorded")
         output.document(decision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,3 +52,32 @@ def plan_name(given: str) -> str:
     """The plan's name, for commands that talk to a run and need not read the file again."""
     name = Path(given).name
     return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else given
+
+
+@contextmanager
+def hinting_at_its_name(given: str, settings: Settings) -> Iterator[None]:
+    """What is refused for a plan whose file bears another name than the plan in it says so: runs have the plan's."""
+    from vault.errors import InvalidState
+
+    try:
+        yield
+    except (NotFound, InvalidState) as error:
+        file, name = _name_within(given, settings)
+        if name in {"", plan_name(given)}:
+            raise
+        hint = f"{file.name} has plan '{name}': leeward plan status {name}"
+        raise type(error)(error.what, where=error.where, remedy=f"{error.remedy}; {hint}") from error
+
+
+def _name_within(given: str, settings: Settings) -> tuple[Path, str]:
+    """Of a file that is no plan (any more) nothing follows: empty."""
+    from vault.errors import LeewardError
+    from vault.yamlsource import read_yaml
+
+    try:
+        file = find_plan_file(given, settings)
+        data = read_yaml(file).data
+    except LeewardError:
+        return Path(given), ""
+    name = data.get("plan", data.get("name", "")) if isinstance(data, dict) else ""
+    return file, name if isinstance(name, str) else ""

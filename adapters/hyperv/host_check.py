@@ -47,8 +47,9 @@ def check_host(session: HostSession) -> tuple[HostChecked, LeewardError | None]:
     try:
         facts = session.run(CHECK_HOST, Nothing(), timeout_s=CHECK_TIMEOUT_S)
     except LeewardError as error:
-        refused = Finding.of_error("connection", error)
-        refused = refused.model_copy(update={"remedy": _of_who_asks_once(refused.remedy)})
+        elsewhere = "" if host.where in error.where else error.where  # a secret, say
+        what = f"{elsewhere}: {error.what}" if elsewhere else error.what
+        refused = Finding.failed("connection", what, _of_who_asks_once(error.remedy))
         return HostChecked(host=host.where, findings=[refused]), error
     login = Finding(
         severity=Severity.PASS if host.verify else Severity.WARN,

@@ -196,10 +196,12 @@ def test_a_machine_that_never_answered_where_it_was_recovered_is_warned_of(phase
     """It stayed off, as the plan says; or a commit took the trouble of the failover from its health."""
     off = recovered(AT_RECOVERY.model_copy(update={"address": None}), phase=phase)
     assert (_status_row("db", off)[2], _facts(off)["health"]) == ("warning", "warning")
-    assert _now(off) == (
+    assert off.health.reason == (
         "db has not answered since it was recovered: where it is still off, start it at recovery, and see that it "
         "answers"
     )
+    assert _now(off).startswith(f"{off.health.reason}; ")
+    assert "leeward plan" in _now(off)
     worse = Health(level="critical", reason="an old copy runs")
     assert recovered(off.state.recovered or AT_RECOVERY, health=worse, phase=phase).health == worse
 

@@ -142,6 +142,9 @@ def test_the_exit_code_says_how_it_went(host: SimulatedHost, monkeypatch: pytest
     assert "by itself" not in unreachable.stdout  # a worker would try it again; this command does not
     assert "hv1.example.net answers" in unreachable.stdout
 
+    not_set = check(host, "--password", "env:NOT_SET_AT_ALL")
+    assert "env:NOT_SET_AT_ALL: the environment variable is not set, or empty" in not_set.stdout
+
     monkeypatch.setenv("HOST_PASSWORD", "wrong")
     refused = check(host, "--json")
     assert refused.exit_code == 1
