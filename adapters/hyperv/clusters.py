@@ -26,6 +26,7 @@ RUNNING = "Running"
 ASK_CLUSTER = f"see that the cluster has quorum and its service runs: Get-ClusterNode, Start-ClusterNode; {TRIED_AGAIN}"
 START_SERVICE = f"start it: Start-ClusterNode, or Clear-ClusterNode on a host that left its cluster; {TRIED_AGAIN}"
 LOOK = f"{TRIED_AGAIN}; if it stays so, see its role on a node: Get-ClusterResource, Stop-ClusterResource"
+LOOK_THERE = f"{TRIED_AGAIN}; if it stays so, see that 'hosts' names all nodes of the cluster: Get-ClusterResource"
 _STOPPABLE = (RoleState.ONLINE, RoleState.FAILED)
 _AT_REST = (GroupState.OFFLINE, GroupState.PARTIAL_ONLINE, GroupState.FAILED)
 
@@ -73,7 +74,7 @@ def of_absent(hosts: HyperVHosts, name: str) -> Doubt | None:
     for node in nodes:
         for role in _asked(hosts, node, None, f"'{name}'").roles:
             if _is_of(role, name, hosts.last_id(name)) and (why := _may_run(role)):
-                return Doubt(f"no host has '{name}' now, but {why}", LOOK)
+                return Doubt(f"no host has '{name}' now, but {why}", LOOK_THERE)
     if hosts.find_if_there(name) is not None:
         return Doubt(f"'{name}' was moved to another host just now", LOOK)
     return None

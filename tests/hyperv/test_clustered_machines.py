@@ -230,6 +230,14 @@ def test_a_machine_that_no_node_has_while_its_role_moves_is_no_proof(pair: Clust
     assert "OnlinePending on hv3" in error.what
 
 
+def test_a_machine_on_a_node_that_the_inventory_does_not_name_is_no_machine_that_is_gone(pair: ClusterPair) -> None:
+    adrift(pair, RoleState.ONLINE, GroupState.ONLINE, owner="hv9")
+    error = raised(pair.stop)
+    assert isinstance(error, Busy)
+    assert "Online on hv9" in error.what
+    assert "'hosts' names all nodes" in error.remedy
+
+
 def test_a_role_that_was_renamed_is_known_by_the_machine_that_was_seen(pair: ClusterPair) -> None:
     pair.east.find("db")
     adrift(pair, RoleState.ONLINE, GroupState.ONLINE, name="Virtual Machine old", group="old")

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_fabric import Mode, State, Vm
+from fake_fabric import Mode, Role, State, Vm
 from vmm_pair import ID, Pair, quiet
 
 from activities.machines import _kept_off
 from activities.running import Running
 from adapters.hyperv.facts import VirtualDisk, Volume
 from adapters.hyperv.provider import HyperVReplicaProvider
-from adapters.hyperv.states import VmState
+from adapters.hyperv.states import RoleState, VmState
 from adapters.vmm.discovery import discover
 from simulation.vmm.estate import Estate
 from vault.domain import LATEST, Finding, PowerState, Relationship, Severity
@@ -151,6 +151,16 @@ def test_an_old_copy_is_seen_and_kept_off_while_vmm_does_not_tell(
     stopped, said = _kept_off(pair.fabrics["east"], "db", Running())
     assert stopped, said
     assert pair.world.hosts["hv1"].vms[ID].state is VmState.OFF
+
+
+def test_an_old_copy_that_its_cluster_is_about_to_start_is_not_off_with_vmm_either(pair: Pair) -> None:
+    vm = pair.world.hosts["hv1"].vms[ID]
+    vm.state, vm.role = VmState.OFF, Role("hv1")
+    assert pair.fabrics["east"].describe("db").power is PowerState.RUNNING
+    stopped, said = _kept_off(pair.fabrics["east"], "db", Running())
+    assert stopped, said
+    assert vm.role.state is RoleState.OFFLINE
+    assert pair.fabrics["east"].describe("db").power is PowerState.OFF
 
 
 # --- readiness ------------------------------------------------------------------------------------------------
