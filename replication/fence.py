@@ -56,7 +56,8 @@ class Fence:
 
     def refuse_source(self) -> None:
         """Raises ``InvalidState`` when the machine was failed over."""
-        rules.refuse_failed_over(self.point(), str(self._root))
+        if self.is_marked():
+            rules.refuse_failed_over(self.point(), str(self._root))
 
     def refuse_other(self, point: RecoveryPoint) -> None:
         """Raises ``InvalidState`` when the machine was failed over to another point. A damaged mark gets this one: who

@@ -120,7 +120,8 @@ class LocalReplicaStore:
                     with self._files.fence.source_may():
                         self._save(left)
                     self._files.delete_segments(damaged)
-            return ViewChecksums(self._files.open_view(disk, None, with_kept_differences=True))
+            before = self._files.fence.refuse_source if self._lock.held else None
+            return ViewChecksums(self._files.open_view(disk, None, with_kept_differences=True), before)
         return ViewChecksums(SeedView(self._files.open_base(known.disk(disk))))
 
     def write_base(self, disk: str, extent: Extent) -> None:
@@ -214,7 +215,7 @@ class LocalReplicaStore:
         return SegmentFileWriter(
             self._files.segment(header.sequence, disk),
             header,
-            reserve=self._reserve,
+            reserve=self._reserve_for_source,
             closed=lambda sealed: self._staged.update({disk: (header, sealed)}),
             cipher=key.cipher(header.encryption, disk) if key and header.encryption else None,
         )
@@ -231,7 +232,7 @@ class LocalReplicaStore:
         return SegmentFile(
             self._files.segment(header.sequence, disk),
             header,
-            reserve=self._reserve,
+            reserve=self._reserve_for_source,
             closed=lambda sealed: self._staged.update({disk: (header, sealed)}),
         )
 
@@ -408,6 +409,12 @@ class LocalReplicaStore:
         with files.translated(self._files.segments):
             files.sync_folder(self._files.segments)
         return Layer(sequence=known.next_sequence, epoch=epoch, cut=cut, segments=segments)
+
+    def _reserve_for_source(self, count: int) -> None:
+        """A transfer ends when its machine is failed over: the next seal, and with it the lock, may be hours away."""
+        self._files.fence.refuse_source()
+        if self._reserve:
+            self._reserve(count)
 
     def _require_lock(self) -> None:
         if not self._lock.held:

@@ -317,14 +317,21 @@ class SeedView:
 
 
 class ViewChecksums:
-    """A :class:`replication.ports.BlockChecksums` computed where the blocks are."""
+    """A :class:`replication.ports.BlockChecksums` computed where the blocks are.
 
-    def __init__(self, view: ViewedDisk) -> None:
+    Args:
+        before: called before each comparison; raises to end them.
+    """
+
+    def __init__(self, view: ViewedDisk, before: Callable[[], None] | None = None) -> None:
         self._view = view
+        self._before = before
         self.allocated = view.allocated
         self.close = view.close
 
     def checksums(self, offset: int, length: int, block: int = BLOCK) -> list[bytes]:
+        if self._before:
+            self._before()
         length = min(length, self._view.size - offset)
         if not self._view.may_hold_data(offset, length):
             return [zero_checksum(min(block, length - start)) for start in range(0, length, block)]

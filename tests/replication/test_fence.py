@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from power import Power, PowerCut
 
 from replication import stream
 from replication.local import LocalReplicaStore
+from replication.ports import Extent
 from vault.domain import ConsistencyKind, Disk, Progress, RecoveryPoint, Retention
 from vault.errors import Damaged, InvalidState, NotFound
 
@@ -184,3 +186,22 @@ def test_a_replica_that_is_gone_is_not_failed_over_to(replica: Replica) -> None:
         replica.store.fail_over_to(chosen)
     replica.store.readmit()
     assert not replica.root.exists()
+
+
+@pytest.mark.parametrize("does", ["compares", "sends"])
+def test_a_source_that_is_busy_hears_of_the_failover_before_its_next_seal(replica: Replica, does: str) -> None:
+    """It may be hours away, and the lock is not free before."""
+    store, cut = replica.store, replica.store.state().last_cut + 1
+    with pytest.raises(InvalidState, match="failed over"), store.lock():
+        with closing(store.open_checksums("os")) as theirs:
+            segment = store.open_segment("os", cut)
+            theirs.checksums(0, 65536, 65536)
+            segment.add(Extent(0, b"before"))
+            replica.store.fail_over_to(replica.points()[0])
+            if does == "compares":
+                theirs.checksums(65536, 34464, 65536)
+            else:
+                segment.add(Extent(6, replica.rng.randbytes(90_000)))
+                segment.close()
+        pytest.fail("nobody told it")
+    replica.store.keep_only(replica.points()[0])
