@@ -21,7 +21,6 @@ async def test_a_defect_beside_the_main_task_is_shown_by_temporal_and_can_be_men
     def defective(*_: object) -> None:
         raise LookupError("no such book")
 
-    house.expected = "no such book"
     await house.replicating("db")
     with monkeypatch.context() as defect:
         defect.setattr(MachineWorkflow, "_take_over", defective)
