@@ -106,6 +106,9 @@ class StreamTarget(Hypervisor, Protocol):
         an earlier try is replaced; a complete one made from the same point is kept. Raises ``InvalidState`` when a
         *different* machine has the name, ``NoSpace`` when it would not fit."""
 
+    def made_from(self, machine: str) -> str | None:
+        """The recovery point that a machine was made from; None: from none. Raises ``NotFound``."""
+
     def replica_store(self, machine: str) -> OwnReplicaStore:
         """Where this site keeps replicas that other sites send."""
 

@@ -331,6 +331,7 @@ class StreamProvider:
         without having heard of this, and push the chosen point out."""
         store = self._store(relationship)
         with _in_use(store, lambda: self._point_to_fail_over_to(relationship, store.state(), choice)) as point:
+            report(Progress(doing=f"closing the replica of {relationship.machine} to its source"))  # no late try does
             store.fail_over_to(point)
             return self._make(relationship, point, relationship.machine, relationship.target_network, report)
 
@@ -346,8 +347,20 @@ class StreamProvider:
         self._store(relationship).readmit()
 
     def start_test(self, relationship: Relationship, choice: str, name: str, report: Report) -> RecoveredMachine:
-        with _in_use(self._store(relationship), lambda: self.resolve_point(relationship, choice)) as point:
+        store = self._store(relationship)
+        with _in_use(store, lambda: self._point_to_test(relationship, store.state(), choice, name)) as point:
             return self._make(relationship, point, name, relationship.test_network, report)
+
+    def _point_to_test(self, relationship: Relationship, state: ReplicaState, choice: str, name: str) -> RecoveryPoint:
+        """That of the copy which an earlier try made, whose answer was lost: by now there may be a later one."""
+        try:
+            made_from = self._target_of(relationship.target_site).made_from(name)
+        except NotFound:
+            made_from = None
+        earlier = next((point for point in state.points if point.id == made_from), None)
+        if earlier is not None and all(point.id != choice for point in state.points):
+            return earlier
+        return self.resolve_point(relationship, choice)
 
     def end_test(self, relationship: Relationship, name: str) -> None:
         self._target_of(relationship.target_site).remove(name)

@@ -104,7 +104,7 @@ class AzureSite(StreamTarget, JudgesReplicas):
         return []
 
     def describe(self, machine: str) -> MachineDescription:
-        raise NotFound(f"there is no machine '{machine}'", where=f"site {self.site}", remedy="it has none yet")
+        raise self._not_there(machine)
 
     def free_space(self) -> int:
         return MOST_OF_AN_ACCOUNT
@@ -123,6 +123,9 @@ class AzureSite(StreamTarget, JudgesReplicas):
 
     def retire_into_replica(self, machine: str, store: ReplicaStore, epoch: str) -> None:
         raise self._no_machines(machine)
+
+    def made_from(self, machine: str) -> str | None:
+        raise self._not_there(machine)
 
     def create_from_replica(
         self, machine: str, like: str, store: ReplicaStore, point: RecoveryPoint, network: str, report: Report
@@ -150,6 +153,9 @@ class AzureSite(StreamTarget, JudgesReplicas):
         self, machine: str, command: list[str], environment: dict[str, str], timeout_s: float, beat: Beat
     ) -> ScriptResult:
         raise self._no_machines(machine)
+
+    def _not_there(self, machine: str) -> NotFound:
+        return NotFound(f"there is no machine '{machine}'", where=f"site {self.site}", remedy="it has none yet")
 
     def _no_machines(self, machine: str) -> InvalidState:
         return InvalidState(

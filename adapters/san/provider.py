@@ -247,6 +247,7 @@ class ArrayProvider:
                 self._promote(array, group, telling(report))
                 report(registering)
                 _show(array, volumes, hosts)
+                point = point_of_earlier_try(fabric, machine) or point  # of one that goes on in another process
                 register(fabric, relationship, machine, self._by_name(machine), point, test=False)
         return RecoveredMachine(name=machine, site=site, network=relationship.target_network, point=point)
 

@@ -21,7 +21,7 @@ from adapters.ports import ReplicationProvider
 from adapters.registry import Adapters
 from replication import progress
 from vault.domain import LATEST, PowerState, Progress, Relationship
-from vault.errors import Busy, Unreachable
+from vault.errors import Busy, InvalidState, Unreachable
 
 pytestmark = pytest.mark.contract
 
@@ -129,7 +129,9 @@ def going_on(house: House, make: Make) -> Iterator[threading.Event]:
     """In another worker, in the middle of its copy; it ends when the event is set."""
     begun, ends, errors = threading.Event(), threading.Event(), list[BaseException]()
 
-    def report(_: Progress) -> None:
+    def report(progress: Progress) -> None:
+        if not progress.doing.startswith("writing the disks"):
+            return
         begun.set()
         assert ends.wait(PATIENCE_S)
         raise Ended
@@ -230,3 +232,37 @@ def test_a_machine_that_does_not_come_to_the_end_of_its_shutdown_is_told(
             lab.site().start("db")
         with pytest.raises(Unreachable, match="it is shutting down"):
             lab.site().wait_until_answering("db", 0, no_beat)
+
+
+def replicate(house: House) -> None:
+    """A later recovery point comes."""
+    disks = VirtualDisks(house.lab.folder("db"))
+    disks.write("data", 0, b"later" * 100)
+    disks.close()
+    house.provider.replicate_once(house.relationship, no_report, app_consistent=False)
+
+
+def test_a_test_copy_whose_answer_was_lost_is_kept_when_a_later_point_came(house: House) -> None:
+    """A worker dies when the copy is there, and its try is made again after the next replication cycle."""
+    first = house.provider.start_test(house.relationship, LATEST, "db-test", no_report)
+    replicate(house)
+    assert house.provider.start_test(house.relationship, LATEST, "db-test", no_report) == first
+    newest = house.provider.recovery_points(house.relationship)[-1]
+    assert newest.id != first.point.id
+    with pytest.raises(InvalidState, match="was made from recovery point"):
+        house.provider.start_test(house.relationship, newest.id, "db-test", no_report)
+    house.provider.end_test(house.relationship, "db-test")
+    assert house.provider.start_test(house.relationship, LATEST, "db-test", no_report).point == newest
+
+
+def test_a_late_failover_hears_that_it_is_one_before_it_closes_the_replica(house: House) -> None:
+    """It was undone, and the machine is protected on: a replica that was closed then would take no more from it."""
+
+    def late(_: Progress) -> None:
+        raise Ended
+
+    with pytest.raises(Ended):
+        house.provider.fail_over(house.relationship, LATEST, late)
+    before = house.provider.recovery_points(house.relationship)
+    replicate(house)
+    assert len(house.provider.recovery_points(house.relationship)) > len(before)

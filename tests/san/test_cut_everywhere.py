@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from adapters.registry import Adapters
 from adapters.san import watching
 from adapters.smis import connection
 from adapters.smis.connection import SmisConnection
 from tests.san.house import EAST, WEST, House, house, quiet
 from tests.san.pairs import MIB
-from vault.domain import LATEST, Progress, Relationship
+from vault.domain import LATEST, Progress, RecoveredMachine, Relationship
 from vault.errors import Recoverable, Unreachable
 
 pytestmark = pytest.mark.contract
@@ -276,3 +277,17 @@ def test_the_clones_of_large_volumes_may_take_their_time(protected: House, monke
     monkeypatch.setattr(SmisConnection, "await_job", await_job)
     protected.provider.start_test(protected.relationship("db"), LATEST, "db-test", quiet)
     assert waited["cloning db-log"] == MIB
+
+
+def test_two_unplanned_failovers_of_a_machine_at_once_make_one(protected: House, wire: Wire) -> None:
+    """Temporal gave a try to another worker, and the first one goes on: each of them saw another present."""
+    db, ends = protected.relationship("db"), list[RecoveredMachine]()
+    other = Adapters(protected.inventory, protected.lab_root.parent).provider(db)
+
+    def report(progress: Progress) -> None:
+        if progress.doing.startswith("moving") and not ends:
+            ends.append(other.fail_over(db, LATEST, quiet))
+
+    assert protected.provider.fail_over(db, LATEST, report) == ends[0]
+    for machine in MACHINES:
+        protected.provider.cancel_failover(protected.relationship(machine))
