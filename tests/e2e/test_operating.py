@@ -137,7 +137,11 @@ async def test_ctrl_c_ends_the_watching_and_not_the_run(house: House) -> None:
     watching.send_signal(signal.SIGINT)
     out, err = await asyncio.to_thread(watching.communicate, timeout=120)
     assert watching.returncode == 130, out + err
-    assert err == "error: interrupted; what runs in Temporal goes on\n"
+    assert err == (
+        "warning: the run goes on; watch it again with: leeward plan watch asks, end it with: leeward plan cancel "
+        "asks\n"
+        "error: interrupted; what runs in Temporal goes on\n"
+    )
     assert (await house.wait_for_run("waiting", "asks")).run_type == "planned"
 
     again = house.popen("plan", "watch", "asks")
