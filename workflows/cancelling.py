@@ -7,8 +7,8 @@ result, and the task would go on as if nobody had said a word: a failover that w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Generator
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import CancelledError, FailureError
@@ -27,16 +27,49 @@ async def heeding_cancellation(work: Awaitable[Result]) -> Result:
     Raises:
         CancelledError: cancelled while it was waited for. What was done in spite of it has to be undone.
     """
-    before = _cancellations()
+    before, watched = _cancellations(), _Watched(work)
+
+    def was_cancelled() -> bool:
+        return watched.was_cancelled or _cancellations() > before
+
     try:
-        result = await work
+        result = await watched
     except FailureError as error:
-        if _cancellations() > before and workflow.patched(HOLDS_TO_THE_END):
+        if was_cancelled() and workflow.patched(HOLDS_TO_THE_END):
             raise CancelledError() from error
         raise
-    if _cancellations() > before and workflow.patched(HOLDS_TO_THE_END):
+    if was_cancelled() and workflow.patched(HOLDS_TO_THE_END):
         raise CancelledError()
     return result
+
+
+class _Watched(Awaitable[Result]):
+    """Work that is told of a cancellation inside this task, as signals are: Temporal takes it from the task's count.
+
+    It runs step by step as it would by itself: a task of its own would give its commands another order.
+    """
+
+    def __init__(self, work: Awaitable[Result]) -> None:
+        self._work = work
+        self.was_cancelled = False
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        steps = self._work.__await__()
+        try:
+            awaited = next(steps)
+            while True:
+                try:
+                    given = yield awaited
+                except asyncio.CancelledError as cancellation:
+                    self.was_cancelled = True
+                    awaited = steps.throw(cancellation)
+                else:
+                    awaited = steps.send(given)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        finally:
+            steps.close()
 
 
 async def cancel_and_wait(task: asyncio.Task[Result], at_most_s: float | None = None) -> None:
