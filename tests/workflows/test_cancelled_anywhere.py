@@ -1,4 +1,4 @@
-"""Every job of a machine, cancelled over each of its activities, whichever way that one ends then.
+"""Every job of a machine, cancelled over each of its activities, that ends well nevertheless, or fails.
 
 The machine is where its phase says, one copy of it runs in production, no copy is left that nobody knows, and the job
 can be asked for again.
@@ -60,7 +60,7 @@ BEFORE = {
     JobKind.COMMIT: [JobKind.PLANNED_FAILOVER],
     JobKind.REVERSE: [JobKind.PLANNED_FAILOVER, JobKind.COMMIT],
 }
-HOWS = ("stops", "ends well", "fails")
+HOWS = ("ends well", "fails")
 TOLD_TO_END = EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED
 BROKEN = InvalidState("broken")
 
@@ -93,7 +93,7 @@ async def lives_on(house: House, case: Case) -> None:
         assert (await house.job(name, kind)).state == "done"
 
     seen = len(world.of(case.step, case.copy))
-    gate = world.hold(case.step, case.copy, stubborn=case.how != "stops")
+    gate = world.hold(case.step, case.copy, stubborn=True)
     if case.how == "fails":
         world.script(case.step, case.copy, BROKEN)
     accepted = await house.ask(name, case.kind)

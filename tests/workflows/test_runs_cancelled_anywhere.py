@@ -21,11 +21,9 @@ pytestmark = pytest.mark.workflow
 
 STEPS: dict[str, list[tuple[str, str]]] = {
     "test": [("start_test", "db")],
-    "planned": [("shut_down", "db"), ("send_last_changes", "app"), ("fail_over", "db")],
+    "planned": [("fail_over", "db")],
     "unplanned": [("shut_down", "app")],
-    "failback": [("fail_over", "db")],
 }
-BEFORE = {"failback": ["planned", "commit", "reverse"]}
 BY = ("operator", "temporal")
 
 
@@ -68,10 +66,6 @@ async def lives_on(house: House, case: Case) -> None:
     world = house.world
     for machine in case.machines.values():
         await house.machine(machine, Phase.PROTECTED)
-    for number, run_type in enumerate(BEFORE.get(case.run_type, []), start=1):
-        status = await house.run_ends(await case.run(house, run_type, number))
-        assert status.state == "completed", (case, status.message)
-
     seen = len(world.of(case.step, case.busy))
     gate = world.hold(case.step, case.busy, stubborn=True)
     handle = await case.run(house, case.run_type, 8)
