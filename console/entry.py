@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
+WHEN_INTERRUPTED = "interrupted; what runs in Temporal goes on"
 STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}
 
 
@@ -16,8 +17,8 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        print("error: interrupted; what runs in Temporal goes on", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        print(f"error: {WHEN_INTERRUPTED}", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _open_what_is_closed() -> None:

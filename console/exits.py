@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from console.entry import EXIT_INTERRUPTED, WHEN_INTERRUPTED
+
 if TYPE_CHECKING:
     from vault.errors import LeewardError
 
@@ -24,7 +26,7 @@ class Exit(IntEnum):
     BAD_INPUT = 2
     REFUSED = 3
     UNREACHABLE = 4
-    INTERRUPTED = 130
+    INTERRUPTED = EXIT_INTERRUPTED
 
 
 def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
@@ -51,7 +53,7 @@ def guarded(work: Callable[[], Result]) -> Result:
             raise
         fail(str(of_temporal), code_of(of_temporal))
     except KeyboardInterrupt:
-        fail("interrupted; what runs in Temporal goes on", Exit.INTERRUPTED)
+        fail(WHEN_INTERRUPTED, Exit.INTERRUPTED)
 
 
 def code_of(error: Exception) -> Exit:

@@ -182,7 +182,7 @@ class MachineViews(Connection):
         state = await self.find_machine(machine)
         if state is None:
             return None
-        ids = [machine_id(machine), *(job.id for job in state.jobs if job.state in {"running", "held"})]
+        ids = [machine_id(machine), *(job.id for job in state.jobs if job.is_open)]
         lists = await asyncio.gather(*(self._pending(workflow_id) for workflow_id in ids))
         return MachineStatus(state=state, activities=[activity for pending in lists for activity in pending])
 

@@ -167,7 +167,7 @@ class Machines(MachineViews):
         job = next((job for job in state.jobs if job.id == job_id), None) if state is not None else None
         if job is not None and job.state == "failed":
             raise JobFailed(job.message, where=job_id)
-        return job is not None and job.state in {"running", "held"}
+        return job is not None and job.is_open
 
     async def wait_until_protected(self, machine: str, first_job: str) -> MachineState:
         """Until the chain of jobs that ``protect`` started has ended. Raises ``JobFailed``.

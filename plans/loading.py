@@ -11,6 +11,7 @@ from plans.including import with_included
 from plans.model import Plan
 from plans.people import with_people
 from plans.pruning import rest_of
+from vault.access import AccessSection
 from vault.errors import BadInput, InputErrors
 from vault.inventory import Inventory
 from vault.names import unknown
@@ -48,8 +49,7 @@ def load_plan_source(path: Path, inventory: Inventory) -> Loaded[Plan]:
     found += _mistakes(PlanChecks(loaded.model, source, inventory, all_machines=not faults, all_variables=not faults))
     if found:
         raise in_order_of_the_file(found)
-    groups = inventory.access.groups if inventory.access is not None else {}
-    return Loaded(with_people(loaded.model, groups), loaded.source)
+    return Loaded(with_people(loaded.model, inventory.access or AccessSection()), loaded.source)
 
 
 def _has_groups(source: YamlSource) -> bool:

@@ -96,9 +96,9 @@ class AccessSection(_Lists):
 
     def resolved(self) -> Access:
         """With people in place of the groups: what may be asked, and travels."""
-        return Access(**{role: list(dict.fromkeys(self._people(getattr(self, role)))) for role in Access.model_fields})
+        return Access(**{role: list(dict.fromkeys(self.people(getattr(self, role)))) for role in Access.model_fields})
 
-    def _people(self, names: list[str]) -> list[str]:
+    def people(self, names: list[str]) -> list[str]:
         """A group that is not there stands for nobody; loading the inventory refuses it."""
         groups = {OF_GROUP + group: people for group, people in self.groups.items()}
         return [one for name in names for one in groups.get(name, [] if name.startswith(OF_GROUP) else [name])]

@@ -18,7 +18,7 @@ from vault.domain import LATEST, RecoveredMachine, Relationship, utc
 from vault.lifecycle import JobKind
 from vault.words import size
 from workflows.calls import LONG_TRANSFER, call, invalid_state, is_cancellation, reason, site_is_silent
-from workflows.cancelling import cancel_and_wait, heeding_cancellation
+from workflows.cancelling import cancel_and_wait
 from workflows.ids import machine_id
 from workflows.jobs import (
     Story,
@@ -34,6 +34,7 @@ from workflows.jobs import (
     target_site_queue,
 )
 from workflows.model import HeldJob, JobInput, JobResult
+from workflows.signalling import send
 
 Prepared = TypeVar("Prepared")
 
@@ -89,8 +90,7 @@ class PlannedFailover:
         if not self._proceed:
             story.tell("ready; waiting for its turn to start")
             held = HeldJob(request_id=given.request.id)
-            told = workflow.get_external_workflow_handle(machine_id(relationship.machine)).signal("job_held", held)
-            await heeding_cancellation(told)
+            await send(machine_id(relationship.machine), "job_held", held)
             await workflow.wait_condition(lambda: self._proceed)
         return last, recovered
 

@@ -154,3 +154,7 @@ class JobRecord(Value):
     started: AwareDatetime
     finished: AwareDatetime | None = None
     message: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in {"running", "held"}

@@ -11,7 +11,6 @@ from workflows.model import Health, JobRecord, JobRequest, MachineState, StoryLi
 
 JOBS_REMEMBERED = 20
 """Of as many requests the ids are known, so that a repeated one finds its job. Open ones are never forgotten."""
-OPEN = frozenset({"running", "held"})
 FORGETS_NO_OPEN_JOB = "no-open-job-is-forgotten"
 """Patch: one of more than twenty ended without a word, and whoever had asked for it waited for ever."""
 STORY_REMEMBERED = 20
@@ -103,7 +102,7 @@ class MachineBook:
         return any(job.request_id == request_id and job.state == "held" for job in self.state.jobs)
 
     def is_open(self, request_id: str) -> bool:
-        return any(job.request_id == request_id and job.state in OPEN for job in self.state.jobs)
+        return any(job.request_id == request_id and job.is_open for job in self.state.jobs)
 
     def answers_to(self, request_id: str, reply_to: str) -> None:
         """Somebody else than who asked wants to hear of the job's end."""
@@ -112,7 +111,7 @@ class MachineBook:
 
 def _remembered(jobs: list[JobRecord]) -> list[JobRecord]:
     too_many = len(jobs) - JOBS_REMEMBERED
-    if not any(job.state in OPEN for job in jobs[: max(0, too_many)]) or not workflow.patched(FORGETS_NO_OPEN_JOB):
+    if not any(job.is_open for job in jobs[: max(0, too_many)]) or not workflow.patched(FORGETS_NO_OPEN_JOB):
         return jobs[-JOBS_REMEMBERED:]
-    forgotten = [job.id for job in jobs if job.state not in OPEN][:too_many]
+    forgotten = [job.id for job in jobs if not job.is_open][:too_many]
     return [job for job in jobs if job.id not in forgotten]

@@ -16,13 +16,12 @@ from vault.domain import Answering, TargetSettings
 from vault.lifecycle import WITH_RECOVERY_POINTS, JobKind, Phase
 from workflows.already import COMMITTED_ALREADY, FAILED_OVER
 from workflows.calls import call, is_cancellation, reason
-from workflows.cancelling import heeding_cancellation
 from workflows.ids import machine_id
 from workflows.jobs import GRACE
 from workflows.model import AnswersNow, HeldJob, JobEvent, JobRequest, JobResult
 from workflows.progress import StageProgress, StepFailed
 from workflows.readiness import MAIN_JOB
-from workflows.signalling import reached
+from workflows.signalling import reached, send
 from workflows.slots import Slots
 
 CHECK_HOLDS_FOR = timedelta(minutes=15)
@@ -106,8 +105,7 @@ class MachineWork:
         if request_id is None:
             raise StepFailed(f"'{entry.machine}' was not shut down in this run, so it is not started — skip it")
         word = HeldJob(request_id=request_id, reply_to=workflow.info().workflow_id)
-        told = workflow.get_external_workflow_handle(machine_id(entry.machine)).signal("proceed", word)
-        await heeding_cancellation(told)
+        await send(machine_id(entry.machine), "proceed", word)
         return await self._event(entry.machine, request_id, {"finished", "failed"})
 
     async def _start_again(self, entry: PlanMachine, row_id: str, earlier: JobResult) -> str:
@@ -213,8 +211,7 @@ class MachineWork:
 
     async def _ask(self, machine: str, request: JobRequest) -> None:
         try:
-            told = workflow.get_external_workflow_handle(machine_id(machine)).signal("ask", request)
-            await heeding_cancellation(told)
+            await send(machine_id(machine), "ask", request)
         except FailureError as error:
             if is_cancellation(error):
                 raise

@@ -87,7 +87,7 @@ def _said(error: LeewardError) -> str:
 
 def obstacles(vm: VirtualMachine, excluded_disks: list[str] | None = None) -> Iterator[Finding]:
     """What keeps a machine from being protected by Hyper-V Replica, or from being protected well."""
-    replicated = [disk for disk in vm.disks if not disk.is_among(excluded_disks or [])]
+    replicated = vm.disks_without(excluded_disks or [])
     if not replicated:
         yield _finding(vm, Severity.FAIL, "it has no disk to replicate", "give it a virtual disk")
     for disk in replicated:

@@ -188,6 +188,10 @@ class VirtualMachine(Value):
     replication: Replication | None = None
     """None: the machine is not replicated."""
 
+    def disks_without(self, excluded: list[str]) -> list[VirtualDisk]:
+        """``excluded``: paths of disks, as the inventory's ``excluded_disks`` names them."""
+        return [disk for disk in self.disks if not disk.is_among(excluded)]
+
 
 class HostInventory(Value):
     machines: list[VirtualMachine]

@@ -95,8 +95,7 @@ class HyperVReplicaProvider:
         if place(there)[0] is not Role.NONE or relationship.existing_replica:
             return None
         excluded = fabric.settings(relationship.machine).excluded_disks
-        replicated = [disk for disk in there.vm.disks if not disk.is_among(excluded)]
-        return ReplicaSpace(pool="", size=sum(disk.file_size for disk in replicated))
+        return ReplicaSpace(pool="", size=sum(disk.file_size for disk in there.vm.disks_without(excluded)))
 
     def identity(self, relationship: Relationship) -> str:
         return self._source(relationship)[1].vm.id

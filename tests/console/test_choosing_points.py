@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,14 +97,6 @@ async def test_it_exists_where_the_sites_would_find_it(choice: str, exists: bool
     else:
         with pytest.raises(NotFound, match=rf"machine db: no recovery point is '{choice}' — choose one of 2 points"):
             require_that_it_exists(choice, PLAN.machines, points, inventory())
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for variable in ("LEEWARD_VAULT", "LEEWARD_DATA", "LEEWARD_TEMPORAL_PORT", "TEMPORAL_ADDRESS"):
-        monkeypatch.delenv(variable, raising=False)
-    assert leeward("init", "--lab").exit_code == Exit.OK
 
 
 def leeward(*words: str) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -21,14 +20,6 @@ from workflows.model import RunStatus
 pytestmark = pytest.mark.unit
 NOW = datetime(2026, 3, 14, 2, 0, tzinfo=UTC)
 WHY = "damaged, ticket 4711"
-
-
-@pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for variable in ("LEEWARD_VAULT", "LEEWARD_DATA", "LEEWARD_TEMPORAL_PORT", "TEMPORAL_ADDRESS"):
-        monkeypatch.delenv(variable, raising=False)
-    assert leeward("init", "--lab").exit_code == Exit.OK
 
 
 def leeward(*words: str) -> Result:

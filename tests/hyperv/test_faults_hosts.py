@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import pytest
@@ -72,8 +74,8 @@ def test_a_replica_server_that_restarts_keeps_the_failover_and_starts_what_ran(s
     assert small.vm(FAR_HOST).state is State.FAILED_OVER
 
 
-class PowerCuts:
-    """A host loses power in the middle of the first operation of each kind, and is up again before that goes on."""
+class AtFirst(ABC):
+    """Something happens at the first operation of each kind. ``left``: the kinds that were not seen yet."""
 
     def __init__(self, small: SmallFabric, *scripts: str) -> None:
         self.left = set(scripts)
@@ -81,9 +83,22 @@ class PowerCuts:
         small.hosts.dispatch.faults.append(self)
 
     def __call__(self, request: Request) -> None:
-        if request.script in self.left:
+        if request.script in self.left and self.concerns(request):
             self.left.discard(request.script)
-            self._small.hosts.reboot(request.host)
+            self.happen(request)
+
+    def concerns(self, request: Request) -> bool:
+        return True
+
+    @abstractmethod
+    def happen(self, request: Request) -> None: ...
+
+
+class PowerCuts(AtFirst):
+    """A host loses power in the middle of the operation, and is up again before that goes on."""
+
+    def happen(self, request: Request) -> None:
+        self._small.hosts.reboot(request.host)
 
 
 def again(call: Callable[[], Answer]) -> Answer:
@@ -165,19 +180,16 @@ def test_a_machine_that_is_moved_to_another_host_is_found_there(cluster: SmallFa
     assert cluster.vm(HOST).mode is Mode.REPLICA
 
 
-class Moves:
-    """The cluster moves the machine to its other node just before the first operation of each kind."""
+class Moves(AtFirst):
+    """The cluster moves the machine to its other node just before the operation."""
 
-    def __init__(self, small: SmallFabric, *scripts: str) -> None:
-        self.left = set(scripts)
-        self._small = small
-        small.hosts.dispatch.faults.append(self)
+    OTHER = MappingProxyType({HOST: OTHER_HOST, OTHER_HOST: HOST})
 
-    def __call__(self, request: Request) -> None:
-        other = {HOST: OTHER_HOST, OTHER_HOST: HOST}.get(request.host)
-        if other is not None and request.script in self.left and "db" in _names(self._small, request.host):
-            self.left.discard(request.script)
-            self._small.fabric.move("db", request.host, other)
+    def concerns(self, request: Request) -> bool:
+        return request.host in self.OTHER and "db" in _names(self._small, request.host)
+
+    def happen(self, request: Request) -> None:
+        self._small.fabric.move("db", request.host, self.OTHER[request.host])
 
 
 def test_a_replica_that_its_cluster_moves_at_every_step_of_a_failback_is_found_again(cluster: SmallFabric) -> None:

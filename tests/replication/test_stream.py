@@ -272,16 +272,17 @@ def test_resynchronization_sends_only_what_differs_and_keeps_the_points(protecte
     protected.check()
 
 
+def stop_at_data(progress: Progress) -> None:
+    if progress.doing.endswith("data"):
+        raise Stop
+
+
 def test_a_stopped_resynchronization_leaves_the_points_and_can_be_repeated(protected: Setup) -> None:
     before = protected.store.state().points
     protected.noise("os", 0, 40 * BLOCK)
 
-    def stop(progress: Progress) -> None:
-        if progress.doing.endswith("data"):
-            raise Stop
-
     with pytest.raises(Stop):
-        stream.resynchronize(protected.source, protected.store, stop)
+        stream.resynchronize(protected.source, protected.store, stop_at_data)
     assert protected.store.state().points == before
     with pytest.raises(ResynchronizationRequired):
         stream.replicate_cut(protected.source, protected.store, CRASH, quiet)
@@ -301,8 +302,7 @@ def test_a_stopped_resynchronization_goes_on_after_what_was_kept(
 
     def stop(progress: Progress) -> None:
         sent.append(progress.bytes_sent)
-        if progress.doing.endswith("data"):
-            raise Stop
+        stop_at_data(progress)
 
     with pytest.raises(Stop):
         stream.resynchronize(protected.source, protected.store, stop)
@@ -329,12 +329,8 @@ def test_a_commit_between_two_tries_of_a_resynchronization_drops_what_was_kept(
     protected.source.stop_tracking()
     protected.noise("os", 0, 40 * BLOCK)
 
-    def stop(progress: Progress) -> None:
-        if progress.doing.endswith("data"):
-            raise Stop
-
     with pytest.raises(Stop):
-        stream.resynchronize(protected.source, protected.store, stop)
+        stream.resynchronize(protected.source, protected.store, stop_at_data)
     point = protected.store.state().points[committed]
     protected.store.keep_only(point)
     assert protected.store.state().points == [point]

@@ -193,7 +193,7 @@ class House:
 
         async def over() -> bool:
             state = await self.state(name)
-            found[:] = [job for job in state.jobs if job.id == job_id and job.state in {"done", "failed"}]
+            found[:] = [job for job in state.jobs if job.id == job_id and not job.is_open]
             return bool(found)
 
         await self.until(over, f"{job_id} ends")
@@ -205,6 +205,14 @@ class House:
 
         await self.until(there, f"{name} becomes {wanted}")
         return await self.state(name)
+
+    async def cancel_job(self, job_id: str) -> None:
+        """Through Temporal; its activity is told of it."""
+        await self.client.get_workflow_handle(job_id).cancel()
+        await self.told_to_end(job_id)
+
+    async def told_to_end(self, job_id: str) -> None:
+        await self.recorded(job_id, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED)
 
     async def recorded(self, workflow_id: str, event: EventType.ValueType) -> None:
         """Wait until a workflow's history has an event."""

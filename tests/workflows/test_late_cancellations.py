@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from house import House
-from temporalio.api.enums.v1 import EventType
 from test_giving_way import no_copies, operator, plan
 from test_making_way import BEATS
 
@@ -13,8 +12,6 @@ from vault.lifecycle import JobKind, Phase
 from workflows.model import HeldJob
 
 pytestmark = pytest.mark.workflow
-
-TOLD_TO_END = EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED
 
 
 @pytest.mark.parametrize("during", ["shut_down", "send_last_changes", "fail_over"])
@@ -26,9 +23,9 @@ async def test_a_planned_failover_is_undone(house: House, during: str, how: str)
     await house.until(lambda: house.world.of(during), f"{during} runs")
     if how == "abandoned":
         await machine.signal("abandon", HeldJob(request_id="held", reason="wrong day"))
+        await house.told_to_end(accepted.job_id)
     else:
-        await house.client.get_workflow_handle(accepted.job_id).cancel()
-    await house.recorded(accepted.job_id, TOLD_TO_END)
+        await house.cancel_job(accepted.job_id)
     gate.set()
     record = await house.ended("db", accepted.job_id)
     assert (record.state, record.message) == ("failed", "wrong day" if how == "abandoned" else "cancelled")
@@ -46,8 +43,7 @@ async def test_a_failover_that_is_cancelled_while_it_is_checked_changes_nothing(
     await house.replicating("db")
     accepted = await house.ask("db", JobKind.UNPLANNED_FAILOVER)
     await house.until(lambda: house.world.of("check_target"), "the target is checked")
-    await house.client.get_workflow_handle(accepted.job_id).cancel()
-    await house.recorded(accepted.job_id, TOLD_TO_END)
+    await house.cancel_job(accepted.job_id)
     gate.set()
     record = await house.ended("db", accepted.job_id)
     assert (record.state, record.message) == ("failed", "cancelled")
@@ -60,8 +56,7 @@ async def test_an_unplanned_failover_does_not_recover_when_it_is_cancelled_over_
     await house.replicating("db")
     accepted = await house.ask("db", JobKind.UNPLANNED_FAILOVER)
     await house.until(lambda: house.world.of("send_last_changes"), "the last changes are sent")
-    await house.client.get_workflow_handle(accepted.job_id).cancel()
-    await house.recorded(accepted.job_id, TOLD_TO_END)
+    await house.cancel_job(accepted.job_id)
     gate.set()
     assert (await house.ended("db", accepted.job_id)).state == "failed"
     assert house.world.names("fail_over", "start") == []
@@ -72,8 +67,7 @@ async def test_a_test_copy_that_was_cancelled_is_not_started(house: House) -> No
     await house.replicating("db")
     accepted = await house.ask("db", JobKind.TEST_FAILOVER)
     await house.until(lambda: house.world.of("start_test"), "the copy is made")
-    await house.client.get_workflow_handle(accepted.job_id).cancel()
-    await house.recorded(accepted.job_id, TOLD_TO_END)
+    await house.cancel_job(accepted.job_id)
     gate.set()
     record = await house.ended("db", accepted.job_id)
     assert (record.state, record.message) == ("failed", "cancelled")
@@ -86,8 +80,7 @@ async def test_a_copy_that_was_cancelled_while_it_started_is_known(house: House)
     await house.replicating("db")
     accepted = await house.ask("db", JobKind.TEST_FAILOVER)
     await house.until(lambda: house.world.of("answer"), "the copy starts")
-    await house.client.get_workflow_handle(accepted.job_id).cancel()
-    await house.recorded(accepted.job_id, TOLD_TO_END)
+    await house.cancel_job(accepted.job_id)
     gate.set()
     assert (await house.ended("db", accepted.job_id)).state == "done"
     assert [copy.machine for copy in (await house.state("db")).tests] == ["db-test"]

@@ -87,7 +87,7 @@ async def where_they_should_be(house: House, case: Case, status: RunStatus) -> N
 
         async def is_idle(machine: str = name) -> bool:
             state = await house.state(machine)
-            return state.phase in IDLE and all(job.state in {"done", "failed"} for job in state.jobs)
+            return state.phase in IDLE and not any(job.is_open for job in state.jobs)
 
         await house.until(is_idle, f"{name} is idle after {case}")
         state = await house.state(name)
